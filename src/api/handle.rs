@@ -1,0 +1,77 @@
+//! The handle by which bus and front ends reach the conductor: a bounded queue of requests, each with a
+//! place for its answer, and a stream of changes.
+
+use std::os::fd::OwnedFd;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
+use super::view::{Change, ManagerView, RunView};
+use crate::model::Problem;
+use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// Everything the conductor can be asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Check, plan, store and queue a job.
+    Submit(Box<Submit>, Reply<Submitted>),
+    /// Check and plan only; true: no errors.
+    Validate(Box<Submit>, Reply<(bool, Vec<Problem>)>),
+    /// Runs, newest first; with a cursor for the next page (empty: no more).
+    ListRuns(RunFilter, u32, String, Reply<(Vec<RunSummary>, String)>),
+    /// One run.
+    GetRun(RunSelector, Reply<RunView>),
+    /// Pause; `now` stops its sessions.
+    Pause(RunSelector, bool, Reply<()>),
+    /// Go on.
+    Resume(RunSelector, Reply<()>),
+    /// Cancel.
+    Cancel(RunSelector, Reply<()>),
+    /// `count` sheets from number `first` on.
+    Sheets(RunSelector, u32, u32, Reply<Vec<SheetSummary>>),
+    /// All attempts at a sheet, oldest first.
+    Attempts(RunSelector, u32, Reply<Vec<AttemptSummary>>),
+    /// Read-only standard output of an attempt; attempt 0: the newest.
+    OpenOutput(RunSelector, u32, u32, Reply<OwnedFd>),
+    /// Stop the conductor; `true` stops its sessions first.
+    Stop(bool, Reply<()>),
+    /// Read the settings anew.
+    Reload(Reply<()>),
+    /// The conductor's own view.
+    Manager(Reply<ManagerView>),
+    /// Runs that are live or ended recently: what the bus shows as objects.
+    Recent(Reply<Vec<RunView>>),
+}
+
+/// A cheap handle to the running conductor.
+#[derive(Debug, Clone)]
+pub struct Conductor {
+    requests: mpsc::Sender<Request>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Conductor {
+    /// A handle over the two ends that the conductor's task serves.
+    pub fn new(requests: mpsc::Sender<Request>, changes: broadcast::Sender<Change>) -> Self {
+        Self { requests, changes }
+    }
+
+    /// Changes from now on. One who falls behind gets `Lagged` and looks again.
+    pub fn subscribe(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// Sends one request and waits for its answer.
+    ///
+    /// # Errors
+    /// What the conductor answers; [`ApiError::Stopping`] where it is gone.
+    pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ApiError> {
+        let stopping = || ApiError::Stopping("the conductor is stopping; try again".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+}

@@ -1,0 +1,113 @@
+//! Requests, and the errors that answer them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{JobName, Problem, RunNo, RunState};
+
+/// A job file to run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Submit {
+    /// The job file's text, as read.
+    pub text: String,
+    /// Absolute directory that its relative paths are relative to.
+    pub base_directory: String,
+    /// Path of the file, for messages and `job_file`.
+    pub path: Option<String>,
+    /// Overrides `workspace` (absolute).
+    pub workspace: Option<String>,
+    /// The submitter's environment: PATH, locale, names in `pass_env`, the CLI's own. `None`: the conductor's own.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Sheets below are skipped.
+    pub start_sheet: Option<u32>,
+    /// A new run, whatever the last one left.
+    pub fresh: bool,
+    /// Overrides `priority`.
+    pub priority: Option<u8>,
+    /// Overrides `prompt.variables`, by name.
+    pub set: BTreeMap<String, String>,
+    /// Only check and plan.
+    pub dry_run: bool,
+    /// Take up from the checkpoint in the workspace (what `resume FILE` does where the ledger knows no run).
+    pub resume: bool,
+}
+
+/// Answer to a submit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// The job.
+    pub job: JobName,
+    /// The run's number within the job; 0 for a dry run.
+    pub run: RunNo,
+    /// A live run of the same plan was there already: this is it.
+    pub attached: bool,
+    /// Warnings and infos.
+    pub problems: Vec<Problem>,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunFilter {
+    /// Only this job's.
+    pub job: Option<String>,
+    /// Only these states; empty: all.
+    pub states: Vec<RunState>,
+    /// Only the newest run of each job.
+    pub newest: bool,
+}
+
+/// Which run of a job: the newest unless said.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RunSelector {
+    /// The job's name.
+    pub job: String,
+    /// The run's number.
+    pub run: Option<u32>,
+}
+
+/// Why a request failed: the D-Bus errors `org.mozart.Mozart1.Error.*`, each with one sentence for a person.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ApiError {
+    /// The ledger knows no such job.
+    #[error("{0}")]
+    NoSuchJob(String),
+    /// The job has no such run.
+    #[error("{0}")]
+    NoSuchRun(String),
+    /// The run has no such sheet or attempt.
+    #[error("{0}")]
+    NoSuchSheet(String),
+    /// The job file has errors.
+    #[error("{message}")]
+    InvalidJob {
+        /// One sentence with the count.
+        message: String,
+        /// Everything that was found.
+        problems: Vec<Problem>,
+    },
+    /// An argument is wrong.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// A live run is in the way.
+    #[error("{0}")]
+    Busy(String),
+    /// The run's state does not allow it.
+    #[error("{0}")]
+    WrongState(String),
+    /// Too many runs.
+    #[error("{0}")]
+    QueueFull(String),
+    /// Not built or not possible here.
+    #[error("{0}")]
+    NotSupported(String),
+    /// The ledger or the spool cannot be written or read.
+    #[error("{0}")]
+    Storage(String),
+    /// The caller may not change anything (it is one of Mozart's own sessions).
+    #[error("{0}")]
+    Refused(String),
+    /// The conductor is stopping.
+    #[error("{0}")]
+    Stopping(String),
+}

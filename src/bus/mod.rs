@@ -1,0 +1,1 @@
+//! D-Bus: one file per interface.

@@ -1,0 +1,172 @@
+//! Everything that can happen, and everything that can be asked of the shell.
+
+use serde::{Deserialize, Serialize};
+
+use super::rules::RunRules;
+use crate::model::{AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp};
+
+/// Everything that can happen. `now` comes beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// A person submitted a job; the conductor gave it numbers.
+    Submitted {
+        /// New number of the run.
+        run: RunId,
+        /// The job.
+        job: JobName,
+        /// Number within the job.
+        no: RunNo,
+        /// How it is to go.
+        rules: RunRules,
+        /// Sheets that are done already (taken over from a checkpoint).
+        completed: Vec<SheetNo>,
+    },
+    /// The session's process runs (started or adopted).
+    AttemptStarted {
+        /// Which.
+        attempt: AttemptRef,
+        /// When it started.
+        at: Timestamp,
+        /// systemd's InvocationID, or the supervisor's start id.
+        invocation: Option<String>,
+    },
+    /// The evidence was read: nothing of this attempt ever ran. The same attempt may start again.
+    NeverRan {
+        /// Which.
+        attempt: AttemptRef,
+    },
+    /// The attempt is over and classified.
+    AttemptFinished {
+        /// Which.
+        attempt: AttemptRef,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// Time has passed.
+    Tick,
+    /// Pause a run.
+    PauseRequested {
+        /// Which.
+        run: RunId,
+        /// Stop its sessions now; they are resumed later as `interrupted`.
+        now: bool,
+        /// Who wants it.
+        why: PauseWhy,
+    },
+    /// Go on: a paused, failed or cancelled run, at what is not completed.
+    ResumeRequested {
+        /// Which.
+        run: RunId,
+    },
+    /// Cancel a run: its sessions get TERM, grace, KILL.
+    CancelRequested {
+        /// Which.
+        run: RunId,
+    },
+    /// Settings were read anew.
+    SettingsChanged {
+        /// The new ones.
+        settings: EngineSettings,
+    },
+    /// The conductor stops. No new starts; with `stop_sessions` running ones are stopped and later resumed as `interrupted`.
+    ShutdownRequested {
+        /// Stop sessions too.
+        stop_sessions: bool,
+    },
+    /// The journal was loaded: everything intended or running is to be looked for.
+    Restored,
+}
+
+/// Who paused a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseWhy {
+    /// A person asked.
+    Person,
+    /// The embedded conductor was interrupted (Ctrl+C, SIGTERM, SIGHUP).
+    Interrupted,
+}
+
+/// The conductor's settings that the engine decides by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EngineSettings {
+    /// Runs that may run sheets at once, 1–1,000.
+    pub max_concurrent_jobs: u32,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { max_concurrent_jobs: 5 }
+    }
+}
+
+/// What the shell is to do, after the facts were committed and applied, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Start a session (its intent is committed).
+    StartAttempt(Start),
+    /// Find out what became of an attempt that the journal says was intended or running: adopt it, or report.
+    AdoptAttempt(Start),
+    /// End a running session.
+    StopAttempt {
+        /// Which.
+        attempt: AttemptRef,
+        /// How.
+        how: StopHow,
+    },
+}
+
+/// What is needed to start or adopt an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Which.
+    pub attempt: AttemptRef,
+    /// Why.
+    pub kind: AttemptKind,
+    /// What the session is told.
+    pub ask: Ask,
+    /// In which session.
+    pub session: SessionChoice,
+}
+
+/// What a session is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// The sheet's prompt (with lessons, where there are any).
+    Task,
+    /// The sheet's prompt and what exists already (its earlier session is lost).
+    TaskAgain,
+    /// Only what is missing.
+    Completion,
+    /// A short "go on".
+    GoOn,
+}
+
+/// Which session an attempt is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "session", content = "id")]
+pub enum SessionChoice {
+    /// A new one, under this UUID.
+    New(String),
+    /// An earlier one, resumed.
+    Resume(String),
+}
+
+impl SessionChoice {
+    /// The session's id.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::New(id) | Self::Resume(id) => id,
+        }
+    }
+}
+
+/// Why a request was not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// No such live run in the engine.
+    NoSuchRun(RunId),
+    /// The run's state does not allow it; the text says which state and what would work.
+    WrongState(String),
+}

@@ -1,0 +1,4 @@
+//! Job file text to [`plan::Plan`].
+
+pub mod plan;
+pub mod value;

@@ -1,0 +1,334 @@
+//! The plan: a job file as meant. Defaults are filled in, paths are absolute, texts of every file that the
+//! job names are read; stored whole in the ledger, so that a later edit of a file changes nothing.
+//!
+//! Lowering (`lower.rs`) makes it; nothing else builds one from a person's input.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::value::Value;
+use crate::model::{AccountId, JobName, Span};
+
+/// Version of this shape, stored with every plan; an older one is read for ever.
+pub const PLAN_VERSION: u16 = 1;
+
+/// A job as meant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`PLAN_VERSION`] of the code that made it.
+    pub version: u16,
+    /// The job's id.
+    pub name: JobName,
+    /// What the person wrote of it.
+    pub description: Option<String>,
+    /// Absolute path of the workspace.
+    pub workspace: String,
+    /// Absolute directory that relative paths of the job file are relative to.
+    pub base_directory: String,
+    /// The job file as written, for `config_snapshot` and comparison.
+    pub source: String,
+    /// SHA-256 of everything that decides what is run (source, read files, `set`), hexadecimal.
+    pub hash: String,
+    /// What a session is.
+    pub backend: Backend,
+    /// One for each sheet, in order; `sheets[i].number == i + 1`.
+    pub sheets: Vec<Sheet>,
+    /// What is sent.
+    pub prompt: Prompt,
+    /// Retry budgets and delays.
+    pub retry: RetryPolicy,
+    /// Limits: patterns, waits.
+    pub rate_limit: RateLimitPolicy,
+    /// What a limit does to the run.
+    pub on_limit: OnLimit,
+    /// What must be true of each sheet's output.
+    pub validations: Vec<Rule>,
+    /// Really slept between two sheets.
+    pub pause_between_sheets: Span,
+    /// 1 (low) to 10; 5 where not said.
+    pub priority: u8,
+    /// Where the checkpoint is written (absolute): `<workspace>/<job>.json` unless `state_path` says otherwise.
+    pub checkpoint_path: String,
+    /// `state_backend: json`: the checkpoint after every sheet, whole tails.
+    pub checkpoint_every_sheet: bool,
+    /// Known sections without effect yet, kept as written.
+    pub dormant: BTreeMap<String, Value>,
+}
+
+impl Plan {
+    /// The sheet of that number; `None` where there is none.
+    pub fn sheet(&self, number: crate::model::SheetNo) -> Option<&Sheet> {
+        self.sheets.get(usize::try_from(number.0).ok()?.checked_sub(1)?)
+    }
+}
+
+/// One sheet of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sheet {
+    /// From 1.
+    pub number: u32,
+    /// First item.
+    pub start_item: i64,
+    /// Last item.
+    pub end_item: i64,
+    /// Stage; the sheet's number without fan-out.
+    pub stage: u32,
+    /// Instance within the stage, from 1.
+    pub instance: u32,
+    /// Instances of that stage.
+    pub fan_count: u32,
+    /// Label.
+    pub description: Option<String>,
+    /// Timeout of a whole attempt, overrides applied.
+    pub timeout: Span,
+}
+
+/// What a session is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Which program, with its own settings.
+    pub kind: BackendKind,
+    /// Absolute working directory.
+    pub working_directory: String,
+    /// Variables taken from the submitter's environment, by name.
+    pub pass_env: Vec<String>,
+    /// Fixed variables.
+    pub env: BTreeMap<String, String>,
+    /// Bytes of output kept in the ledger.
+    pub max_output_capture_bytes: u64,
+}
+
+/// The kinds of sessions that work today.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum BackendKind {
+    /// The Claude CLI.
+    ClaudeCli(ClaudeCli),
+    /// Any program: the prompt on its standard input, its standard output is the result text.
+    Command {
+        /// Program and arguments, as written; never empty.
+        command: Vec<String>,
+    },
+}
+
+impl BackendKind {
+    /// The word of the job file.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::ClaudeCli(_) => "claude_cli",
+            Self::Command { .. } => "command",
+        }
+    }
+
+    /// The program to look up on the submitter's PATH.
+    pub fn program(&self) -> &str {
+        match self {
+            Self::ClaudeCli(cli) => &cli.cli_path,
+            Self::Command { command } => command.first().map_or("", String::as_str),
+        }
+    }
+}
+
+/// Settings of the `claude_cli` backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClaudeCli {
+    /// Program; looked up on the submitter's PATH unless it has a slash.
+    pub cli_path: String,
+    /// `--dangerously-skip-permissions`.
+    pub skip_permissions: bool,
+    /// `--strict-mcp-config` with no servers.
+    pub disable_mcp: bool,
+    /// `json`, `text` or `stream-json`: only how `logs` shows it.
+    pub output_format: String,
+    /// `--model`.
+    pub model: Option<String>,
+    /// `--allowedTools`.
+    pub allowed_tools: Vec<String>,
+    /// Text of `system_prompt_file`.
+    pub system_prompt: Option<String>,
+    /// Appended last.
+    pub extra_args: Vec<String>,
+}
+
+/// What is sent to each session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// The template's text.
+    pub template: String,
+    /// What the template is called in errors: `prompt.template` or the file's name.
+    pub template_name: String,
+    /// Decided at submit and stored.
+    pub engine: TemplateEngine,
+    /// Other files that templates include, by the name they use.
+    pub includes: BTreeMap<String, String>,
+    /// `prompt.variables`, types kept.
+    pub variables: BTreeMap<String, Value>,
+    /// `prompt.stakes`, "" where unset.
+    pub stakes: String,
+    /// `prompt.thinking_method`, "" where unset.
+    pub thinking_method: String,
+    /// Which parts are appended.
+    pub append: Append,
+}
+
+/// Which parts follow the rendered template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// The success requirements.
+    pub requirements: bool,
+    /// Lessons from failed validations.
+    pub lessons: bool,
+    /// Learned advice (no source yet).
+    pub advice: bool,
+}
+
+/// Which engine renders the templates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TemplateEngine {
+    /// Tera.
+    Tera,
+    /// Jinja2, by MiniJinja.
+    Jinja,
+}
+
+/// Retry budgets and delays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Retries after the first attempt, cause validation.
+    pub max_retries: u32,
+    /// Delay before the first retry.
+    pub base_delay: Span,
+    /// No delay is longer.
+    pub max_delay: Span,
+    /// Growth of the delay.
+    pub exponential_base: f64,
+    /// Full jitter on delays.
+    pub jitter: bool,
+    /// Completion attempts.
+    pub max_completion_attempts: u32,
+    /// Delay before a completion attempt.
+    pub completion_delay: Span,
+    /// Completion mode at or above this share of passed rules, in (0, 100].
+    pub completion_threshold_percent: f64,
+    /// Budget of transient faults.
+    pub transient_retries: u32,
+}
+
+/// What Mozart does about limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RateLimitPolicy {
+    /// Case-insensitive regexes, asked last and only on failed attempts' error output.
+    pub detection_patterns: Vec<String>,
+    /// Wait for a usage limit that names no reset time.
+    pub wait: Span,
+    /// Throttlings waited for, per run.
+    pub max_waits: u32,
+    /// Usage limits waited for, per run.
+    pub max_quota_waits: u32,
+}
+
+/// What a limit does to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLimit {
+    /// Wait until the reset.
+    Wait,
+    /// Fail the sheet at once.
+    Stop,
+}
+
+/// One validation rule as meant; placeholders are still in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// What is checked.
+    pub check: Check,
+    /// As written, where it was.
+    pub description: Option<String>,
+    /// Rules of stage k run only when all earlier stages passed; 1 to 10.
+    pub stage: u8,
+    /// Condition as written; parsed again where it is asked (`job::condition`).
+    pub condition: Option<String>,
+    /// Times the check is tried again.
+    pub retry_count: u32,
+    /// Between two tries.
+    pub retry_delay: Span,
+}
+
+/// What a rule checks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Check {
+    /// A regular file is there.
+    FileExists {
+        /// Relative to the workspace.
+        path: String,
+    },
+    /// Changed since before the sheet's first attempt.
+    FileModified {
+        /// Relative to the workspace.
+        path: String,
+    },
+    /// The literal text is in it.
+    ContentContains {
+        /// Relative to the workspace.
+        path: String,
+        /// Literal text.
+        pattern: String,
+    },
+    /// The regex is found in it.
+    ContentRegex {
+        /// Relative to the workspace.
+        path: String,
+        /// Regular expression.
+        pattern: String,
+    },
+    /// `/bin/sh -c command` exits 0.
+    CommandSucceeds {
+        /// As written.
+        command: String,
+        /// Relative to the workspace; the workspace itself where not said.
+        working_directory: Option<String>,
+        /// The whole tree is killed then.
+        timeout: Span,
+    },
+}
+
+impl Check {
+    /// The word of the job file.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::FileExists { .. } => "file_exists",
+            Self::FileModified { .. } => "file_modified",
+            Self::ContentContains { .. } => "content_contains",
+            Self::ContentRegex { .. } => "content_regex",
+            Self::CommandSucceeds { .. } => "command_succeeds",
+        }
+    }
+
+    /// The path as written, for file and content rules.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::FileExists { path }
+            | Self::FileModified { path }
+            | Self::ContentContains { path, .. }
+            | Self::ContentRegex { path, .. } => Some(path),
+            Self::CommandSucceeds { .. } => None,
+        }
+    }
+}
+
+/// What the submitter brought along: stored with the run, so that every session of it, also after a reboot,
+/// has the environment that the person had. Never holds a value of a secret.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SubmitContext {
+    /// Variables that travel with Submit (PATH, LANG, LC_*, TZ, the CLI's own, names in `pass_env`), secrets left out.
+    pub environment: BTreeMap<String, String>,
+    /// Absolute path of the backend's program, resolved on the submitter's PATH.
+    pub program: Option<String>,
+    /// Path of the job file, where it came from one.
+    pub job_file: Option<String>,
+    /// Whose limits the run's sessions use; `None` for `command`.
+    pub account: Option<AccountId>,
+}

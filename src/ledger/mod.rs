@@ -1,0 +1,1 @@
+//! SQLite: journal of facts, summaries, queries; checkpoints out and in.

@@ -1,0 +1,1 @@
+//! Templates, variables, and the prompts that are sent.

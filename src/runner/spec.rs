@@ -1,0 +1,86 @@
+//! What the runner is asked for, and what it says meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::job::plan::{Plan, SubmitContext};
+use crate::model::{AttemptKind, AttemptRef, AttemptReport, Cost, RuleResult, Timestamp};
+
+/// Everything one attempt needs; the conductor gathers it.
+#[derive(Debug, Clone)]
+pub struct AttemptSpec {
+    /// Which attempt.
+    pub attempt: AttemptRef,
+    /// Why.
+    pub kind: AttemptKind,
+    /// What the session is told.
+    pub ask: Ask,
+    /// Session id; resumed if `resume`.
+    pub session_id: String,
+    /// Resume that session instead of making it.
+    pub resume: bool,
+    /// The whole plan.
+    pub plan: Arc<Plan>,
+    /// What the submitter brought along.
+    pub context: Arc<SubmitContext>,
+    /// What failed before: earlier attempts of this sheet, and the previous three sheets.
+    pub lessons: Vec<Lesson>,
+    /// What the resumed session had cost in all before this attempt, where known.
+    pub earlier_cost: Option<Cost>,
+    /// Variables of the conductor's settings for every session (`pass_env`, `environment_file`).
+    pub extra_env: BTreeMap<String, String>,
+    /// Secrets by variable name, from the conductor's environment or credentials. Never stored, never logged.
+    pub secrets: Secrets,
+}
+
+/// What a session is told; the runner's own word for the engine's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// The sheet's prompt (with lessons, where there are any).
+    Task,
+    /// The sheet's prompt and what exists already (its earlier session is lost).
+    TaskAgain,
+    /// Only what is missing.
+    Completion,
+    /// A short "go on".
+    GoOn,
+}
+
+/// Secrets by variable name. `Debug` shows names only.
+#[derive(Clone, Default)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What an earlier attempt failed at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lesson {
+    /// The sheet.
+    pub sheet: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// Its failure in one sentence, where it was not a rule.
+    pub message: Option<String>,
+    /// The rules of its last validation, failed and passed.
+    pub rules: Vec<RuleResult>,
+}
+
+/// What the runner says while it works.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    /// The process runs (started or adopted).
+    Started {
+        /// When it started.
+        at: Timestamp,
+        /// systemd's InvocationID, or the supervisor's start id.
+        invocation: Option<String>,
+    },
+    /// The evidence was read: nothing ever ran.
+    NeverRan,
+    /// It is over, validated and classified.
+    Finished(Box<AttemptReport>),
+}

@@ -1,0 +1,112 @@
+//! What the ledger can tell of runs, sheets and attempts, as plain rows: read by api, bus and the front ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    AttemptKind, AttemptReport, Cause, Code, Cost, JobName, RuleResult, RunId, RunNo, RunState, SheetStatus, Timestamp,
+};
+
+/// One run, in short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The ledger's number.
+    pub id: RunId,
+    /// The job.
+    pub job: JobName,
+    /// Number within the job.
+    pub run: RunNo,
+    /// State.
+    pub state: RunState,
+    /// Why it is in that state, in words; empty where the state says all.
+    pub reason: String,
+    /// When the reason ends by itself, where known.
+    pub until: Option<Timestamp>,
+    /// Sheets in all.
+    pub sheets_total: u32,
+    /// Completed or skipped.
+    pub sheets_done: u32,
+    /// Failed.
+    pub sheets_failed: u32,
+    /// Running now.
+    pub sheets_running: u32,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// First start of a sheet.
+    pub started_at: Option<Timestamp>,
+    /// Its end.
+    pub ended_at: Option<Timestamp>,
+    /// Cost so far, where any attempt told one.
+    pub cost: Option<Cost>,
+    /// Input tokens so far.
+    pub tokens_in: u64,
+    /// Output tokens so far.
+    pub tokens_out: u64,
+    /// Absolute path of the workspace.
+    pub workspace: String,
+    /// Hash of its plan.
+    pub plan_hash: String,
+    /// Counts every change of the run; a reader that missed one reads again.
+    pub revision: u64,
+}
+
+/// One sheet, in short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SheetSummary {
+    /// Its number.
+    pub sheet_num: u32,
+    /// Label from the job file.
+    pub description: Option<String>,
+    /// State.
+    pub state: SheetStatus,
+    /// Why it waits or was skipped, in words.
+    pub reason: String,
+    /// Until when it waits.
+    pub until: Option<Timestamp>,
+    /// Attempts so far, all generations.
+    pub attempts: u32,
+    /// Completion attempts among them.
+    pub completion_attempts: u32,
+    /// Cause of the last failure; none once completed.
+    pub cause: Option<Cause>,
+    /// Its code.
+    pub code: Option<Code>,
+    /// One sentence of the last failure.
+    pub message: Option<String>,
+    /// Suspicious marks of the last attempt.
+    pub flags: Vec<String>,
+    /// Rule results of the last attempt that was validated.
+    pub validations: Vec<RuleResult>,
+    /// Start of its first attempt.
+    pub started_at: Option<Timestamp>,
+    /// Its verdict's time.
+    pub ended_at: Option<Timestamp>,
+    /// Cost of all its attempts.
+    pub cost: Option<Cost>,
+    /// Input tokens of all its attempts.
+    pub tokens_in: u64,
+    /// Output tokens of all its attempts.
+    pub tokens_out: u64,
+}
+
+/// One attempt, with everything that was kept of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptSummary {
+    /// The sheet.
+    pub sheet_num: u32,
+    /// Number within the sheet.
+    pub attempt: u32,
+    /// Why it was made.
+    pub kind: AttemptKind,
+    /// Session id.
+    pub session_id: String,
+    /// The unit's name (without `.service`), or the supervisor's.
+    pub unit: String,
+    /// When its intent was committed.
+    pub intended_at: Timestamp,
+    /// When its process started.
+    pub started_at: Option<Timestamp>,
+    /// systemd's InvocationID.
+    pub invocation: Option<String>,
+    /// Once it is over.
+    pub report: Option<AttemptReport>,
+}
