@@ -325,10 +325,18 @@ impl RunState {
 impl FromStr for RunState {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Queued, Self::Running, Self::Waiting, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(())
+        [
+            Self::Queued,
+            Self::Running,
+            Self::Waiting,
+            Self::Paused,
+            Self::Completed,
+            Self::Failed,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(())
     }
 }
 
@@ -376,10 +384,18 @@ impl SheetStatus {
 impl FromStr for SheetStatus {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Pending, Self::Running, Self::Waiting, Self::Completed, Self::Failed, Self::Skipped, Self::Cancelled]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(())
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Waiting,
+            Self::Completed,
+            Self::Failed,
+            Self::Skipped,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(())
     }
 }
 
@@ -682,7 +698,10 @@ mod tests {
 
     #[test]
     fn timestamps_print_as_rfc3339() {
-        assert_eq!(Timestamp::from_seconds(1_795_228_661).to_rfc3339(), "2026-11-21T02:37:41Z");
+        assert_eq!(
+            Timestamp::from_seconds(1_795_228_661).to_rfc3339(),
+            "2026-11-21T02:37:41Z"
+        );
     }
 
     #[test]
