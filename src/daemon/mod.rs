@@ -1,1 +1,3 @@
 //! Owns every task.
+
+pub mod message_id;
