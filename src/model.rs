@@ -325,10 +325,18 @@ impl RunState {
 impl FromStr for RunState {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Queued, Self::Running, Self::Waiting, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(())
+        [
+            Self::Queued,
+            Self::Running,
+            Self::Waiting,
+            Self::Paused,
+            Self::Completed,
+            Self::Failed,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(())
     }
 }
 
@@ -376,10 +384,18 @@ impl SheetStatus {
 impl FromStr for SheetStatus {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Pending, Self::Running, Self::Waiting, Self::Completed, Self::Failed, Self::Skipped, Self::Cancelled]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(())
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Waiting,
+            Self::Completed,
+            Self::Failed,
+            Self::Skipped,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or(())
     }
 }
 
@@ -480,6 +496,12 @@ pub struct SessionReport {
     pub terminal_reason: Option<String>,
     /// The final text; for `command` the standard output's end. At most 64 KiB are kept.
     pub result_text: String,
+    /// What an error subtype says instead of a text (`Reached maximum number of turns (2)`).
+    #[serde(default)]
+    pub errors: Vec<String>,
+    /// `stop_reason` of the result, where there is one (`end_turn`, `refusal`, …).
+    #[serde(default)]
+    pub stop_reason: Option<String>,
     /// The class that the session itself gave its error (`authentication_failed`, `overloaded`, …).
     pub error_class: Option<String>,
     /// `api_error` beside it (`usage_limit_reached`, `connection_failed`, …).
@@ -589,6 +611,9 @@ pub struct Outcome {
     pub worked: bool,
     /// The id under which the session can be resumed, where it can.
     pub session_id: Option<String>,
+    /// The session that was to be resumed does not exist: start anew and tell what exists.
+    #[serde(default)]
+    pub session_lost: bool,
     /// Cost of this attempt, where known.
     pub cost: Option<Cost>,
     /// Input tokens of this attempt, where known.
@@ -682,7 +707,10 @@ mod tests {
 
     #[test]
     fn timestamps_print_as_rfc3339() {
-        assert_eq!(Timestamp::from_seconds(1_795_228_661).to_rfc3339(), "2026-11-21T02:37:41Z");
+        assert_eq!(
+            Timestamp::from_seconds(1_795_228_661).to_rfc3339(),
+            "2026-11-21T02:37:41Z"
+        );
     }
 
     #[test]

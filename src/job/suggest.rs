@@ -1,0 +1,54 @@
+//! "Did you mean": the nearest of the names that are known.
+
+/// The candidate nearest to `name`, if it is near enough to be what was meant.
+pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let wanted = plain(name);
+    if wanted.is_empty() || wanted.len() > 64 {
+        return None;
+    }
+    // A third of the letters may differ: `timout_secs` is still near `timeout_seconds`, `x` is near nothing.
+    let allowed = (wanted.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
+        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn plain(name: &str) -> String {
+    name.chars()
+        .map(|c| {
+            if c == '-' || c == ' ' {
+                '_'
+            } else {
+                c.to_ascii_lowercase()
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_found_or_none() {
+        let names = ["timeout_seconds", "template", "template_file", "variables", "x"];
+        let table = [
+            ("timout_seconds", Some("timeout_seconds")),
+            ("timeout-seconds", Some("timeout_seconds")),
+            ("timeout_secs", Some("timeout_seconds")),
+            ("templte", Some("template")),
+            ("templatefile", Some("template_file")),
+            ("Variables", Some("variables")),
+            ("vraiables", Some("variables")),
+            ("retries", None),
+            ("y", None),
+            ("", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(nearest(name, names), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,864 @@
+//! YAML text to nodes with positions: the only place that uses `serde_yaml`.
+//!
+//! `serde_yaml` gives values without positions, but every error that a visitor raises carries the position of
+//! the scalar it was raised at. So the visitor here keeps each scalar aside and then fails on purpose; the
+//! parent catches the failure, reads the position from it and goes on with the next element. One pass gives the
+//! whole tree with line and column of every scalar; a list or map stands where its first scalar stands.
+//!
+//! Plain scalars are resolved once more by the rules of YAML 1.1, because that is what PyYAML does and what
+//! existing job files rely on (`yes`, `012`, `1:30`). Merge keys are applied, duplicate keys are reported.
+//!
+//! The input is hostile: its size, depth and number of nodes (aliases expanded) are bounded.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::value::Value;
+
+/// Bytes that a job file may have.
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Levels of lists and maps within each other.
+const MAX_DEPTH: usize = 64;
+/// Nodes in all, each use of an alias counted anew.
+const MAX_NODES: usize = 200_000;
+/// Lines; far more than any job needs, and a bound for what the parser keeps in memory.
+const MAX_LINES: usize = 200_000;
+/// Characters that may open or separate nodes in flow style or on one line; the same bound for one long line.
+const MAX_INDICATORS: usize = 1_000_000;
+
+/// A place in the text, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mark {
+    /// Line.
+    pub line: u32,
+    /// Column in characters.
+    pub column: u32,
+}
+
+impl Mark {
+    /// The beginning of the text.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// A value with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it stands; for a list or a map its first scalar.
+    pub at: Mark,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The kinds of nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// Anything that is neither a list nor a map.
+    Scalar(Scalar),
+    /// A list.
+    List(Vec<Node>),
+    /// A map in the file's order, merge keys applied, keys unique.
+    Map(Vec<(Node, Node)>),
+}
+
+/// A scalar as written and as meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scalar {
+    /// The value by YAML 1.1; never a list or a map.
+    pub value: Value,
+    /// The text between the quotes, or as written where there are none.
+    pub raw: String,
+    /// YAML 1.2 would read it differently: what that would be, in words.
+    pub ambiguous: Option<&'static str>,
+    /// It stands on a line of its own behind `|`, so that its lines are the file's: line of its first line.
+    pub block_line: Option<u32>,
+}
+
+/// A fault that does not keep the rest of the text from being read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub at: Mark,
+    /// What, one sentence.
+    pub message: String,
+}
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// The whole.
+    pub root: Node,
+    /// Duplicate keys, wrong merge keys.
+    pub faults: Vec<Fault>,
+}
+
+/// The text is no YAML that a job file may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotYaml {
+    /// Where, if it is at one place.
+    pub at: Option<Mark>,
+    /// What is wrong, one sentence.
+    pub message: String,
+}
+
+impl Node {
+    /// The scalar, where it is one.
+    pub fn scalar(&self) -> Option<&Scalar> {
+        match &self.kind {
+            Kind::Scalar(scalar) => Some(scalar),
+            Kind::List(_) | Kind::Map(_) => None,
+        }
+    }
+
+    /// The text, where it is a text.
+    pub fn text(&self) -> Option<&str> {
+        match &self.scalar()?.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether it is `null` or nothing.
+    pub fn is_null(&self) -> bool {
+        matches!(self.scalar(), Some(Scalar { value: Value::Null, .. }))
+    }
+
+    /// The entries, where it is a map.
+    pub fn map(&self) -> Option<&[(Node, Node)]> {
+        match &self.kind {
+            Kind::Map(entries) => Some(entries),
+            Kind::Scalar(_) | Kind::List(_) => None,
+        }
+    }
+
+    /// The items, where it is a list.
+    pub fn list(&self) -> Option<&[Node]> {
+        match &self.kind {
+            Kind::List(items) => Some(items),
+            Kind::Scalar(_) | Kind::Map(_) => None,
+        }
+    }
+
+    /// The value under the text key `name`, where it is a map that has it.
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        self.map()?
+            .iter()
+            .find(|(key, _)| key.text() == Some(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The value without positions.
+    pub fn to_value(&self) -> Value {
+        match &self.kind {
+            Kind::Scalar(scalar) => scalar.value.clone(),
+            Kind::List(items) => Value::List(items.iter().map(Self::to_value).collect()),
+            Kind::Map(entries) => Value::Map(
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.to_value(), value.to_value()))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// What it is, for messages: `a list`, `the text "x"`, …
+    pub fn describe(&self) -> String {
+        match &self.kind {
+            Kind::List(_) => "a list".to_owned(),
+            Kind::Map(_) => "a map".to_owned(),
+            Kind::Scalar(scalar) => match &scalar.value {
+                Value::Null => "nothing".to_owned(),
+                Value::Bool(value) => format!("the boolean {value}"),
+                Value::Int(value) => format!("the number {value}"),
+                Value::Float(value) => format!("the number {value}"),
+                _ => {
+                    let mut short: String = scalar.raw.chars().take(40).collect();
+                    if short.len() < scalar.raw.len() {
+                        short.push('…');
+                    }
+                    format!("the text {short:?}")
+                }
+            },
+        }
+    }
+}
+
+/// Reads one YAML document.
+///
+/// The error says why the bytes are no YAML (or more of it than a job file may have): empty, binary, not UTF-8,
+/// a syntax error, several documents, a tag of the writer's own, too large, too deep, too many nodes.
+pub fn read(bytes: &[u8]) -> Result<Document, NotYaml> {
+    let text = check_text(bytes)?;
+    let lines = Lines::of(text);
+    check_size(text, &lines)?;
+    let reader = Reader {
+        lines,
+        state: RefCell::default(),
+    };
+    let outcome = Seed {
+        reader: &reader,
+        depth: 0,
+    }
+    .deserialize(serde_yaml::Deserializer::from_str(text));
+    let root = match outcome {
+        Ok(node) => Some(node),
+        // A document that is a single scalar fails like every scalar.
+        Err(error) => match reader.caught(&error) {
+            Some(node) => Some(node),
+            None => return Err(reader.not_yaml(&error)),
+        },
+    };
+    match root {
+        Some(root) if !root.is_null() => Ok(Document {
+            root,
+            faults: reader.state.into_inner().faults,
+        }),
+        _ => Err(NotYaml {
+            at: None,
+            message: "this is not YAML: the file holds nothing".to_owned(),
+        }),
+    }
+}
+
+/// Size, encoding and characters, before the parser sees anything.
+fn check_text(bytes: &[u8]) -> Result<&str, NotYaml> {
+    let fail = |at, message: String| Err(NotYaml { at, message });
+    if bytes.len() > MAX_BYTES {
+        return fail(
+            None,
+            format!(
+                "the file has {} bytes; a job file may have at most {MAX_BYTES} (4 MiB)",
+                bytes.len()
+            ),
+        );
+    }
+    if bytes.is_empty() {
+        return fail(None, "this is not YAML: the file is empty".to_owned());
+    }
+    if let Some(position) = bytes.iter().position(|byte| *byte == 0) {
+        return fail(
+            None,
+            format!("this is not YAML: the file holds a NUL byte at byte {position}, it is probably binary"),
+        );
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(error) => {
+            let line = bytes[..error.valid_up_to()]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            fail(
+                Some(Mark {
+                    line: u32::try_from(line).unwrap_or(u32::MAX).saturating_add(1),
+                    column: 1,
+                }),
+                format!("this is not YAML: byte {} is not UTF-8 text", error.valid_up_to()),
+            )
+        }
+    }
+}
+
+/// Bounds what the parser may have to keep: it reads the whole text into events before the first is looked at.
+fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
+    if lines.starts.len() > MAX_LINES {
+        return Err(NotYaml {
+            at: None,
+            message: format!("the file has more than {MAX_LINES} lines"),
+        });
+    }
+    // The parser would say only how many characters stand before it.
+    let forbidden = |c: &char| (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')) || *c == '\u{feff}';
+    if let Some((number, line)) = text
+        .lines()
+        .enumerate()
+        .find(|(_, line)| line.chars().any(|c| forbidden(&c)))
+    {
+        let column = line.chars().position(|c| forbidden(&c)).unwrap_or_default();
+        let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        let character = line.chars().find(forbidden).unwrap_or_default().escape_unicode();
+        return Err(NotYaml {
+            at: Some(Mark {
+                line: place(number),
+                column: place(column),
+            }),
+            message: format!("this is not YAML: the character {character} is not allowed"),
+        });
+    }
+    let bytes = text.as_bytes();
+    let indicators = bytes.iter().enumerate().filter(|(index, byte)| match byte {
+        b'[' | b'{' | b',' => true,
+        b'-' | b'?' | b':' => matches!(bytes.get(index + 1), None | Some(b' ' | b'\n' | b'\t')),
+        _ => false,
+    });
+    if indicators.count() > MAX_INDICATORS {
+        return Err(NotYaml {
+            at: None,
+            message: "the file has too many lists and maps for a job file".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// The text by lines, as libyaml counts them.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    fn of(text: &'t str) -> Self {
+        let mut starts = vec![0];
+        let mut chars = text.char_indices().peekable();
+        while let Some((index, character)) = chars.next() {
+            let followed_by_feed = matches!(chars.peek(), Some((_, '\n')));
+            if matches!(character, '\n' | '\u{85}' | '\u{2028}' | '\u{2029}')
+                || (character == '\r' && !followed_by_feed)
+            {
+                starts.push(index + character.len_utf8());
+            }
+        }
+        Self { text, starts }
+    }
+
+    /// The text from that place on.
+    fn from(&self, at: Mark) -> &'t str {
+        let line = usize::try_from(at.line).unwrap_or(usize::MAX).saturating_sub(1);
+        let Some(start) = self.starts.get(line) else { return "" };
+        let rest = self.text.get(*start..).unwrap_or("");
+        let column = usize::try_from(at.column).unwrap_or(usize::MAX).saturating_sub(1);
+        rest.char_indices()
+            .nth(column)
+            .map_or("", |(offset, _)| rest.get(offset..).unwrap_or(""))
+    }
+}
+
+/// What the visitor knows beside the events.
+struct Reader<'t> {
+    lines: Lines<'t>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The scalar whose visitor has just failed on purpose.
+    caught: Option<Typed>,
+    /// Why reading must end, where it is Mozart's own reason.
+    refused: Option<String>,
+    nodes: usize,
+    faults: Vec<Fault>,
+}
+
+/// A scalar as `serde_yaml` types it (YAML 1.2).
+enum Typed {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+}
+
+impl Reader<'_> {
+    /// The scalar that failed on purpose with `error`, now with its place; `None`: it is a real error.
+    fn caught(&self, error: &impl fmt::Display) -> Option<Node> {
+        let typed = self.state.borrow_mut().caught.take()?;
+        let at = position(&error.to_string());
+        let source = Source::at(self.lines.from(at));
+        let scalar = resolve(typed, &source, at);
+        Some(Node {
+            at,
+            kind: Kind::Scalar(scalar),
+        })
+    }
+
+    fn not_yaml(&self, error: &serde_yaml::Error) -> NotYaml {
+        let at = error.location().map(|location| Mark {
+            line: u32::try_from(location.line()).unwrap_or(u32::MAX),
+            column: u32::try_from(location.column()).unwrap_or(u32::MAX),
+        });
+        let message = match self.state.borrow_mut().refused.take() {
+            Some(message) => message,
+            None => {
+                let text = error.to_string();
+                match text.as_str() {
+                    _ if text.starts_with("recursion limit") => too_deep(),
+                    _ if text.starts_with("repetition limit") => too_many(),
+                    _ if text.contains("more than one document") => {
+                        "the file holds more than one YAML document; a job file is one".to_owned()
+                    }
+                    _ => format!("this is not YAML: {}", without_position(&text)),
+                }
+            }
+        };
+        NotYaml { at, message }
+    }
+
+    /// Ends reading for a reason of Mozart's own.
+    fn refuse<E: de::Error>(&self, message: String) -> E {
+        self.state.borrow_mut().refused.get_or_insert(message);
+        E::custom("refused")
+    }
+
+    /// Keeps a scalar aside and fails, so that its place is told.
+    fn keep<E: de::Error>(&self, typed: Typed) -> E {
+        self.state.borrow_mut().caught = Some(typed);
+        E::custom("scalar")
+    }
+
+    fn fault(&self, at: Mark, message: String) {
+        self.state.borrow_mut().faults.push(Fault { at, message });
+    }
+}
+
+fn too_deep() -> String {
+    format!("lists and maps are nested more than {MAX_DEPTH} levels deep")
+}
+
+fn too_many() -> String {
+    format!("the file makes more than {MAX_NODES} values once its aliases are expanded")
+}
+
+/// The place at the end of a `serde_yaml` error text; the text's beginning where it has none.
+fn position(error: &str) -> Mark {
+    let parse = || {
+        let (before, column) = error.rsplit_once(" column ")?;
+        let (_, line) = before.rsplit_once(" line ")?;
+        Some(Mark {
+            line: line.parse().ok()?,
+            column: column.parse().ok()?,
+        })
+    };
+    parse().unwrap_or(Mark::START)
+}
+
+/// A parser message without the position that the caller shows anyway.
+fn without_position(text: &str) -> &str {
+    match text.find(" at line ") {
+        Some(end) => &text[..end],
+        None => text,
+    }
+}
+
+/// Reads one node of the event stream.
+#[derive(Clone, Copy)]
+struct Seed<'r, 't> {
+    reader: &'r Reader<'t>,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        {
+            let mut state = self.reader.state.borrow_mut();
+            state.nodes += 1;
+            if state.nodes > MAX_NODES {
+                drop(state);
+                return Err(self.reader.refuse(too_many()));
+            }
+        }
+        if self.depth > MAX_DEPTH {
+            return Err(self.reader.refuse(too_deep()));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_, '_> {
+    type Value = Node;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Null))
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Null))
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Bool(value)))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Int(value)))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Node, E> {
+        Err(self
+            .reader
+            .keep(i64::try_from(value).map_or(Typed::Float(value as f64), Typed::Int)))
+    }
+
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Float(value as f64)))
+    }
+
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Float(value as f64)))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Float(value)))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Node, E> {
+        Err(self.reader.keep(Typed::Text(value.to_owned())))
+    }
+
+    fn visit_enum<A: de::EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {
+        Err(self
+            .reader
+            .refuse("a tag such as `!name` has no meaning in a job file".to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let child = Self {
+            depth: self.depth + 1,
+            ..self
+        };
+        let mut items = Vec::new();
+        loop {
+            match access.next_element_seed(child) {
+                Ok(Some(node)) => items.push(node),
+                Ok(None) => break,
+                Err(error) => items.push(self.reader.caught(&error).ok_or(error)?),
+            }
+        }
+        let at = items.first().map_or(Mark::START, |item: &Node| item.at);
+        Ok(Node {
+            at,
+            kind: Kind::List(items),
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let child = Self {
+            depth: self.depth + 1,
+            ..self
+        };
+        let mut own = Vec::new();
+        let mut merged = Vec::new();
+        loop {
+            let key = match access.next_key_seed(child) {
+                Ok(Some(key)) => key,
+                Ok(None) => break,
+                Err(error) => self.reader.caught(&error).ok_or(error)?,
+            };
+            let mut value = match access.next_value_seed(child) {
+                Ok(value) => value,
+                Err(error) => self.reader.caught(&error).ok_or(error)?,
+            };
+            if matches!(&value.kind, Kind::List(items) if items.is_empty())
+                || matches!(&value.kind, Kind::Map(entries) if entries.is_empty())
+            {
+                value.at = key.at;
+            }
+            if is_merge(&key) {
+                self.merge(&key, value, &mut merged);
+            } else {
+                self.insert(&mut own, key, value);
+            }
+        }
+        let at = own
+            .first()
+            .or(merged.first())
+            .map_or(Mark::START, |(key, _): &(Node, Node)| key.at);
+        Ok(Node {
+            at,
+            kind: Kind::Map(with_merged(own, merged)),
+        })
+    }
+}
+
+impl Seed<'_, '_> {
+    fn insert(&self, entries: &mut Vec<(Node, Node)>, key: Node, value: Node) {
+        let Some(scalar) = key.scalar() else {
+            self.reader.fault(key.at, "a list or a map cannot be a key".to_owned());
+            return;
+        };
+        // Quadratic only within one map, and the number of nodes is bounded; maps beyond a few hundred keys are rare.
+        match entries.iter().find(|(other, _)| same_key(other, &key)) {
+            Some((first, _)) => {
+                let message = format!(
+                    "the key `{}` stands here twice; it stood on line {} already",
+                    scalar.raw, first.at.line
+                );
+                self.reader.fault(key.at, message);
+            }
+            None => entries.push((key, value)),
+        }
+    }
+
+    /// Takes in the maps that a `<<` names; earlier ones win over later ones.
+    fn merge(&self, key: &Node, value: Node, merged: &mut Vec<(Node, Node)>) {
+        let maps = match value.kind {
+            Kind::Map(entries) => vec![entries],
+            Kind::List(items) if items.iter().all(|item| item.map().is_some()) => items
+                .into_iter()
+                .filter_map(|item| {
+                    if let Kind::Map(entries) = item.kind {
+                        Some(entries)
+                    } else {
+                        None
+                    }
+                })
+                .collect(),
+            Kind::List(_) | Kind::Scalar(_) => {
+                self.reader
+                    .fault(key.at, "`<<` takes a map or a list of maps".to_owned());
+                return;
+            }
+        };
+        for (key, value) in maps.into_iter().flatten() {
+            if !merged.iter().any(|(other, _)| same_key(other, &key)) {
+                merged.push((key, value));
+            }
+        }
+    }
+}
+
+fn is_merge(key: &Node) -> bool {
+    key.text() == Some("<<")
+}
+
+fn same_key(one: &Node, other: &Node) -> bool {
+    match (one.scalar(), other.scalar()) {
+        (Some(one), Some(other)) => one.value == other.value,
+        _ => false,
+    }
+}
+
+/// Merged entries come first, as PyYAML has them; the map's own replace them in place.
+fn with_merged(own: Vec<(Node, Node)>, mut merged: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
+    if merged.is_empty() {
+        return own;
+    }
+    for (key, value) in own {
+        match merged.iter_mut().find(|(other, _)| same_key(other, &key)) {
+            Some(slot) => *slot = (key, value),
+            None => merged.push((key, value)),
+        }
+    }
+    merged
+}
+
+/// How a scalar is written, found in the text at its place.
+enum Source<'t> {
+    /// Without quotes; the text from there on.
+    Plain(&'t str),
+    /// In quotes, or with a tag that makes it text.
+    Quoted,
+    /// `|`: its lines are the file's lines.
+    Literal,
+    /// `>`.
+    Folded,
+}
+
+impl<'t> Source<'t> {
+    fn at(mut text: &'t str) -> Self {
+        // The place of a scalar with an anchor or a tag is that of the anchor or tag.
+        let mut text_tag = false;
+        loop {
+            match text.chars().next() {
+                Some('&' | '!') => {
+                    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+                    text_tag |= matches!(&text[..end], "!!str" | "!");
+                    text = text[end..].trim_start();
+                }
+                Some('"' | '\'') => return Self::Quoted,
+                Some('|') => return Self::Literal,
+                Some('>') => return Self::Folded,
+                _ if text_tag => return Self::Quoted,
+                _ => return Self::Plain(text),
+            }
+        }
+    }
+
+    /// The characters of a number or word that `serde_yaml` did not give as text.
+    fn word(&self) -> &'t str {
+        match self {
+            Self::Plain(text) => {
+                let end = text
+                    .find(|c: char| !(c.is_ascii_alphanumeric() || "+-._~".contains(c)))
+                    .unwrap_or(text.len());
+                &text[..end]
+            }
+            _ => "",
+        }
+    }
+}
+
+fn resolve(typed: Typed, source: &Source<'_>, at: Mark) -> Scalar {
+    let block_line = matches!(source, Source::Literal).then(|| at.line.saturating_add(1));
+    let new_style = match typed {
+        Typed::Null => Value::Null,
+        Typed::Bool(value) => Value::Bool(value),
+        Typed::Int(value) => Value::Int(value),
+        Typed::Float(value) => Value::Float(value),
+        Typed::Text(text) => {
+            let (value, ambiguous) = match source {
+                Source::Plain(_) => match yaml_1_1(&text) {
+                    Some(value) => {
+                        let differs = !matches!(value, Value::Null | Value::Text(_));
+                        (value, differs.then_some("a text"))
+                    }
+                    None => (Value::Text(text.clone()), None),
+                },
+                _ => (Value::Text(text.clone()), None),
+            };
+            return Scalar {
+                value,
+                raw: text,
+                ambiguous,
+                block_line,
+            };
+        }
+    };
+    let word = source.word();
+    let raw = if word.is_empty() {
+        plain_text(&new_style)
+    } else {
+        word.to_owned()
+    };
+    if !matches!(source, Source::Plain(_)) || word.is_empty() {
+        return Scalar {
+            value: new_style,
+            raw,
+            ambiguous: None,
+            block_line: None,
+        };
+    }
+    let old_style = yaml_1_1(word).unwrap_or_else(|| Value::Text(word.to_owned()));
+    let ambiguous = match (&old_style, &new_style) {
+        (old, new) if old == new => None,
+        (Value::Float(old), Value::Float(new)) if old.is_nan() && new.is_nan() => None,
+        (_, Value::Int(_) | Value::Float(_)) => Some("a number"),
+        (_, Value::Bool(_)) => Some("a boolean"),
+        _ => Some("nothing"),
+    };
+    Scalar {
+        value: old_style,
+        raw,
+        ambiguous,
+        block_line: None,
+    }
+}
+
+fn plain_text(value: &Value) -> String {
+    match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// A plain scalar that is not text by YAML 1.1 as PyYAML resolves it; `None`: it is text.
+fn yaml_1_1(text: &str) -> Option<Value> {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Some(Value::Null),
+        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Some(Value::Bool(true)),
+        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => return Some(Value::Bool(false)),
+        ".nan" | ".NaN" | ".NAN" => return Some(Value::Float(f64::NAN)),
+        _ => {}
+    }
+    let (negative, digits) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if matches!(digits, ".inf" | ".Inf" | ".INF") {
+        return Some(Value::Float(if negative { f64::NEG_INFINITY } else { f64::INFINITY }));
+    }
+    let first = digits.as_bytes().first()?;
+    if !(first.is_ascii_digit() || *first == b'.') {
+        return None;
+    }
+    integer(digits, negative).or_else(|| float(digits, negative))
+}
+
+fn integer(digits: &str, negative: bool) -> Option<Value> {
+    let radix = |digits: &str, radix| {
+        let bare: String = digits.chars().filter(|c| *c != '_').collect();
+        i128::from_str_radix(&bare, radix).ok()
+    };
+    let only = |digits: &str, allowed: fn(u8) -> bool| {
+        !digits.is_empty() && digits.bytes().all(|byte| byte == b'_' || allowed(byte))
+    };
+    let number = if let Some(digits) = digits.strip_prefix("0b") {
+        only(digits, |byte| matches!(byte, b'0' | b'1')).then(|| radix(digits, 2))?
+    } else if let Some(digits) = digits.strip_prefix("0x") {
+        only(digits, |byte| byte.is_ascii_hexdigit()).then(|| radix(digits, 16))?
+    } else if digits == "0" {
+        Some(0)
+    } else if let Some(digits) = digits.strip_prefix('0') {
+        only(digits, |byte| matches!(byte, b'0'..=b'7')).then(|| radix(digits, 8))?
+    } else if digits.contains(':') {
+        sexagesimal(digits)
+    } else {
+        only(digits, |byte| byte.is_ascii_digit()).then(|| radix(digits, 10))?
+    }?;
+    let number = if negative { -number } else { number };
+    Some(i64::try_from(number).map_or(Value::Float(number as f64), Value::Int))
+}
+
+/// `1:30` is 90, as in `190:20:30`.
+fn sexagesimal(digits: &str) -> Option<i128> {
+    let mut parts = digits.split(':');
+    let first = parts.next()?;
+    if !first.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_') || first.len() > 12 {
+        return None;
+    }
+    let mut number: i128 = first.replace('_', "").parse().ok()?;
+    for part in parts {
+        let valid = matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
+        number = valid
+            .then(|| part.parse::<i128>().ok())??
+            .checked_add(number.checked_mul(60)?)?;
+    }
+    Some(number)
+}
+
+/// Floats of YAML 1.1 have a point, and a sign in their exponent.
+fn float(digits: &str, negative: bool) -> Option<Value> {
+    let (mantissa, exponent) = match digits.find(['e', 'E']) {
+        Some(at) => (&digits[..at], Some(&digits[at + 1..])),
+        None => (digits, None),
+    };
+    let (whole, fraction) = mantissa.split_once('.')?;
+    let valid = whole.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
+        && fraction.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
+        && (!whole.is_empty() || fraction.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
+        && !whole.starts_with('_');
+    if !valid {
+        return None;
+    }
+    if let Some(exponent) = exponent {
+        let digits = exponent.strip_prefix(['+', '-'])?;
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+    }
+    let text: String = format!("{whole}.{fraction}").replace('_', "");
+    let text = if text.starts_with('.') {
+        format!("0{text}")
+    } else {
+        text
+    };
+    let text = match exponent {
+        Some(exponent) => format!("{text}e{exponent}"),
+        None => text,
+    };
+    let number: f64 = text.trim_end_matches('.').parse().ok()?;
+    Some(Value::Float(if negative { -number } else { number }))
+}
+
+#[cfg(test)]
+mod tests;
