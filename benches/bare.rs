@@ -32,9 +32,9 @@ async fn run(mozartd: &str, directory: &Path, count: u32, command: &[String]) ->
         .await?;
     let rule = MatchRule::builder()
         .msg_type(message::Type::Signal)
-        .interface("org.freedesktop.systemd1.Manager")?
-        .member("UnitRemoved")?
-        .build();
+        .interface("org.freedesktop.systemd1.Manager")
+        .member("UnitRemoved")
+        .build()?;
     let mut removed = MessageStream::for_match_rule(rule, &bus, None).await?;
     for number in 1..=count {
         let unit = format!("bare-{number}.service");
