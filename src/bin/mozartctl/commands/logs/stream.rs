@@ -244,5 +244,7 @@ fn watch(file: &File) -> Option<AsyncFd<OwnedFd>> {
     let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     inotify::add_watch(&events, path, inotify::WatchFlags::MODIFY).ok()?;
-    AsyncFd::register(events).ok()
+    #[expect(deprecated, reason = "its successor is unsafe; what it asks for holds of an OwnedFd")]
+    let growth = AsyncFd::new(events);
+    growth.ok()
 }
