@@ -290,6 +290,7 @@ impl Conductor {
         submission: Option<(RunId, Arc<Plan>, Arc<SubmitContext>)>,
     ) -> Result<(), StepError> {
         let now = clock::now();
+        self.engine.observe(&event);
         let decision = self.engine.decide(now, &event);
         if let Some(refusal) = decision.refusal {
             return Err(StepError::Refused(refusal));
@@ -433,9 +434,9 @@ impl Conductor {
                 live.no = *no;
             }
             journal::tell(fact, |run| self.live.get(&run).map(|live| (live.job.as_str(), live.no)));
-            if let Some((run, sheet)) = project::touched(&fact.kind) {
+            if let Some(run) = fact.kind.run() {
                 runs.insert(run);
-                sheets.extend(sheet.map(|sheet| (run, sheet)));
+                sheets.extend(fact.kind.sheet().map(|sheet| (run, sheet)));
             }
             match &fact.kind {
                 FactKind::RunEnded { run, state } => {

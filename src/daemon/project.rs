@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::clock;
 use super::conductor::{Conductor, Live};
 use crate::api::view::{Change, ManagerView, RunView};
-use crate::engine::fact::FactKind;
 use crate::model::{Now, RunId, RunState, SheetNo, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
 
@@ -16,25 +15,6 @@ pub(super) struct Status {
     pub(super) text: String,
     /// Runs that have not ended.
     pub(super) live: usize,
-}
-
-/// Which run, and which sheet of it, a fact is about.
-pub(super) fn touched(fact: &FactKind) -> Option<(RunId, Option<SheetNo>)> {
-    match fact {
-        FactKind::RunSubmitted { run, .. }
-        | FactKind::RunPaused { run, .. }
-        | FactKind::RunResumed { run }
-        | FactKind::RunCancelling { run }
-        | FactKind::RunEnded { run, .. } => Some((*run, None)),
-        FactKind::AttemptIntended { attempt, .. }
-        | FactKind::AttemptStarted { attempt, .. }
-        | FactKind::StopAsked { attempt }
-        | FactKind::AttemptEnded { attempt, .. } => Some((attempt.run, Some(attempt.sheet))),
-        FactKind::SheetWaits { run, sheet, .. }
-        | FactKind::SheetEnded { run, sheet, .. }
-        | FactKind::GenerationOpened { run, sheet, .. } => Some((*run, Some(*sheet))),
-        FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => None,
-    }
 }
 
 /// The rest of a run's time: the mean of what is done, over what is left. Believed from the second sheet on.
@@ -83,18 +63,14 @@ impl Conductor {
 
     /// The conductor's own view.
     pub(super) fn manager(&self) -> ManagerView {
-        let now = clock::now();
-        let mut view =
-            ManagerView { slots: self.settings.max_concurrent_jobs, storage: self.storage().to_owned(), ..ManagerView::default() };
-        for run in self.live.keys() {
-            match self.engine.describe(*run, now).map(|status| status.state) {
-                Some(RunState::Running) => view.running += 1,
-                Some(RunState::Queued) => view.queued += 1,
-                Some(RunState::Waiting) => view.waiting += 1,
-                _ => {}
-            }
+        let overview = self.engine.overview(clock::now());
+        ManagerView {
+            slots: overview.slots,
+            running: overview.running,
+            queued: overview.queued,
+            waiting: overview.waiting,
+            storage: self.storage().to_owned(),
         }
-        view
     }
 
     /// Sends what changed to whoever listens: sheets, then runs, then the ends.
