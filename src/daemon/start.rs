@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc};
@@ -58,15 +58,11 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
     let ledger = Arc::new(Ledger::open(&paths.ledger()).await?);
     let self_exe = std::env::current_exe()
         .map_err(|error| StartError::Other(format!("the path of the running program is not known: {error}")))?;
+    let spool_root = paths.spool(&ledger.tag());
     // One that only shows starts nothing, so it need not ask for a user manager.
     let choice = if conducts { settings.launcher } else { LauncherChoice::Supervised };
-    let launcher = launcher(choice, &ledger, paths, &self_exe).await?;
-    let runner = Runner::new(RunnerSettings {
-        launcher,
-        spool_root: paths.spool(&ledger.tag()),
-        ledger_tag: ledger.tag(),
-        self_exe,
-    });
+    let launcher = launcher(choice, self_exe.clone(), &spool_root).await?;
+    let runner = Runner::new(RunnerSettings { launcher, spool_root, ledger_tag: ledger.tag(), self_exe });
     let (ask, requests) = mpsc::channel(REQUESTS);
     let (changes, _) = broadcast::channel(CHANGES);
     let handle = Handle::new(ask, changes.clone());
@@ -85,17 +81,17 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
 }
 
 /// The launcher that the settings name; `auto`: systemd where a user manager answers.
-async fn launcher(choice: LauncherChoice, ledger: &Ledger, paths: &Paths, self_exe: &Path) -> Result<Launcher, StartError> {
+async fn launcher(choice: LauncherChoice, self_exe: PathBuf, spool_root: &Path) -> Result<Launcher, StartError> {
     if choice != LauncherChoice::Supervised {
-        match Launcher::systemd(&ledger.tag(), &paths.runtime, self_exe).await {
+        match Launcher::systemd(self_exe.clone()).await {
             Ok(launcher) => return Ok(launcher),
             Err(error) if choice == LauncherChoice::Systemd => {
-                return Err(StartError::Other(format!("launcher: systemd, but the user manager cannot be used: {error}")));
+                return Err(StartError::Other(format!("launcher: systemd, but {error}")));
             }
             Err(error) => tracing::debug!(%error, "no user manager; sessions are supervised"),
         }
     }
-    Ok(Launcher::supervised(self_exe))
+    Ok(Launcher::supervised(self_exe, spool_root.to_owned()))
 }
 
 /// Makes a directory for this user alone, with its parents.
