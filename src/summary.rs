@@ -110,3 +110,16 @@ pub struct AttemptSummary {
     /// Once it is over.
     pub report: Option<AttemptReport>,
 }
+
+/// What an earlier attempt failed at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lesson {
+    /// The sheet.
+    pub sheet: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// Its failure in one sentence, where it was not a rule.
+    pub message: Option<String>,
+    /// The rules of its last validation, failed and passed.
+    pub rules: Vec<RuleResult>,
+}

@@ -271,12 +271,19 @@ fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
     }
     // The parser would say only how many characters stand before it.
     let forbidden = |c: &char| (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')) || *c == '\u{feff}';
-    if let Some((number, line)) = text.lines().enumerate().find(|(_, line)| line.chars().any(|c| forbidden(&c))) {
+    if let Some((number, line)) = text
+        .lines()
+        .enumerate()
+        .find(|(_, line)| line.chars().any(|c| forbidden(&c)))
+    {
         let column = line.chars().position(|c| forbidden(&c)).unwrap_or_default();
         let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
         let character = line.chars().find(forbidden).unwrap_or_default().escape_unicode();
         return Err(NotYaml {
-            at: Some(Mark { line: place(number), column: place(column) }),
+            at: Some(Mark {
+                line: place(number),
+                column: place(column),
+            }),
             message: format!("this is not YAML: the character {character} is not allowed"),
         });
     }
