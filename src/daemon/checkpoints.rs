@@ -6,21 +6,14 @@ use tokio::task::JoinSet;
 
 use super::clock;
 use super::conductor::Conductor;
-use crate::ledger::checkpoint;
-use crate::model::{Now, RunId, Span, Timestamp};
-
-/// Never more often than this.
-const SHORTEST: Span = Span(1_000_000);
+use crate::ledger::checkpoint::{self, WriteRule, Written};
+use crate::model::{RunId, Timestamp};
 
 /// What is remembered of a run's checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct State {
-    /// Sheets that had ended when it was last written.
-    written: u32,
-    /// Sheets that have ended now.
-    ended: u32,
-    /// When it was last written.
-    last: Timestamp,
+    /// What was written last by this conductor.
+    last: Option<Written>,
     /// It is due at this moment.
     due: Option<Timestamp>,
 }
@@ -48,15 +41,19 @@ impl Writers {
 
 impl Conductor {
     /// A sheet of that run has ended: notes whether its checkpoint is due.
-    pub(super) fn sheet_ended(&mut self, run: RunId, now: Now) {
+    pub(super) fn sheet_ended(&mut self, run: RunId) {
+        let ended = self.sheets_ended(run);
         let Some(live) = self.live.get_mut(&run) else { return };
         let total = u32::try_from(live.plan.sheets.len()).unwrap_or(u32::MAX);
-        let state = &mut live.checkpoint;
-        state.ended = state.ended.saturating_add(1);
-        if live.plan.checkpoint_every_sheet || checkpoint::due(total, state.ended, state.written) {
-            let earliest = if live.plan.checkpoint_every_sheet { now.wall } else { state.last.plus(SHORTEST) };
-            state.due.get_or_insert(earliest.max(now.wall));
-        }
+        let rule = WriteRule { total, every_sheet: live.plan.checkpoint_every_sheet };
+        live.checkpoint.due = rule.due(ended, live.checkpoint.last);
+    }
+
+    fn sheets_ended(&self, run: RunId) -> u32 {
+        self.engine.run(run).map_or(0, |run| {
+            let counts = run.counts();
+            counts.completed + counts.skipped + counts.failed
+        })
     }
 
     /// When the next checkpoint is due.
@@ -65,26 +62,24 @@ impl Conductor {
     }
 
     /// Starts writing those that are due, beside the conductor's work.
-    pub(super) async fn write_due_checkpoints(&mut self) {
-        let now = clock::now().wall;
-        for (run, live) in &mut self.live {
-            if live.checkpoint.due.is_none_or(|due| due > now) {
-                continue;
-            }
-            live.checkpoint.due = None;
-            live.checkpoint.last = now;
-            live.checkpoint.written = live.checkpoint.ended;
-            let (run, ledger, path) = (*run, Arc::clone(&self.ledger), live.plan.checkpoint_path.clone());
+    pub(super) fn write_due_checkpoints(&mut self) {
+        let at = clock::now().wall;
+        let due: Vec<_> = self.live.iter().filter(|(_, live)| live.checkpoint.due.is_some_and(|due| due <= at)).collect();
+        let due: Vec<_> = due.into_iter().map(|(run, _)| *run).collect();
+        for run in due {
+            let ended = self.sheets_ended(run);
+            let Some(live) = self.live.get_mut(&run) else { continue };
+            live.checkpoint = State { last: Some(Written { ended, at }), due: None };
+            let (ledger, path) = (Arc::clone(&self.ledger), live.plan.checkpoint_path.clone());
             self.checkpoints.0.spawn(async move { (run, write(&ledger, run, path).await) });
         }
     }
 
     /// Writes one now and waits for it: at pause, end and stop.
     pub(super) async fn write_checkpoint(&mut self, run: RunId) {
+        let ended = self.sheets_ended(run);
         let Some(live) = self.live.get_mut(&run) else { return };
-        live.checkpoint.due = None;
-        live.checkpoint.last = clock::now().wall;
-        live.checkpoint.written = live.checkpoint.ended;
+        live.checkpoint = State { last: Some(Written { ended, at: clock::now().wall }), due: None };
         let path = live.plan.checkpoint_path.clone();
         // One that is under way would otherwise be renamed over this newer one.
         while let Some(done) = self.checkpoints.finished().await {

@@ -237,7 +237,7 @@ impl Conductor {
             }
             self.unblock();
         }
-        self.write_due_checkpoints().await;
+        self.write_due_checkpoints();
         if self.conducts && self.blocked.is_none() && self.engine.next_wakeup(now).is_some_and(|at| at <= now.wall) {
             self.step_or_log(Event::Tick).await;
         }
@@ -300,7 +300,6 @@ impl Conductor {
                 facts: &decision.facts,
                 submission: submission.as_ref().map(|(run, plan, context)| Submission { run: *run, plan, context }),
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
-                at: now.wall,
             };
             if let Err(error) = self.ledger.commit(batch).await {
                 let text = error.to_string();
@@ -411,7 +410,7 @@ impl Conductor {
     /// Puts a run that the engine holds into `live`.
     pub(super) async fn hold(&mut self, run: RunId) -> Result<(), crate::ledger::StoreError> {
         let (plan, context) = self.ledger.plan(run).await?;
-        self.insert(run, Arc::new(plan), Arc::new(context));
+        self.insert(run, plan, context);
         Ok(())
     }
 
@@ -445,7 +444,7 @@ impl Conductor {
                 FactKind::RunPaused { run, .. } => {
                     paused.insert(*run);
                 }
-                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
+                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run),
                 FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => runs.extend(self.live.keys()),
                 _ => {}
             }
@@ -456,7 +455,7 @@ impl Conductor {
         for run in ended.keys().chain(&paused) {
             self.write_checkpoint(*run).await;
         }
-        self.write_due_checkpoints().await;
+        self.write_due_checkpoints();
         if self.changes.receiver_count() > 0 {
             self.publish(&runs, &sheets, &ended, now).await;
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use super::paths::Paths;
 use super::start::{self, StartError};
 use crate::api::handle::{Conductor as Handle, Request};
 use crate::api::request::ApiError;
+use crate::bus::server::Server;
 
 /// How an embedded conductor is to be.
 #[derive(Debug, Clone)]
@@ -28,6 +29,7 @@ pub struct EmbeddedOptions {
 #[derive(Debug)]
 pub struct Embedded {
     handle: Handle,
+    server: Server,
     stop: watch::Sender<bool>,
     conductor: JoinSet<()>,
     guests: JoinSet<()>,
@@ -45,30 +47,41 @@ pub async fn embedded(options: EmbeddedOptions) -> Result<Embedded, StartError> 
     let mut conductor = JoinSet::new();
     conductor.spawn(restored.conductor.serve(stopped));
 
+    let server = Server::new(restored.handle.clone());
     let mut guests = JoinSet::new();
     let mut socket = None;
     if options.conducts {
         match listen(&paths.socket()) {
             Ok(Some(listener)) => {
                 socket = Some(paths.socket());
-                let handle = restored.handle.clone();
-                guests.spawn(async move {
-                    if let Err(error) = crate::bus::server::serve_private(listener, handle, None).await {
-                        tracing::warn!("the private socket is not served: {error}");
-                    }
-                });
+                guests.spawn(server.accept(listener));
             }
             Ok(None) => tracing::debug!("the private socket is held by another process"),
             Err(error) => tracing::warn!("the private socket {} cannot be made: {error}", paths.socket().display()),
         }
     }
-    Ok(Embedded { handle: restored.handle, stop, conductor, guests, socket })
+    Ok(Embedded { handle: restored.handle, server, stop, conductor, guests, socket })
 }
 
 impl Embedded {
     /// The handle to ask.
     pub fn conductor(&self) -> &Handle {
         &self.handle
+    }
+
+    /// A connection to it that behaves like one over the private socket.
+    ///
+    /// # Errors
+    /// No socket pair can be made.
+    pub fn connect(&mut self) -> io::Result<UnixStream> {
+        let (theirs, ours) = UnixStream::pair()?;
+        let server = self.server.clone();
+        self.guests.spawn(async move {
+            if let Err(error) = server.client(ours).await {
+                tracing::debug!("the front end's own connection: {error}");
+            }
+        });
+        Ok(theirs)
     }
 
     /// Holds every live run, so that a later conductor goes on with it. `now`: sessions are stopped and later resumed;
@@ -83,6 +96,7 @@ impl Embedded {
     /// Ends the conductor: what people read is written, the ledger is closed. Sessions that still run go on and
     /// are adopted by the next conductor.
     pub async fn shutdown(mut self) {
+        self.server.leave();
         self.stop.send_replace(true);
         while self.conductor.join_next().await.is_some() {}
         self.guests.shutdown().await;
@@ -94,7 +108,7 @@ impl Embedded {
 }
 
 /// The private socket; `None` where somebody listens there.
-fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
+fn listen(path: &Path) -> io::Result<Option<tokio::net::UnixListener>> {
     if path.exists() {
         if somebody_listens(path)? {
             return Ok(None);
@@ -104,7 +118,7 @@ fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
-    Ok(Some(listener))
+    Ok(Some(tokio::net::UnixListener::from_std(listener)?))
 }
 
 /// Looks without connecting: a connection would make systemd start the service behind its socket.
@@ -123,8 +137,8 @@ fn somebody_listens(path: &Path) -> io::Result<bool> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_socket_that_is_served_is_left_alone_and_a_stale_one_is_replaced() {
+    #[tokio::test]
+    async fn a_socket_that_is_served_is_left_alone_and_a_stale_one_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bus");
         let first = listen(&path).unwrap().unwrap();

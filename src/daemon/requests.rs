@@ -11,6 +11,7 @@ use crate::api::handle::{Reply, Request};
 use crate::api::request::{ApiError, RunFilter, RunSelector};
 use crate::api::view::RunView;
 use crate::engine::event::{Event, PauseWhy};
+use crate::ledger::RunQuery;
 use crate::model::{AttemptNo, AttemptRef, RunId, RunState, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
@@ -71,7 +72,7 @@ impl Conductor {
         let limit = if limit == 0 { PAGE } else { limit.min(PAGE) };
         let now = clock::now();
         // The state of a live run is the engine's, so the states are compared here and not by the query.
-        let query = RunFilter { states: Vec::new(), ..filter.clone() };
+        let query = RunQuery { job: filter.job.clone(), newest: filter.newest, states: Vec::new() };
         let mut rows = Vec::new();
         loop {
             let wanted = limit - u32::try_from(rows.len()).unwrap_or(limit);
@@ -86,8 +87,8 @@ impl Conductor {
     }
 
     async fn recent(&self) -> Result<Vec<RunView>, ApiError> {
-        let filter = RunFilter { newest: true, ..RunFilter::default() };
-        let (rows, _) = self.ledger.runs(&filter, RECENT, "").await.map_err(storage)?;
+        let query = RunQuery { newest: true, ..RunQuery::default() };
+        let (rows, _) = self.ledger.runs(&query, RECENT, "").await.map_err(storage)?;
         let now = clock::now();
         Ok(rows.into_iter().map(|row| self.dress(row, now)).collect())
     }
@@ -112,7 +113,7 @@ impl Conductor {
     async fn attempts_at(&self, selector: &RunSelector, sheet: u32) -> Result<Vec<AttemptSummary>, ApiError> {
         let run = self.find(selector).await?;
         has_sheet(&run, sheet)?;
-        self.ledger.attempts(run.id, sheet).await.map_err(storage)
+        self.ledger.attempts(run.id, SheetNo(sheet)).await.map_err(storage)
     }
 
     async fn output(&self, selector: &RunSelector, sheet: u32, attempt: u32) -> Result<OwnedFd, ApiError> {
@@ -120,7 +121,7 @@ impl Conductor {
         has_sheet(&run, sheet)?;
         let attempt = match attempt {
             0 => {
-                let all = self.ledger.attempts(run.id, sheet).await.map_err(storage)?;
+                let all = self.ledger.attempts(run.id, SheetNo(sheet)).await.map_err(storage)?;
                 all.last().map(|last| last.attempt).ok_or_else(|| {
                     ApiError::NoSuchSheet(format!("sheet {sheet} of `{}` has not been attempted yet", run.job))
                 })?

@@ -186,7 +186,7 @@ fn taken_over(plan: &Plan) -> Result<Vec<SheetNo>, ApiError> {
             plan.name
         ))
     })?;
-    Ok(read.completed_sheets().into_iter().filter(|sheet| plan.sheet(*sheet).is_some()).collect())
+    Ok(read.completed_sheets().into_iter().map(SheetNo).filter(|sheet| plan.sheet(*sheet).is_some()).collect())
 }
 
 fn missing_program(message: String, problems: &[Problem]) -> ApiError {

@@ -513,6 +513,7 @@ fn interruption(message: &str, worked: bool, session_id: Option<String>) -> Outc
         rules_total: 0,
         worked,
         session_id,
+        session_lost: false,
         cost: None,
         tokens_in: None,
         tokens_out: None,
