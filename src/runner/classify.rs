@@ -5,7 +5,13 @@
 //! result's `subtype` says "success" of most errors and the exit status is 1 for nearly everything, so neither decides
 //! alone.
 
+#[cfg(test)]
+mod captures;
+#[cfg(test)]
+mod fixtures;
 mod session_error;
+#[cfg(test)]
+mod tests;
 
 use crate::job::plan::BackendKind;
 use crate::model::{
