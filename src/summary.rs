@@ -123,3 +123,14 @@ pub struct Lesson {
     /// The rules of its last validation, failed and passed.
     pub rules: Vec<RuleResult>,
 }
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunFilter {
+    /// Only this job's.
+    pub job: Option<String>,
+    /// Only these states; empty: all.
+    pub states: Vec<RunState>,
+    /// Only the newest run of each job.
+    pub newest: bool,
+}

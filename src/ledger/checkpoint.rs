@@ -14,7 +14,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::files;
-use crate::model::{Span, Timestamp};
 
 /// A run's state. Every key is always written; reading takes whatever is there, and what cannot be read as the
 /// type it should have counts as absent.
@@ -186,56 +185,23 @@ impl Checkpoint {
     }
 }
 
-/// When the checkpoint of a run is to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WriteRule {
-    /// Sheets of the run.
-    pub total: u32,
-    /// After every sheet, whatever that costs (`state_backend: json`).
-    pub every_sheet: bool,
-}
-
-/// What was written last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Sheets that had ended then.
-    pub ended: u32,
-    /// When.
-    pub at: Timestamp,
-}
-
 /// Sheets after each of which it is written.
 const EVERY_SHEET_UNTIL: u32 = 50;
 
 /// Share of the sheets, in percent, after which it is written from then on.
 const STEP_PERCENT: u64 = 2;
 
-/// Never more often than this.
-const PAUSE: Span = Span(1_000_000);
-
-impl WriteRule {
-    /// The moment from which on the checkpoint is due, now that `ended` sheets have a verdict; it may be past.
-    /// `None`: not before more sheets have ended. At a pause, an end or a stop it is due in any case.
-    pub fn due(self, ended: u32, last: Option<Written>) -> Option<Timestamp> {
-        let past = Timestamp(i64::MIN);
-        let Some(last) = last else { return Some(past) };
-        if ended == last.ended {
-            return None;
-        }
-        if self.every_sheet || ended < last.ended {
-            return Some(past);
-        }
-        let step = (u64::from(self.total) * STEP_PERCENT).div_ceil(100).max(1);
-        let due = last.ended < EVERY_SHEET_UNTIL || u64::from(ended - last.ended) >= step;
-        due.then(|| last.at.plus(PAUSE))
+/// Whether a run of `total` sheets, of which `ended` have a verdict, has gone far enough since `written` of them
+/// had one for its checkpoint to be written again. Not asked with `state_backend: json` (after every sheet), nor at
+/// a pause, an end or a stop (always); that it is written at most once a second is the caller's part.
+pub fn due(total: u32, ended: u32, written: u32) -> bool {
+    let step = (u64::from(total) * STEP_PERCENT).div_ceil(100).max(1);
+    match ended.checked_sub(written) {
+        Some(0) => false,
+        Some(more) => ended <= EVERY_SHEET_UNTIL || u64::from(more) >= step,
+        // A person opened sheets again.
+        None => true,
     }
-}
-
-/// Whether the checkpoint is due at `now`; see [`WriteRule::due`], which also tells when it will be.
-pub fn due(rule: WriteRule, ended: u32, last: Option<Written>, now: Timestamp) -> bool {
-    // A clock that was set back must not hold it for ever.
-    let set_back = last.is_some_and(|last| now < last.at);
-    rule.due(ended, last).is_some_and(|at| at <= now || set_back)
 }
 
 /// Why a checkpoint could not be written or read.

@@ -9,7 +9,7 @@ use super::rows::{self, Rows};
 use super::{Ledger, codec, table};
 use crate::engine::fact::{Fact, FactKind};
 use crate::job::plan::{Plan, SubmitContext};
-use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo};
+use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, Timestamp};
 
 /// What is committed at once: all of it, or nothing.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Batch<'a> {
     pub submission: Option<Submission<'a>>,
     /// With the fact that ends an attempt: its report. Without such a fact it is kept as late evidence.
     pub report: Option<(AttemptRef, &'a AttemptReport)>,
+    /// When: told of late evidence, facts have their own times.
+    pub at: Timestamp,
 }
 
 /// What a run is made of.
@@ -100,7 +102,7 @@ impl Ledger {
             rows::project(&mut rows, seq, fact).map_err(StoreError::Inconsistent)?;
         }
         if let Some((attempt, report)) = report {
-            self.write_late(connection, attempt, report).await?;
+            self.write_late(connection, batch.at, attempt, report).await?;
         }
         table::store(connection, &before, &rows).await.map_err(self.writing())
     }
@@ -109,20 +111,17 @@ impl Ledger {
     async fn load(&self, connection: &mut SqliteConnection, facts: &[Fact]) -> Result<Rows, StoreError> {
         let mut rows = Rows::default();
         for fact in facts {
-            let (Some(run), sheets) = rows::touches(&fact.kind) else {
-                continue;
-            };
+            let Some(run) = fact.kind.run() else { continue };
             if !rows.runs.contains_key(&run)
                 && let Some(row) = table::run(connection, run).await.map_err(self.reading())?
             {
                 rows.runs.insert(run, row);
             }
-            for sheet in sheets {
-                if !rows.sheets.contains_key(&(run, *sheet))
-                    && let Some(row) = table::sheet(connection, run, *sheet).await.map_err(self.reading())?
-                {
-                    rows.sheets.insert((run, *sheet), row);
-                }
+            if let Some(sheet) = fact.kind.sheet()
+                && !rows.sheets.contains_key(&(run, sheet))
+                && let Some(row) = table::sheet(connection, run, sheet).await.map_err(self.reading())?
+            {
+                rows.sheets.insert((run, sheet), row);
             }
         }
         Ok(rows)
@@ -134,14 +133,9 @@ impl Ledger {
         fact: &Fact,
         evidence: Option<String>,
     ) -> Result<i64, StoreError> {
-        let (run, sheet) = match (&fact.kind, rows::touches(&fact.kind)) {
-            (FactKind::RunSubmitted { run, .. }, _) => (*run, 0),
-            (_, (Some(run), [sheet])) => (run, sheet.0),
-            (_, (run, _)) => (run.unwrap_or(RunId(0)), 0),
-        };
         let written = sqlx::query("INSERT INTO facts (run, sheet, json, evidence) VALUES (?, ?, ?, ?)")
-            .bind(run.0)
-            .bind(sheet)
+            .bind(fact.kind.run().map_or(0, |run| run.0))
+            .bind(fact.kind.sheet().map_or(0, |sheet| sheet.0))
             .bind(codec::encode(fact)?)
             .bind(evidence)
             .execute(connection)
@@ -233,11 +227,13 @@ impl Ledger {
     async fn write_late(
         &self,
         connection: &mut SqliteConnection,
+        at: Timestamp,
         attempt: AttemptRef,
         report: &AttemptReport,
     ) -> Result<(), StoreError> {
         let tails = self.tails(connection, attempt.run).await?;
-        sqlx::query("INSERT INTO late_reports (run, sheet, attempt, json) VALUES (?, ?, ?, ?)")
+        sqlx::query("INSERT INTO late_reports (at, run, sheet, attempt, json) VALUES (?, ?, ?, ?, ?)")
+            .bind(at.0)
             .bind(attempt.run.0)
             .bind(attempt.sheet.0)
             .bind(attempt.attempt.0)

@@ -39,7 +39,6 @@ use crate::model::RunId;
 
 pub use error::{Holder, OpenError, StoreError};
 pub use journal::{Batch, Submission};
-pub use query::RunQuery;
 
 /// The open ledger; no other process can open it meanwhile.
 #[derive(Debug)]

@@ -12,19 +12,11 @@ use super::{Ledger, codec, evidence};
 use crate::engine::event::PauseWhy;
 use crate::engine::fact::FactKind;
 use crate::job::plan::{Plan, SubmitContext};
-use crate::model::{AttemptRef, Code, Cost, RuleResult, RunId, RunState, SheetNo, SheetStatus};
-use crate::summary::{AttemptSummary, Lesson, RunSummary, SheetSummary};
-
-/// Which runs to list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RunQuery {
-    /// Only this job's.
-    pub job: Option<String>,
-    /// Only these states, as the ledger has them; empty: all.
-    pub states: Vec<RunState>,
-    /// Only the newest run of each job.
-    pub newest: bool,
-}
+use crate::model::{
+    AttemptRef, AttemptReport, Certificate, Code, Cost, Exit, Outcome, RuleResult, RunId, RunState, SessionReport,
+    SheetNo, SheetStatus, Timestamp, ValidationReport,
+};
+use crate::summary::{AttemptSummary, Lesson, RunFilter, RunSummary, SheetSummary};
 
 /// Plans that are kept in memory: about as many runs as are looked at in turn.
 const SOURCES_KEPT: usize = 16;
@@ -53,7 +45,7 @@ impl Ledger {
     /// The ledger cannot be read, or the cursor is none of its own.
     pub async fn runs(
         &self,
-        query: &RunQuery,
+        query: &RunFilter,
         limit: u32,
         cursor: &str,
     ) -> Result<(Vec<RunSummary>, String), StoreError> {
@@ -128,7 +120,13 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StoreError::NoSuchRun`], or the ledger cannot be read.
-    pub async fn plan(&self, run: RunId) -> Result<(Arc<Plan>, Arc<SubmitContext>), StoreError> {
+    pub async fn plan(&self, run: RunId) -> Result<(Plan, SubmitContext), StoreError> {
+        let (plan, context) = self.source(run).await?;
+        Ok((Arc::unwrap_or_clone(plan), Arc::unwrap_or_clone(context)))
+    }
+
+    /// The same, shared with who reads it next.
+    pub(super) async fn source(&self, run: RunId) -> Result<(Arc<Plan>, Arc<SubmitContext>), StoreError> {
         let mut store = self.store().await;
         if let Some((_, plan, context)) = store.sources.iter().find(|(of, ..)| *of == run) {
             return Ok((plan.clone(), context.clone()));
@@ -154,7 +152,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::NoSuchRun`], or the ledger cannot be read.
     pub async fn sheets(&self, run: RunId, first: u32, count: u32) -> Result<Vec<SheetSummary>, StoreError> {
-        let (plan, _) = self.plan(run).await?;
+        let (plan, _) = self.source(run).await?;
         let first = first.max(1);
         let end = first.saturating_add(count);
         let rows = sqlx::query(concat!(
@@ -194,10 +192,10 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn attempts(&self, run: RunId, sheet: SheetNo) -> Result<Vec<AttemptSummary>, StoreError> {
+    pub async fn attempts(&self, run: RunId, sheet: u32) -> Result<Vec<AttemptSummary>, StoreError> {
         let rows = sqlx::query("SELECT seq, json, evidence FROM facts WHERE run = ? AND sheet = ? ORDER BY seq")
             .bind(run.0)
-            .bind(sheet.0)
+            .bind(sheet)
             .fetch_all(&mut self.store().await.connection)
             .await
             .map_err(self.reading())?;
@@ -238,8 +236,11 @@ impl Ledger {
                 }
                 FactKind::AttemptEnded { attempt, outcome } => {
                     let evidence: Option<&str> = row.try_get(2).map_err(self.reading())?;
-                    if let (Some(known), Some(json)) = (find(&mut attempts, attempt), evidence) {
-                        let report = evidence::decode(json, &outcome, || format!("the report of attempt {attempt}"))?;
+                    let report = match evidence {
+                        Some(json) => evidence::decode(json, &outcome, || format!("the report of attempt {attempt}"))?,
+                        None => unreported(fact.at, outcome),
+                    };
+                    if let Some(known) = find(&mut attempts, attempt) {
                         known.report = Some(report);
                     }
                 }
@@ -309,6 +310,25 @@ fn find(attempts: &mut [AttemptSummary], attempt: AttemptRef) -> Option<&mut Att
         .iter_mut()
         .rev()
         .find(|known| known.attempt == attempt.attempt.0)
+}
+
+/// The report of an attempt that left none: it never ran, or its traces are gone.
+fn unreported(ended_at: Timestamp, outcome: Outcome) -> AttemptReport {
+    AttemptReport {
+        started_at: None,
+        ended_at,
+        certificate: Certificate {
+            exit: Exit::Unknown,
+            result: "lost".to_owned(),
+            wall: None,
+            cpu: None,
+            peak_memory: None,
+            stopped_by_us: false,
+        },
+        session: SessionReport::default(),
+        validation: ValidationReport::default(),
+        outcome,
+    }
 }
 
 /// The rule results in a stored report; none where there is none.

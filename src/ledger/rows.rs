@@ -176,42 +176,14 @@ pub(super) struct Rows {
     pub(super) sheets: BTreeMap<(RunId, SheetNo), SheetRow>,
 }
 
-/// Which run and sheets a fact is about; no run for gates.
-pub(super) fn touches(kind: &FactKind) -> (Option<RunId>, &[SheetNo]) {
-    match kind {
-        FactKind::RunSubmitted { run, completed, .. } => (Some(*run), completed),
-        FactKind::AttemptIntended { attempt, .. }
-        | FactKind::AttemptStarted { attempt, .. }
-        | FactKind::StopAsked { attempt }
-        | FactKind::AttemptEnded { attempt, .. } => (Some(attempt.run), std::slice::from_ref(&attempt.sheet)),
-        FactKind::SheetWaits { run, sheet, .. }
-        | FactKind::SheetEnded { run, sheet, .. }
-        | FactKind::GenerationOpened { run, sheet, .. } => (Some(*run), std::slice::from_ref(sheet)),
-        FactKind::RunPaused { run, .. }
-        | FactKind::RunResumed { run }
-        | FactKind::RunCancelling { run }
-        | FactKind::RunEnded { run, .. } => (Some(*run), &[]),
-        FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => (None, &[]),
-    }
-}
-
 /// Follows one fact, which has place `seq` in the journal. Rows of sheets that are missing are made.
 ///
 /// # Errors
 /// A sentence fragment, where the fact is about a run that has no row.
 pub(super) fn project(rows: &mut Rows, seq: i64, fact: &Fact) -> Result<(), String> {
-    let (Some(id), sheets) = touches(&fact.kind) else {
-        return Ok(());
-    };
-    if let FactKind::RunSubmitted {
-        run,
-        job,
-        no,
-        rules,
-        completed: _,
-    } = &fact.kind
-    {
-        rows.runs.insert(*run, submitted(*run, job, *no, rules.sheets, fact.at));
+    let Some(id) = fact.kind.run() else { return Ok(()) };
+    if let FactKind::RunSubmitted { job, no, rules, .. } = &fact.kind {
+        rows.runs.insert(id, submitted(id, job, *no, rules.sheets, fact.at));
     }
     let run = rows
         .runs
@@ -219,18 +191,17 @@ pub(super) fn project(rows: &mut Rows, seq: i64, fact: &Fact) -> Result<(), Stri
         .ok_or_else(|| format!("run {id} was never submitted"))?;
     run.revision += 1;
     run.updated_at = fact.at;
-    if sheets.is_empty() {
-        follow_run(run, fact);
-        return Ok(());
-    }
-    for number in sheets {
-        let sheet = rows
-            .sheets
-            .entry((id, *number))
-            .or_insert_with(|| SheetRow::pending(id, *number));
-        let before = sheet.state;
-        follow_sheet(run, sheet, seq, fact);
-        run.moved(before, sheet.state);
+    match fact.kind.sheet() {
+        Some(number) => {
+            let sheet = rows
+                .sheets
+                .entry((id, number))
+                .or_insert_with(|| SheetRow::pending(id, number));
+            let before = sheet.state;
+            follow_sheet(run, sheet, seq, fact);
+            run.moved(before, sheet.state);
+        }
+        None => follow_run(run, fact),
     }
     Ok(())
 }
@@ -287,10 +258,6 @@ fn go_on(run: &mut RunRow) {
 /// Facts about one sheet; the run's counters of states are kept by the caller.
 fn follow_sheet(run: &mut RunRow, sheet: &mut SheetRow, seq: i64, fact: &Fact) {
     match &fact.kind {
-        FactKind::RunSubmitted { .. } => {
-            sheet.state = SheetStatus::Completed;
-            run.last_completed = run.last_completed.max(sheet.sheet.0);
-        }
         FactKind::AttemptIntended { attempt, kind, .. } => {
             // The same attempt may be intended again where nothing of it ever ran.
             if attempt.attempt.0 > sheet.last_attempt {

@@ -61,6 +61,7 @@ pub(super) fn success() -> Outcome {
         rules_total: 2,
         worked: true,
         session_id: Some("theirs".into()),
+        session_lost: false,
         cost: None,
         tokens_in: None,
         tokens_out: None,

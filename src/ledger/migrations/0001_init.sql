@@ -113,6 +113,7 @@ CREATE TABLE sessions (
 -- Reports that came when their attempt was over already: evidence, without effect.
 CREATE TABLE late_reports (
     id      INTEGER PRIMARY KEY,
+    at      INTEGER NOT NULL,
     run     INTEGER NOT NULL,
     sheet   INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
