@@ -3,11 +3,11 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Alone, Desk, Service, WROTE_ITS_FILE, in_test_host, output, said, wait_until};
+use crate::support::{Alone, Desk, WROTE_ITS_FILE, output, said, wait_until};
 
-const SCRIPT: &str = "sleep 0.4; mkdir -p workspace; echo done > workspace/out-$n";
+pub(crate) const SCRIPT: &str = "sleep 0.4; mkdir -p workspace; echo done > workspace/out-$n";
 
-fn signal(child: &Child, signal: &str) {
+pub(crate) fn signal(child: &Child, signal: &str) {
     let sent = output(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()));
     assert!(sent.status.success(), "{}", said(&sent));
 }
@@ -80,21 +80,4 @@ fn a_run_under_timeout_goes_on_later() {
     let done = output(&mut command);
     assert!(!done.status.success(), "{}", said(&done));
     goes_on(&alone, &desk, &job);
-}
-
-#[test]
-fn ctrl_c_attached_to_the_service_only_detaches() {
-    if !in_test_host("Ctrl+C attached to the service") {
-        return;
-    }
-    let (service, desk) = (Service::fresh(), Desk::new());
-    let job = desk.job("held", 4, SCRIPT, WROTE_ITS_FILE);
-    let mut child =
-        service.ctl(["run"]).arg(&job).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("mozartctl");
-    wait_until("it runs", Duration::from_secs(10), || !desk.starts().is_empty());
-    signal(&child, "INT");
-    assert_eq!(child.wait().expect("wait").code(), Some(130));
-    let wait = output(service.ctl(["wait", "held"]));
-    assert!(wait.status.success(), "{}", said(&wait));
-    assert!(desk.starts().len() == 4 && desk.starts().values().all(|count| *count == 1));
 }

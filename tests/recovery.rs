@@ -5,13 +5,13 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Alone, Desk, Service, WROTE_ITS_FILE, in_test_host, json, output, said, sheet_states, systemctl, wait_until};
+use crate::support::{Alone, Desk, WROTE_ITS_FILE, json, output, said, sheet_states, wait_until};
 
 /// A small generator of its own, so that a failing run can be repeated by its printed seed.
-struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed = std::env::var("MOZART_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
             u64::from(std::process::id()) ^ u64::from(Instant::now().elapsed().subsec_nanos()) ^ 0x9e37_79b9_7f4a_7c15
         });
@@ -20,7 +20,7 @@ impl Chance {
     }
 
     /// A number below `most`.
-    fn below(&mut self, most: u64) -> u64 {
+    pub(crate) fn below(&mut self, most: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -29,7 +29,7 @@ impl Chance {
 }
 
 /// Every sheet completed, and started exactly once by what the sessions themselves wrote.
-fn audit(desk: &Desk, status: &serde_json::Value, sheets: u32) {
+pub(crate) fn audit(desk: &Desk, status: &serde_json::Value, sheets: u32) {
     assert_eq!(status["state"], "completed", "{status:#}");
     assert_eq!(sheet_states(status), vec!["completed"; sheets as usize]);
     let once: BTreeMap<u32, u32> = (1..=sheets).map(|sheet| (sheet, 1)).collect();
@@ -40,65 +40,6 @@ fn audit(desk: &Desk, status: &serde_json::Value, sheets: u32) {
 fn processes(mark: &str) -> Vec<u32> {
     let listed = output(Command::new("pgrep").args(["-f", mark]));
     String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.trim().parse().ok()).collect()
-}
-
-#[test]
-fn ten_kills_of_the_service_lose_nothing_and_start_nothing_twice() {
-    if !in_test_host("ten kills of the service") {
-        return;
-    }
-    let service = Service::fresh();
-    let desk = Desk::new();
-    let script = "sleep 0.15; mkdir -p workspace; echo done > workspace/out-$n";
-    let job = desk.job("fifty", 50, script, WROTE_ITS_FILE);
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", said(&run));
-
-    let mut chance = Chance::new();
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(chance.below(700)));
-        systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
-    }
-    let wait = output(service.ctl(["wait", "fifty"]));
-    assert!(wait.status.success(), "{}", said(&wait));
-    audit(&desk, &service.status("fifty"), 50);
-    wait_until("no session unit is left", Duration::from_secs(5), || service.units().is_empty());
-}
-
-#[test]
-fn a_session_is_adopted_as_the_same_process_and_its_exit_is_known_though_nobody_watched() {
-    if !in_test_host("adoption") {
-        return;
-    }
-    let service = Service::fresh();
-    let desk = Desk::new();
-    let job = desk.job("adopted", 1, "while [ ! -e go ]; do sleep 0.05; done; exit 37", "retry: {max_retries: 0}\n");
-    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
-    wait_until("the session runs", Duration::from_secs(10), || !desk.starts().is_empty());
-
-    let show = |unit: &str| {
-        let shown = systemctl(&["show", "-P", "InvocationID", "-P", "MainPID", unit]);
-        String::from_utf8_lossy(&shown.stdout).into_owned()
-    };
-    let unit = service.units().into_iter().next().expect("the session's unit");
-    let before = show(&unit);
-    let first = service.pid().expect("a service");
-    systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
-    wait_until("the service is back", Duration::from_secs(10), || service.pid().is_some_and(|pid| pid != first));
-    assert_eq!(service.status("adopted")["sheets"][0]["state"], "running");
-    assert_eq!(show(&unit), before, "the same process, the same invocation");
-
-    // It ends while no conductor lives.
-    systemctl(&["stop", "mozart.service", "mozart.socket"]);
-    assert_eq!(show(&unit), before, "a stop of the service touches no session");
-    desk.write("go", "");
-    wait_until("the session ended", Duration::from_secs(5), || service.units().is_empty());
-    let wait = output(service.ctl(["wait", "adopted"]));
-    assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
-    let status = service.status("adopted");
-    assert_eq!(status["sheets"][0]["code"], "E009", "{status:#}");
-    assert!(status.to_string().contains("37"), "the exit code is told: {status:#}");
-    assert_eq!(desk.starts(), BTreeMap::from([(1, 1)]));
 }
 
 /// An embedded run, killed outright.

@@ -2,9 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,18 +13,6 @@ use tempfile::TempDir;
 pub(crate) const MOZARTCTL: &str = env!("CARGO_BIN_EXE_mozartctl");
 /// The service under test.
 pub(crate) const MOZARTD: &str = env!("CARGO_BIN_EXE_mozartd");
-
-/// Whether this is the throw-away machine with a user manager of its own; elsewhere the test says that it is skipped.
-pub(crate) fn in_test_host(test: &str) -> bool {
-    let inside = std::env::var_os("MOZART_TEST_HOST").is_some();
-    if !inside {
-        eprintln!("skipped: {test} needs the throw-away machine (tests/run boots it)");
-    }
-    inside
-}
-
-/// Only one test at a time may use the machine's one service.
-static SERVICE: Mutex<()> = Mutex::new(());
 
 /// Waits until `done` says so, at most `limit`; panics with `what` then.
 pub(crate) fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
@@ -155,31 +142,14 @@ impl Alone {
     }
 }
 
-/// The machine's own service, freshly installed and with no state, as long as this value lives.
-pub(crate) struct Service {
-    _alone: MutexGuard<'static, ()>,
-}
+/// The service of the throw-away machine, freshly installed.
+pub(crate) struct Service;
 
 impl Service {
-    /// Installs as a person would, forgets every earlier state.
+    /// Installs as a person would; the machine is new, so there is no state.
     pub(crate) fn fresh() -> Self {
-        let alone = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
-        let service = Self { _alone: alone };
-        service.forget();
-        let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/install");
-        let binaries = Path::new(MOZARTCTL).parent().expect("a directory");
-        let done = output(Command::new(install).arg("--user").arg("--from").arg(binaries));
-        assert!(done.status.success(), "install: {}", said(&done));
-        service
-    }
-
-    fn forget(&self) {
-        systemctl(&["stop", "mozart.service", "mozart.socket", "background-mozart.slice"]);
-        let home = PathBuf::from(std::env::var_os("HOME").expect("HOME"));
-        for directory in [".local/state/mozart", ".config/mozart"] {
-            // What is not there need not go.
-            drop(fs::remove_dir_all(home.join(directory)));
-        }
+        crate::host::install();
+        Self
     }
 
     /// The installed `mozartctl`, in this user's session.
@@ -208,12 +178,6 @@ impl Service {
         ]));
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
         text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.forget();
     }
 }
 

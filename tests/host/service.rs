@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Desk, Service, WROTE_ITS_FILE, in_test_host, output, said, systemctl, wait_until};
+use super::inside;
+use crate::support::{Desk, Service, WROTE_ITS_FILE, output, said, systemctl, wait_until};
 
 const NAME: &str = "org.mozart.Mozart1";
 const PATH: &str = "/org/mozart/Mozart1";
@@ -24,7 +25,7 @@ async fn list_runs(bus: &zbus::Connection) -> zbus::Result<()> {
 
 #[test]
 fn a_thousand_calls_aimed_at_the_moment_of_idle_exit_are_all_answered() {
-    if !in_test_host("calls at the moment of idle exit") {
+    if !inside() {
         return;
     }
     let service = Service::fresh();
@@ -61,7 +62,7 @@ fn a_thousand_calls_aimed_at_the_moment_of_idle_exit_are_all_answered() {
 
 #[test]
 fn it_is_activated_by_the_bus_and_by_its_socket() {
-    if !in_test_host("activation") {
+    if !inside() {
         return;
     }
     let service = Service::fresh();
@@ -82,7 +83,7 @@ fn it_is_activated_by_the_bus_and_by_its_socket() {
 
 #[test]
 fn the_journal_tells_a_run_with_fields_to_filter_by() {
-    if !in_test_host("the journal") {
+    if !inside() {
         return;
     }
     let (service, desk) = (Service::fresh(), Desk::new());
@@ -109,7 +110,7 @@ fn the_journal_tells_a_run_with_fields_to_filter_by() {
 
 #[test]
 fn mistake_07_stop_and_reload_work_while_jobs_run_and_a_restart_takes_the_sessions_over() {
-    if !in_test_host("stop, reload, restart in mid-run") {
+    if !inside() {
         return;
     }
     let (service, desk) = (Service::fresh(), Desk::new());
@@ -148,7 +149,7 @@ fn mistake_07_stop_and_reload_work_while_jobs_run_and_a_restart_takes_the_sessio
 
 #[test]
 fn a_session_and_its_child_in_a_session_of_its_own_may_look_but_change_nothing() {
-    if !in_test_host("calls from inside a session") {
+    if !inside() {
         return;
     }
     let (service, desk) = (Service::fresh(), Desk::new());
@@ -177,7 +178,7 @@ fn a_session_and_its_child_in_a_session_of_its_own_may_look_but_change_nothing()
 
 #[test]
 fn a_second_conductor_fails_at_once_and_names_the_first() {
-    if !in_test_host("a second conductor") {
+    if !inside() {
         return;
     }
     let (service, _desk) = (Service::fresh(), Desk::new());
@@ -192,7 +193,7 @@ fn a_second_conductor_fails_at_once_and_names_the_first() {
 
 #[test]
 fn uninstalling_keeps_the_data_and_says_where() {
-    if !in_test_host("uninstalling") {
+    if !inside() {
         return;
     }
     let (service, desk) = (Service::fresh(), Desk::new());
