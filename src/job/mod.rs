@@ -2,9 +2,12 @@
 
 pub mod condition;
 pub mod files;
+mod paths;
 pub mod pattern;
+pub mod placeholder;
 pub mod plan;
 pub mod problem;
+pub mod rules;
 mod schema;
 pub mod secret;
 pub mod suggest;

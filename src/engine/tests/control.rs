@@ -481,3 +481,20 @@ fn an_ended_run_stays_until_it_is_forgotten_and_its_facts_bring_it_back() {
     world.resume();
     world.session();
 }
+
+#[test]
+fn the_same_question_has_the_same_answer() {
+    let mut jittered = rules(1);
+    jittered.retry.jitter = true;
+    let world = World::with(jittered);
+    let before = world.engine.clone();
+    let event = Event::AttemptFinished {
+        attempt: attempt(1, 1),
+        outcome: transient(),
+    };
+    assert_eq!(
+        world.engine.decide(world.now, &event),
+        world.engine.decide(world.now, &event)
+    );
+    assert_eq!(world.engine, before, "deciding changes nothing");
+}

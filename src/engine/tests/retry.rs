@@ -22,7 +22,11 @@ fn with_limits(change: impl FnOnce(&mut RateLimitPolicy)) -> World {
 /// Ends the session and sleeps; the wait before the next start.
 fn fail(world: &mut World, outcome: Outcome) -> Span {
     world.finish(outcome);
-    if world.state() == RunState::Waiting { world.sleep() } else { secs(0) }
+    if world.state() == RunState::Waiting {
+        world.sleep()
+    } else {
+        secs(0)
+    }
 }
 
 fn failed_with(world: &World, sheet: u32) -> (Cause, Code, String) {

@@ -638,6 +638,33 @@ fn logs_cannot_command_a_terminal() {
     assert_eq!(errors, ["not json ", "result: error: Reached (1 turn)"]);
 }
 
+#[cfg(feature = "daemon")]
+#[test]
+fn logs_leave_the_exit_record_out() {
+    let record = crate::runner::launch::record::Record {
+        v: 1,
+        result: "success".to_owned(),
+        code: "exited".to_owned(),
+        status: "0".to_owned(),
+        cpu_us: None,
+        peak_memory: None,
+        at: crate::model::Timestamp(0),
+    };
+    for kind in [command_of(&["tool"]), claude_with(|_| {})] {
+        for output in ["one\n\ntwo\n", "one\n\ntwo"] {
+            let mut bytes = output.as_bytes().to_vec();
+            record.append(&mut bytes).unwrap();
+            let log = log_of(&kind, &bytes);
+            assert_eq!(
+                log.iter().filter(|line| !line.is_empty()).collect::<Vec<_>>(),
+                ["one", "two"],
+                "{output:?}"
+            );
+            assert_eq!(log.last().map(String::as_str), Some("two"));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_chunking_gives_the_same_report(cuts in proptest::collection::vec(1_usize..400, 0..60)) {

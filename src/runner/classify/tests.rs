@@ -494,6 +494,20 @@ fn starts_that_fail() {
 }
 
 #[test]
+fn a_refused_start_keeps_the_helpers_word() {
+    let failure = refused_start(
+        Code::E603,
+        "cannot change to the working directory /x: No such file or directory",
+    );
+    assert_eq!((failure.cause, failure.code), (Fatal, Code::E603));
+    assert_eq!(
+        failure.message,
+        "Cannot change to the working directory /x: No such file or directory."
+    );
+    assert!(failure.hint.is_some());
+}
+
+#[test]
 fn the_cli_refuses_to_begin() {
     for (stderr, code) in [
         ("error: unknown option '--no-such-flag'\n", Code::E306),
