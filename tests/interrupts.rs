@@ -8,7 +8,11 @@ use crate::support::{Alone, Desk, WROTE_ITS_FILE, output, said, wait_until};
 pub(crate) const SCRIPT: &str = "sleep 0.4; mkdir -p workspace; echo done > workspace/out-$n";
 
 pub(crate) fn signal(child: &Child, signal: &str) {
-    let sent = output(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()));
+    let sent = output(
+        Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(child.id().to_string()),
+    );
     assert!(sent.status.success(), "{}", said(&sent));
 }
 
@@ -20,12 +24,22 @@ fn embedded() -> (Alone, Desk, std::path::PathBuf) {
 }
 
 fn spawn(alone: &Alone, job: &std::path::Path) -> Child {
-    alone.ctl(["run"]).arg(job).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("mozartctl")
+    alone
+        .ctl(["run"])
+        .arg(job)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mozartctl")
 }
 
 fn goes_on(alone: &Alone, desk: &Desk, job: &std::path::Path) {
     let status = alone.status("held");
-    assert_eq!((&status["state"], &status["reason"]), (&"paused".into(), &"interrupted".into()), "{status:#}");
+    assert_eq!(
+        (&status["state"], &status["reason"]),
+        (&"paused".into(), &"interrupted".into()),
+        "{status:#}"
+    );
     let resume = output(alone.ctl(["resume"]).arg(job));
     assert!(resume.status.success(), "{}", said(&resume));
     assert_eq!(alone.status("held")["state"], "completed");
@@ -40,9 +54,16 @@ fn the_first_ctrl_c_lets_the_session_finish() {
     signal(&child, "INT");
     assert_eq!(child.wait().expect("wait").code(), Some(130));
     let starts = desk.starts();
-    assert!(starts.len() < 5 && starts.values().all(|count| *count == 1), "{starts:?}");
+    assert!(
+        starts.len() < 5 && starts.values().all(|count| *count == 1),
+        "{starts:?}"
+    );
     goes_on(&alone, &desk, &job);
-    assert!(desk.starts().values().all(|count| *count == 1), "a finished session is not run again: {:?}", desk.starts());
+    assert!(
+        desk.starts().values().all(|count| *count == 1),
+        "a finished session is not run again: {:?}",
+        desk.starts()
+    );
 }
 
 #[test]

@@ -30,16 +30,25 @@ fn mistake_05_pause_then_resume_in_the_same_conductor_goes_on() {
     let (alone, desk) = (alone(), Desk::new());
     let script = "sleep 0.3; mkdir -p workspace; echo done > workspace/out-$n";
     let job = desk.job("paused", 4, script, WROTE_ITS_FILE);
-    let mut running = alone.ctl(["run"]).arg(&job).stdout(Stdio::null()).spawn().expect("mozartctl");
+    let mut running = alone
+        .ctl(["run"])
+        .arg(&job)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("mozartctl");
     wait_until("it runs", Duration::from_secs(10), || !desk.starts().is_empty());
     let pause = output(&mut alone.ctl(["pause", "paused"]));
     assert!(pause.status.success(), "{}", said(&pause));
-    wait_until("it is paused", Duration::from_secs(5), || alone.status("paused")["state"] == "paused");
+    wait_until("it is paused", Duration::from_secs(5), || {
+        alone.status("paused")["state"] == "paused"
+    });
     std::thread::sleep(Duration::from_millis(700));
     assert!(desk.starts().len() < 4, "nothing new starts while paused");
     let resume = output(alone.ctl(["resume", "paused"]).stdout(Stdio::null()));
     assert!(resume.status.success(), "{}", said(&resume));
-    wait_until("it ends", Duration::from_secs(20), || alone.status("paused")["state"] == "completed");
+    wait_until("it ends", Duration::from_secs(20), || {
+        alone.status("paused")["state"] == "completed"
+    });
     drop(running.wait());
     assert!(desk.starts().values().all(|count| *count == 1), "{:?}", desk.starts());
 }
@@ -83,7 +92,10 @@ fn mistake_13_every_sheet_is_told_its_paths_and_a_retry_what_failed() {
     assert!(prompt("2-0").contains("out-2.md"), "{}", prompt("2-0"));
     let (first, retry) = (prompt("2-0"), prompt("2-1"));
     assert_ne!(first, retry);
-    assert!(retry.len() > first.len() && retry.matches("out-2.md").count() > first.matches("out-2.md").count(), "{retry}");
+    assert!(
+        retry.len() > first.len() && retry.matches("out-2.md").count() > first.matches("out-2.md").count(),
+        "{retry}"
+    );
 }
 
 #[test]
@@ -93,12 +105,19 @@ fn mistake_14_a_timeout_takes_its_time_and_no_child_is_left() {
     let script = format!("setsid sleep {mark} & sleep {mark}");
     let job = desk.job("slow", 1, &script, "retry: {max_retries: 0, transient_retries: 0}\n");
     let text = std::fs::read_to_string(&job).expect("the job");
-    std::fs::write(&job, text.replace("working_directory: .", "working_directory: ., timeout_seconds: 2")).expect("the job");
+    std::fs::write(
+        &job,
+        text.replace("working_directory: .", "working_directory: ., timeout_seconds: 2"),
+    )
+    .expect("the job");
     let start = Instant::now();
     let done = run(&alone, &job);
     let took = start.elapsed();
     assert_eq!(done.status.code(), Some(1), "{}", said(&done));
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
+    assert!(
+        took >= Duration::from_secs(2) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
     assert_eq!(alone.status("slow")["sheets"][0]["code"], "E001");
     let left = output(Command::new("pgrep").args(["-f", &format!("sleep {mark}")]));
     assert!(left.stdout.is_empty(), "{}", said(&left));
@@ -147,10 +166,18 @@ fn mistake_19_exactly_half_of_the_rules_is_enough_for_completion_mode_or_a_retry
 #[test]
 fn mistake_20_typos_are_told_with_what_was_meant() {
     let (alone, desk) = (alone(), Desk::new());
-    let job = desk.job("typo", 1, "true", "retry: {max_retrys: 1}\npause_between_sheet_seconds: 1\n");
+    let job = desk.job(
+        "typo",
+        1,
+        "true",
+        "retry: {max_retrys: 1}\npause_between_sheet_seconds: 1\n",
+    );
     let done = run(&alone, &job);
     assert_eq!(done.status.code(), Some(1), "{}", said(&done));
     let text = said(&done);
-    assert!(text.contains("max_retries") && text.contains("pause_between_sheets_seconds"), "{text}");
+    assert!(
+        text.contains("max_retries") && text.contains("pause_between_sheets_seconds"),
+        "{text}"
+    );
     assert!(desk.starts().is_empty());
 }

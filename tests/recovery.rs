@@ -12,9 +12,14 @@ pub(crate) struct Chance(u64);
 
 impl Chance {
     pub(crate) fn new() -> Self {
-        let seed = std::env::var("MOZART_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-            u64::from(std::process::id()) ^ u64::from(Instant::now().elapsed().subsec_nanos()) ^ 0x9e37_79b9_7f4a_7c15
-        });
+        let seed = std::env::var("MOZART_TEST_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                u64::from(std::process::id())
+                    ^ u64::from(Instant::now().elapsed().subsec_nanos())
+                    ^ 0x9e37_79b9_7f4a_7c15
+            });
         eprintln!("MOZART_TEST_SEED={seed}");
         Self(seed | 1)
     }
@@ -39,7 +44,10 @@ pub(crate) fn audit(desk: &Desk, status: &serde_json::Value, sheets: u32) {
 /// Processes whose command line holds `mark`.
 fn processes(mark: &str) -> Vec<u32> {
     let listed = output(Command::new("pgrep").args(["-f", mark]));
-    String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.trim().parse().ok()).collect()
+    String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect()
 }
 
 /// An embedded run, killed outright.
@@ -66,7 +74,10 @@ fn killed_embedded_conductors_leave_supervised_sessions_that_the_next_one_adopts
         child.wait().expect("wait");
         if alone.state().join("ledger.db").exists() && !desk.starts().is_empty() {
             let state = alone.status("ten");
-            assert!(matches!(state["state"].as_str(), Some("paused" | "completed")), "{state:#}");
+            assert!(
+                matches!(state["state"].as_str(), Some("paused" | "completed")),
+                "{state:#}"
+            );
             if state["state"] == "paused" {
                 assert_eq!(state["reason"], "conductor gone");
             }
@@ -75,9 +86,15 @@ fn killed_embedded_conductors_leave_supervised_sessions_that_the_next_one_adopts
     }
     child.wait().expect("wait");
     let again = output(alone.ctl(["resume"]).arg(&job));
-    assert!(again.status.success() || said(&again).contains("completed"), "{}", said(&again));
+    assert!(
+        again.status.success() || said(&again).contains("completed"),
+        "{}",
+        said(&again)
+    );
     audit(&desk, &alone.status("ten"), 10);
-    wait_until("no grandchild is left", Duration::from_secs(5), || processes(&format!("sleep {mark}")).is_empty());
+    wait_until("no grandchild is left", Duration::from_secs(5), || {
+        processes(&format!("sleep {mark}")).is_empty()
+    });
 }
 
 #[test]
@@ -86,7 +103,12 @@ fn with_the_ledger_gone_resume_takes_up_from_the_checkpoint() {
     alone.settings("launcher: supervised\n");
     let desk = Desk::new();
     let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
-    let job = desk.job("copied", 6, script, &format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}"));
+    let job = desk.job(
+        "copied",
+        6,
+        script,
+        &format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}"),
+    );
     let run = output(alone.ctl(["run"]).arg(&job));
     assert_eq!(run.status.code(), Some(1), "{}", said(&run));
     let checkpoint: serde_json::Value =
@@ -98,6 +120,12 @@ fn with_the_ledger_gone_resume_takes_up_from_the_checkpoint() {
     desk.write("go", "");
     let resume = output(alone.ctl(["resume"]).arg(&job));
     assert!(resume.status.success(), "{}", said(&resume));
-    assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)]));
-    assert_eq!(json(&output(&mut alone.ctl(["status", "copied", "--json"])))["state"], "completed");
+    assert_eq!(
+        desk.starts(),
+        BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)])
+    );
+    assert_eq!(
+        json(&output(&mut alone.ctl(["status", "copied", "--json"])))["state"],
+        "completed"
+    );
 }

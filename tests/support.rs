@@ -25,7 +25,10 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> 
 
 /// Runs a program to its end and gives its output; its standard input is empty.
 pub(crate) fn output(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// Standard output and error of a program, for messages of failed assertions.
@@ -46,7 +49,9 @@ pub(crate) struct Desk {
 impl Desk {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a temporary directory") }
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
     }
 
     /// A path in it.
@@ -64,7 +69,11 @@ impl Desk {
 
     /// Lines of a file in it; none where it does not exist.
     pub(crate) fn lines(&self, name: &str) -> Vec<String> {
-        fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_owned).collect()
+        fs::read_to_string(self.path(name))
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// A `command` job of `sheets` sheets: each runs `script` in the desk with its number in `$n`.
@@ -88,7 +97,9 @@ impl Desk {
     pub(crate) fn starts(&self) -> std::collections::BTreeMap<u32, u32> {
         let mut counts = std::collections::BTreeMap::new();
         for line in self.lines("starts") {
-            *counts.entry(line.trim().parse().expect("a sheet's number")).or_default() += 1;
+            *counts
+                .entry(line.trim().parse().expect("a sheet's number"))
+                .or_default() += 1;
         }
         counts
     }
@@ -129,8 +140,15 @@ impl Alone {
     pub(crate) fn ctl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(MOZARTCTL);
         command.args(arguments).env_clear().stdin(Stdio::null());
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", self.home.path()).env("LANG", "C.UTF-8");
-        for (variable, name) in [("XDG_STATE_HOME", "state"), ("XDG_CONFIG_HOME", "config"), ("XDG_RUNTIME_DIR", "run")] {
+        command
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.home.path())
+            .env("LANG", "C.UTF-8");
+        for (variable, name) in [
+            ("XDG_STATE_HOME", "state"),
+            ("XDG_CONFIG_HOME", "config"),
+            ("XDG_RUNTIME_DIR", "run"),
+        ] {
             command.env(variable, self.home.path().join(name));
         }
         command
@@ -168,16 +186,28 @@ impl Service {
     /// The service's main process, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         let shown = output(Command::new("systemctl").args(["--user", "show", "-P", "MainPID", "mozart.service"]));
-        String::from_utf8_lossy(&shown.stdout).trim().parse().ok().filter(|pid| *pid > 0)
+        String::from_utf8_lossy(&shown.stdout)
+            .trim()
+            .parse()
+            .ok()
+            .filter(|pid| *pid > 0)
     }
 
     /// Names of Mozart's session units that are loaded.
     pub(crate) fn units(&self) -> Vec<String> {
         let listed = output(Command::new("systemctl").args([
-            "--user", "list-units", "--all", "--plain", "--no-legend", "mozart-*.service",
+            "--user",
+            "list-units",
+            "--all",
+            "--plain",
+            "--no-legend",
+            "mozart-*.service",
         ]));
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+        text.lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -193,6 +223,11 @@ pub(crate) fn json(output: &Output) -> Value {
 
 /// The states of all sheets of a `status --json`, in order.
 pub(crate) fn sheet_states(status: &Value) -> Vec<String> {
-    let sheets = status["sheets"].as_array().unwrap_or_else(|| panic!("no sheets in {status}"));
-    sheets.iter().map(|sheet| sheet["state"].as_str().unwrap_or("?").to_owned()).collect()
+    let sheets = status["sheets"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no sheets in {status}"));
+    sheets
+        .iter()
+        .map(|sheet| sheet["state"].as_str().unwrap_or("?").to_owned())
+        .collect()
 }

@@ -6,14 +6,17 @@ use tokio::task::JoinSet;
 
 use super::clock;
 use super::conductor::Conductor;
-use crate::ledger::checkpoint::{self, WriteRule, Written};
-use crate::model::{RunId, Timestamp};
+use crate::ledger::checkpoint;
+use crate::model::{Now, RunId, Span, Timestamp};
+
+/// Never more often than this.
+const PAUSE: Span = Span(1_000_000);
 
 /// What is remembered of a run's checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct State {
-    /// What was written last by this conductor.
-    last: Option<Written>,
+    /// Sheets that had ended when this conductor last wrote it, and when that was.
+    last: Option<(u32, Timestamp)>,
     /// It is due at this moment.
     due: Option<Timestamp>,
 }
@@ -41,12 +44,17 @@ impl Writers {
 
 impl Conductor {
     /// A sheet of that run has ended: notes whether its checkpoint is due.
-    pub(super) fn sheet_ended(&mut self, run: RunId) {
+    pub(super) fn sheet_ended(&mut self, run: RunId, now: Now) {
         let ended = self.sheets_ended(run);
         let Some(live) = self.live.get_mut(&run) else { return };
         let total = u32::try_from(live.plan.sheets.len()).unwrap_or(u32::MAX);
-        let rule = WriteRule { total, every_sheet: live.plan.checkpoint_every_sheet };
-        live.checkpoint.due = rule.due(ended, live.checkpoint.last);
+        live.checkpoint.due = match live.checkpoint.last {
+            None => Some(now.wall),
+            Some(_) if live.plan.checkpoint_every_sheet => Some(now.wall),
+            // A clock that was set back must not hold it for long.
+            Some((written, at)) if checkpoint::due(total, ended, written) => Some(at.min(now.wall).plus(PAUSE)),
+            Some(_) => live.checkpoint.due,
+        };
     }
 
     fn sheets_ended(&self, run: RunId) -> u32 {
@@ -64,14 +72,23 @@ impl Conductor {
     /// Starts writing those that are due, beside the conductor's work.
     pub(super) fn write_due_checkpoints(&mut self) {
         let at = clock::now().wall;
-        let due: Vec<_> = self.live.iter().filter(|(_, live)| live.checkpoint.due.is_some_and(|due| due <= at)).collect();
+        let due: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.checkpoint.due.is_some_and(|due| due <= at))
+            .collect();
         let due: Vec<_> = due.into_iter().map(|(run, _)| *run).collect();
         for run in due {
             let ended = self.sheets_ended(run);
             let Some(live) = self.live.get_mut(&run) else { continue };
-            live.checkpoint = State { last: Some(Written { ended, at }), due: None };
+            live.checkpoint = State {
+                last: Some((ended, at)),
+                due: None,
+            };
             let (ledger, path) = (Arc::clone(&self.ledger), live.plan.checkpoint_path.clone());
-            self.checkpoints.0.spawn(async move { (run, write(&ledger, run, path).await) });
+            self.checkpoints
+                .0
+                .spawn(async move { (run, write(&ledger, run, path).await) });
         }
     }
 
@@ -79,7 +96,10 @@ impl Conductor {
     pub(super) async fn write_checkpoint(&mut self, run: RunId) {
         let ended = self.sheets_ended(run);
         let Some(live) = self.live.get_mut(&run) else { return };
-        live.checkpoint = State { last: Some(Written { ended, at: clock::now().wall }), due: None };
+        live.checkpoint = State {
+            last: Some((ended, clock::now().wall)),
+            due: None,
+        };
         let path = live.plan.checkpoint_path.clone();
         // One that is under way would otherwise be renamed over this newer one.
         while let Some(done) = self.checkpoints.finished().await {
@@ -100,7 +120,8 @@ impl Conductor {
 
 async fn write(ledger: &crate::ledger::Ledger, run: RunId, path: String) -> Result<(), String> {
     let checkpoint = ledger.checkpoint(run).await.map_err(|error| error.to_string())?;
-    let written = tokio::task::spawn_blocking(move || checkpoint::write(std::path::Path::new(&path), &checkpoint)).await;
+    let written =
+        tokio::task::spawn_blocking(move || checkpoint::write(std::path::Path::new(&path), &checkpoint)).await;
     match written {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

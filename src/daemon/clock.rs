@@ -19,7 +19,13 @@ pub fn now() -> Now {
         Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
     };
     let boot = clock_gettime(ClockId::Boottime);
-    Now { wall: Timestamp(wall), boot: boot.tv_sec.saturating_mul(1_000_000).saturating_add(boot.tv_nsec / 1000) }
+    Now {
+        wall: Timestamp(wall),
+        boot: boot
+            .tv_sec
+            .saturating_mul(1_000_000)
+            .saturating_add(boot.tv_nsec / 1000),
+    }
 }
 
 /// A timer at a moment of wall time. It also rings when the wall clock is set, because every moment that
@@ -34,7 +40,12 @@ impl Alarm {
     /// A timer that is not set.
     pub(super) fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { fd: AsyncFd::new(fd)?, at: None })
+        #[expect(
+            deprecated,
+            reason = "an OwnedFd stays the same open file, which is all that `register` asks"
+        )]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self { fd, at: None })
     }
 
     /// Rings at `at` from now on, or never. Setting the same moment again costs nothing.
@@ -46,14 +57,18 @@ impl Alarm {
         let it_value = match at {
             None => Timespec { tv_sec: 0, tv_nsec: 0 },
             Some(Timestamp(micros)) if micros <= 0 => Timespec { tv_sec: 0, tv_nsec: 1 },
-            Some(Timestamp(micros)) => {
-                Timespec { tv_sec: micros / 1_000_000, tv_nsec: (micros % 1_000_000) * 1000 + 1 }
-            }
+            Some(Timestamp(micros)) => Timespec {
+                tv_sec: micros / 1_000_000,
+                tv_nsec: (micros % 1_000_000) * 1000 + 1,
+            },
         };
         timerfd_settime(
             self.fd.get_ref(),
             TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
-            &Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value },
+            &Itimerspec {
+                it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+                it_value,
+            },
         )?;
         self.at = at;
         Ok(())

@@ -92,11 +92,14 @@ pub(super) struct Conductor {
     /// Why the ledger cannot be written, and when to try again.
     blocked: Option<(String, Timestamp)>,
     /// What sessions reported while the ledger could not be written.
-    backlog: VecDeque<(Event, Option<(AttemptRef, Box<AttemptReport>)>)>,
+    backlog: VecDeque<(Event, Option<Evidence>)>,
     drained: Vec<Reply<()>>,
     pub(super) ending: Ending,
     pub(super) status: watch::Sender<project::Status>,
 }
+
+/// What is kept of an attempt that ended.
+type Evidence = (AttemptRef, Box<AttemptReport>);
 
 /// Why a step was not taken.
 #[derive(Debug)]
@@ -120,7 +123,16 @@ impl From<StepError> for ApiError {
 impl Conductor {
     /// Loads what the ledger holds, and takes up the live runs if this conductor conducts.
     pub(super) async fn restore(parts: Parts) -> Result<Self, String> {
-        let Parts { paths, settings, environment, ledger, runner, conducts, requests, changes } = parts;
+        let Parts {
+            paths,
+            settings,
+            environment,
+            ledger,
+            runner,
+            conducts,
+            requests,
+            changes,
+        } = parts;
         let (progress_in, progress) = mpsc::channel(256);
         let engine = Engine::new(settings.engine(), ledger.id(), seed_of(ledger.id()));
         let mut conductor = Self {
@@ -186,7 +198,7 @@ impl Conductor {
             }
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = asked(&mut stop) => break,
                 Some((attempt, progress)) = self.progress.recv() => self.report(attempt, progress).await,
                 request = self.requests.recv() => match request {
                     Some(request) => self.answer(request).await,
@@ -220,9 +232,16 @@ impl Conductor {
 
     fn set_alarm(&mut self) -> io::Result<()> {
         let now = clock::now();
-        let engine = if self.conducts { self.engine.next_wakeup(now) } else { None };
+        let engine = if self.conducts {
+            self.engine.next_wakeup(now)
+        } else {
+            None
+        };
         let storage = self.blocked.as_ref().map(|(_, at)| *at);
-        let next = [engine.filter(|_| storage.is_none()), storage, self.checkpoint_due()].into_iter().flatten().min();
+        let next = [engine.filter(|_| storage.is_none()), storage, self.checkpoint_due()]
+            .into_iter()
+            .flatten()
+            .min();
         self.alarm.set(next)
     }
 
@@ -246,7 +265,14 @@ impl Conductor {
     /// A session's task says something.
     async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
         let (event, report) = match progress {
-            Progress::Started { at, invocation } => (Event::AttemptStarted { attempt, at, invocation }, None),
+            Progress::Started { at, invocation } => (
+                Event::AttemptStarted {
+                    attempt,
+                    at,
+                    invocation,
+                },
+                None,
+            ),
             Progress::NeverRan => {
                 self.running.remove(&attempt);
                 (Event::NeverRan { attempt }, None)
@@ -274,11 +300,7 @@ impl Conductor {
     }
 
     /// Decide, commit, apply, act. `report` is the evidence of an attempt that ended.
-    pub(super) async fn step(
-        &mut self,
-        event: Event,
-        report: Option<(AttemptRef, Box<AttemptReport>)>,
-    ) -> Result<(), StepError> {
+    pub(super) async fn step(&mut self, event: Event, report: Option<Evidence>) -> Result<(), StepError> {
         self.step_with(event, report, None).await
     }
 
@@ -286,7 +308,7 @@ impl Conductor {
     pub(super) async fn step_with(
         &mut self,
         event: Event,
-        report: Option<(AttemptRef, Box<AttemptReport>)>,
+        report: Option<Evidence>,
         submission: Option<(RunId, Arc<Plan>, Arc<SubmitContext>)>,
     ) -> Result<(), StepError> {
         let now = clock::now();
@@ -298,14 +320,21 @@ impl Conductor {
         if !decision.facts.is_empty() || report.is_some() {
             let batch = Batch {
                 facts: &decision.facts,
-                submission: submission.as_ref().map(|(run, plan, context)| Submission { run: *run, plan, context }),
+                submission: submission.as_ref().map(|(run, plan, context)| Submission {
+                    run: *run,
+                    plan,
+                    context,
+                }),
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
+                at: now.wall,
             };
             if let Err(error) = self.ledger.commit(batch).await {
                 let text = error.to_string();
                 self.block(text.clone(), now);
-                if matches!(event, Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. })
-                {
+                if matches!(
+                    event,
+                    Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. }
+                ) {
                     self.backlog.push_front((event, report));
                 }
                 return Err(StepError::Storage(text));
@@ -374,12 +403,18 @@ impl Conductor {
         };
         let (plan, context) = (Arc::clone(&live.plan), Arc::clone(&live.context));
         // What is only told to the session is worth less than the start: a read that fails costs the lessons.
-        let lessons = self.ledger.lessons(start.attempt.run, start.attempt.sheet).await.unwrap_or_default();
+        let lessons = self
+            .ledger
+            .lessons(start.attempt.run, start.attempt.sheet)
+            .await
+            .unwrap_or_default();
         let earlier_cost = match &start.session {
             SessionChoice::Resume(id) => self.ledger.session_cost(id).await.unwrap_or_default(),
             SessionChoice::New(_) => None,
         };
-        let secrets = self.environment.secrets(&plan.backend.pass_env, &self.settings.pass_env);
+        let secrets = self
+            .environment
+            .secrets(&plan.backend.pass_env, &self.settings.pass_env);
         let spec = AttemptSpec {
             attempt: start.attempt,
             kind: start.kind,
@@ -404,20 +439,30 @@ impl Conductor {
         let (stop, stopped) = watch::channel(None);
         self.running.insert(start.attempt, stop);
         let (runner, progress) = (Arc::clone(&self.runner), self.progress_in.clone());
-        self.attempts.spawn(async move { runner.run(spec, adopt, stopped, progress).await });
+        self.attempts
+            .spawn(async move { runner.run(spec, adopt, stopped, progress).await });
     }
 
     /// Puts a run that the engine holds into `live`.
     pub(super) async fn hold(&mut self, run: RunId) -> Result<(), crate::ledger::StoreError> {
         let (plan, context) = self.ledger.plan(run).await?;
-        self.insert(run, plan, context);
+        self.insert(run, Arc::new(plan), Arc::new(context));
         Ok(())
     }
 
     fn insert(&mut self, run: RunId, plan: Arc<Plan>, context: Arc<SubmitContext>) {
         let no = self.engine.run(run).map_or(RunNo(0), |run| run.no());
         let job = plan.name.clone();
-        self.live.insert(run, Live { job, no, plan, context, checkpoint: super::checkpoints::State::default() });
+        self.live.insert(
+            run,
+            Live {
+                job,
+                no,
+                plan,
+                context,
+                checkpoint: super::checkpoints::State::default(),
+            },
+        );
     }
 
     /// Tells journal, views and checkpoint what was decided.
@@ -444,7 +489,7 @@ impl Conductor {
                 FactKind::RunPaused { run, .. } => {
                     paused.insert(*run);
                 }
-                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run),
+                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
                 FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => runs.extend(self.live.keys()),
                 _ => {}
             }
@@ -470,6 +515,11 @@ impl Conductor {
     pub(super) fn when_drained(&mut self, reply: Reply<()>) {
         self.drained.push(reply);
     }
+}
+
+/// Returns when the sender says so or is gone.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// The engine's randomness starts from the ledger's own id, so that two conductors do not move in step.

@@ -41,7 +41,8 @@ pub struct Embedded {
 /// # Errors
 /// Another conductor holds the ledger (its process is named), or something cannot be opened.
 pub async fn embedded(options: EmbeddedOptions) -> Result<Embedded, StartError> {
-    let paths = Paths::from_environment(|name| options.environment.get(name).map(str::to_owned)).map_err(StartError::Other)?;
+    let paths =
+        Paths::from_environment(|name| options.environment.get(name).map(str::to_owned)).map_err(StartError::Other)?;
     let restored = start::restore(&paths, options.environment, options.conducts).await?;
     let (stop, stopped) = watch::channel(false);
     let mut conductor = JoinSet::new();
@@ -57,10 +58,20 @@ pub async fn embedded(options: EmbeddedOptions) -> Result<Embedded, StartError> 
                 guests.spawn(server.accept(listener));
             }
             Ok(None) => tracing::debug!("the private socket is held by another process"),
-            Err(error) => tracing::warn!("the private socket {} cannot be made: {error}", paths.socket().display()),
+            Err(error) => tracing::warn!(
+                "the private socket {} cannot be made: {error}",
+                paths.socket().display()
+            ),
         }
     }
-    Ok(Embedded { handle: restored.handle, server, stop, conductor, guests, socket })
+    Ok(Embedded {
+        handle: restored.handle,
+        server,
+        stop,
+        conductor,
+        guests,
+        socket,
+    })
 }
 
 impl Embedded {
@@ -128,7 +139,10 @@ fn somebody_listens(path: &Path) -> io::Result<bool> {
     let wanted = path.to_string_lossy();
     Ok(table.lines().any(|line| {
         let mut fields = line.split_ascii_whitespace();
-        let flags = fields.nth(3).and_then(|flags| u32::from_str_radix(flags, 16).ok()).unwrap_or(0);
+        let flags = fields
+            .nth(3)
+            .and_then(|flags| u32::from_str_radix(flags, 16).ok())
+            .unwrap_or(0);
         flags & 0x10000 != 0 && fields.nth(3).is_some_and(|path| path == wanted)
     }))
 }

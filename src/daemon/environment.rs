@@ -19,7 +19,11 @@ impl std::fmt::Debug for Environment {
 impl Environment {
     /// Of this process. Variables that are not UTF-8 are left out: nothing that Mozart passes on is one.
     pub fn of_this_process() -> Self {
-        Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect())
+        Self(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+        )
     }
 
     /// One variable.
@@ -47,23 +51,36 @@ impl Environment {
                 return Err(format!("line {} is not NAME=value", index + 1));
             };
             let value = value.trim();
-            let quoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-            self.0.insert(name.trim().to_owned(), quoted.unwrap_or(value).to_owned());
+            let quoted = ['"', '\'']
+                .iter()
+                .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+            self.0
+                .insert(name.trim().to_owned(), quoted.unwrap_or(value).to_owned());
         }
         Ok(())
     }
 
     /// Secrets for a session: the backend's own, and names in `pass_env` that look secret.
     pub(super) fn secrets(&self, job: &[String], settings: &[String]) -> Secrets {
-        let named = job.iter().chain(settings).map(String::as_str).filter(|name| looks_secret(name));
+        let named = job
+            .iter()
+            .chain(settings)
+            .map(String::as_str)
+            .filter(|name| looks_secret(name));
         let names = backend::SECRETS.iter().copied().chain(named);
-        Secrets(names.filter_map(|name| Some((name.to_owned(), self.get(name)?.to_owned()))).collect())
+        Secrets(
+            names
+                .filter_map(|name| Some((name.to_owned(), self.get(name)?.to_owned())))
+                .collect(),
+        )
     }
 
     /// What the settings pass on to every session, secrets left out.
     pub(super) fn extra(&self, settings: &[String]) -> BTreeMap<String, String> {
         let plain = settings.iter().filter(|name| !looks_secret(name));
-        plain.filter_map(|name| Some((name.clone(), self.get(name)?.to_owned()))).collect()
+        plain
+            .filter_map(|name| Some((name.clone(), self.get(name)?.to_owned())))
+            .collect()
     }
 }
 

@@ -17,63 +17,151 @@ macro_rules! line {
 pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunNo)>) {
     let name = |run: RunId| job(run).unwrap_or(("?", RunNo(0)));
     match &fact.kind {
-        FactKind::RunSubmitted { run, rules, completed, .. } => {
+        FactKind::RunSubmitted {
+            run, rules, completed, ..
+        } => {
             let (job, no) = name(*run);
             let done = match completed.len() {
                 0 => String::new(),
                 count => format!(", {count} taken over as done"),
             };
-            line!(info, id::RUN_SUBMITTED, job, no, "{job}#{no} submitted: {} sheets{done}", rules.sheets);
+            line!(
+                info,
+                id::RUN_SUBMITTED,
+                job,
+                no,
+                "{job}#{no} submitted: {} sheets{done}",
+                rules.sheets
+            );
         }
         FactKind::AttemptIntended { attempt, kind, .. } => {
             let (job, no) = name(attempt.run);
             let (sheet, number) = (attempt.sheet, attempt.attempt);
-            line!(debug, id::ATTEMPT_STARTED, job, no, MOZART_SHEET = sheet.0, MOZART_ATTEMPT = number.0,
-                "{job}#{no} sheet {sheet}: attempt {number} ({}) is about to start", kind.as_str());
+            line!(
+                debug,
+                id::ATTEMPT_STARTED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                "{job}#{no} sheet {sheet}: attempt {number} ({}) is about to start",
+                kind.as_str()
+            );
         }
         FactKind::AttemptStarted { attempt, .. } => {
             let (job, no) = name(attempt.run);
             let (sheet, number) = (attempt.sheet, attempt.attempt);
-            line!(debug, id::ATTEMPT_STARTED, job, no, MOZART_SHEET = sheet.0, MOZART_ATTEMPT = number.0,
-                "{job}#{no} sheet {sheet}: attempt {number} runs");
+            line!(
+                debug,
+                id::ATTEMPT_STARTED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                "{job}#{no} sheet {sheet}: attempt {number} runs"
+            );
         }
         FactKind::StopAsked { attempt } => {
             let (job, no) = name(attempt.run);
             let (sheet, number) = (attempt.sheet, attempt.attempt);
-            line!(info, id::ATTEMPT_ENDED, job, no, MOZART_SHEET = sheet.0, MOZART_ATTEMPT = number.0,
-                "{job}#{no} sheet {sheet}: attempt {number} is asked to stop");
+            line!(
+                info,
+                id::ATTEMPT_ENDED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                "{job}#{no} sheet {sheet}: attempt {number} is asked to stop"
+            );
         }
         FactKind::AttemptEnded { attempt, outcome } => attempt_ended(*attempt, outcome, name(attempt.run)),
-        FactKind::SheetWaits { run, sheet, until, cause, code, kind, .. } => {
+        FactKind::SheetWaits {
+            run,
+            sheet,
+            until,
+            cause,
+            code,
+            kind,
+            ..
+        } => {
             let (job, no) = name(*run);
-            line!(info, id::SHEET_RETRYING, job, no, MOZART_SHEET = sheet.0, MOZART_CODE = code.as_str(),
-                "{job}#{no} sheet {sheet}: {} after {cause} ({code}, {}) not before {}", kind.as_str(), code.meaning(),
-                until.to_rfc3339());
+            line!(
+                info,
+                id::SHEET_RETRYING,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_CODE = code.as_str(),
+                "{job}#{no} sheet {sheet}: {} after {cause} ({code}, {}) not before {}",
+                kind.as_str(),
+                code.meaning(),
+                until.to_rfc3339()
+            );
         }
         FactKind::SheetEnded { run, sheet, verdict } => {
             let (job, no) = name(*run);
             match verdict {
                 Verdict::Completed => {
-                    line!(info, id::SHEET_COMPLETED, job, no, MOZART_SHEET = sheet.0, "{job}#{no} sheet {sheet} completed");
+                    line!(
+                        info,
+                        id::SHEET_COMPLETED,
+                        job,
+                        no,
+                        MOZART_SHEET = sheet.0,
+                        "{job}#{no} sheet {sheet} completed"
+                    );
                 }
-                Verdict::Failed { code, message, .. } => line!(error, id::SHEET_FAILED, job, no, MOZART_SHEET = sheet.0,
-                    MOZART_CODE = code.as_str(), "{job}#{no} sheet {sheet} failed: {code} {message}"),
-                Verdict::Skipped { reason } => line!(debug, id::SHEET_SKIPPED, job, no, MOZART_SHEET = sheet.0,
-                    "{job}#{no} sheet {sheet} skipped: {reason}"),
+                Verdict::Failed { code, message, .. } => line!(
+                    error,
+                    id::SHEET_FAILED,
+                    job,
+                    no,
+                    MOZART_SHEET = sheet.0,
+                    MOZART_CODE = code.as_str(),
+                    "{job}#{no} sheet {sheet} failed: {code} {message}"
+                ),
+                Verdict::Skipped { reason } => line!(
+                    debug,
+                    id::SHEET_SKIPPED,
+                    job,
+                    no,
+                    MOZART_SHEET = sheet.0,
+                    "{job}#{no} sheet {sheet} skipped: {reason}"
+                ),
                 Verdict::Cancelled => {
-                    line!(debug, id::SHEET_SKIPPED, job, no, MOZART_SHEET = sheet.0, "{job}#{no} sheet {sheet} cancelled");
+                    line!(
+                        debug,
+                        id::SHEET_SKIPPED,
+                        job,
+                        no,
+                        MOZART_SHEET = sheet.0,
+                        "{job}#{no} sheet {sheet} cancelled"
+                    );
                 }
             }
         }
         FactKind::GenerationOpened { run, sheet, generation } => {
             let (job, no) = name(*run);
-            line!(debug, id::RUN_RESUMED, job, no, MOZART_SHEET = sheet.0,
-                "{job}#{no} sheet {sheet} is open again (generation {generation})");
+            line!(
+                debug,
+                id::RUN_RESUMED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                "{job}#{no} sheet {sheet} is open again (generation {generation})"
+            );
         }
-        FactKind::GateClosed { gate, until } => tracing::warn!(MESSAGE_ID = id::GATE_CLOSED.id,
-            "no new starts for this account ({}) before {}", gate.window.as_deref().unwrap_or("limit"), until.to_rfc3339()),
-        FactKind::GateOpened { gate } => tracing::info!(MESSAGE_ID = id::GATE_OPENED.id,
-            "starts go on for this account ({})", gate.window.as_deref().unwrap_or("limit")),
+        FactKind::GateClosed { gate, until } => tracing::warn!(
+            MESSAGE_ID = id::GATE_CLOSED.id,
+            "no new starts for this account ({}) before {}",
+            gate.window.as_deref().unwrap_or("limit"),
+            until.to_rfc3339()
+        ),
+        FactKind::GateOpened { gate } => tracing::info!(
+            MESSAGE_ID = id::GATE_OPENED.id,
+            "starts go on for this account ({})",
+            gate.window.as_deref().unwrap_or("limit")
+        ),
         FactKind::RunPaused { run, why } => {
             let (job, no) = name(*run);
             let why = match why {
@@ -109,28 +197,52 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
         false => format!(" [{}]", outcome.flags.join("; ")),
     };
     match &outcome.failure {
-        None => line!(debug, id::ATTEMPT_ENDED, job, no, MOZART_SHEET = sheet.0, MOZART_ATTEMPT = number.0,
-            "{job}#{no} sheet {sheet}: attempt {number} succeeded, {rules}{flags}"),
+        None => line!(
+            debug,
+            id::ATTEMPT_ENDED,
+            job,
+            no,
+            MOZART_SHEET = sheet.0,
+            MOZART_ATTEMPT = number.0,
+            "{job}#{no} sheet {sheet}: attempt {number} succeeded, {rules}{flags}"
+        ),
         Some(failure) => {
             let kind = match failure.cause {
                 crate::model::Cause::Validation => id::VALIDATION_FAILED,
                 _ => id::ATTEMPT_ENDED,
             };
-            line!(warn, kind, job, no, MOZART_SHEET = sheet.0, MOZART_ATTEMPT = number.0,
-                MOZART_CODE = failure.code.as_str(), "{job}#{no} sheet {sheet}: attempt {number} failed, {}: {} {}, {rules}{flags}",
-                failure.cause, failure.code, failure.message);
+            line!(
+                warn,
+                kind,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                MOZART_CODE = failure.code.as_str(),
+                "{job}#{no} sheet {sheet}: attempt {number} failed, {}: {} {}, {rules}{flags}",
+                failure.cause,
+                failure.code,
+                failure.message
+            );
         }
     }
 }
 
 /// The conductor is there.
 pub(super) fn started(live: usize) {
-    tracing::info!(MESSAGE_ID = id::CONDUCTOR_STARTED.id, "mozart {} started, {live} live runs", env!("CARGO_PKG_VERSION"));
+    tracing::info!(
+        MESSAGE_ID = id::CONDUCTOR_STARTED.id,
+        "mozart {} started, {live} live runs",
+        env!("CARGO_PKG_VERSION")
+    );
 }
 
 /// The conductor goes away; sessions go on unless they were stopped.
 pub(super) fn stopping(running: usize) {
-    tracing::info!(MESSAGE_ID = id::CONDUCTOR_STOPPING.id, "stopping; {running} live runs are taken up by the next start");
+    tracing::info!(
+        MESSAGE_ID = id::CONDUCTOR_STOPPING.id,
+        "stopping; {running} live runs are taken up by the next start"
+    );
 }
 
 /// The settings were read anew.
@@ -140,7 +252,11 @@ pub(super) fn reloaded() {
 
 /// The ledger cannot be written.
 pub(super) fn storage_blocked(text: &str) {
-    tracing::error!(MESSAGE_ID = id::STORAGE_BLOCKED.id, MOZART_CODE = "E801", "storage is blocked, nothing new starts: {text}");
+    tracing::error!(
+        MESSAGE_ID = id::STORAGE_BLOCKED.id,
+        MOZART_CODE = "E801",
+        "storage is blocked, nothing new starts: {text}"
+    );
 }
 
 /// It can be written again.

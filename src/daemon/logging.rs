@@ -22,12 +22,19 @@ pub fn start(level: &str, identifier: &str) -> Result<(), String> {
     };
     let started = match journal {
         Some(layer) => {
-            let layer = layer.with_field_prefix(None).with_syslog_identifier(identifier.to_owned());
+            let layer = layer
+                .with_field_prefix(None)
+                .with_syslog_identifier(identifier.to_owned());
             registry.with(layer).try_init()
         }
         None => {
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).compact();
-            registry.with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).try_init()
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_target(false)
+                .compact();
+            registry
+                .with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())))
+                .try_init()
         }
     };
     started.map_err(|error| format!("logging cannot start: {error}"))

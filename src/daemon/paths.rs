@@ -33,7 +33,11 @@ impl Paths {
             Some(path) => path.join("mozart"),
             None => state.join("run"),
         };
-        Ok(Self { state, runtime, settings })
+        Ok(Self {
+            state,
+            runtime,
+            settings,
+        })
     }
 
     /// The ledger's file.
@@ -59,13 +63,21 @@ mod tests {
 
     fn paths(variables: &[(&str, &str)]) -> Result<Paths, String> {
         Paths::from_environment(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
     fn xdg_variables_win_and_must_be_absolute() {
-        let found = paths(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/s"), ("XDG_RUNTIME_DIR", "/run/user/1")]).unwrap();
+        let found = paths(&[
+            ("HOME", "/home/a"),
+            ("XDG_STATE_HOME", "/s"),
+            ("XDG_RUNTIME_DIR", "/run/user/1"),
+        ])
+        .unwrap();
         assert_eq!(found.ledger(), PathBuf::from("/s/mozart/ledger.db"));
         assert_eq!(found.socket(), PathBuf::from("/run/user/1/mozart/bus"));
         assert_eq!(found.settings, PathBuf::from("/home/a/.config/mozart/mozartd.yaml"));

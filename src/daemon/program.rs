@@ -52,8 +52,10 @@ pub(super) async fn warnings(
     secrets: &Secrets,
     told: &str,
 ) -> Vec<Problem> {
-    let mut problems: Vec<_> =
-        missing_secrets(plan, secrets, told).into_iter().map(|message| problem(Severity::Warning, message)).collect();
+    let mut problems: Vec<_> = missing_secrets(plan, secrets, told)
+        .into_iter()
+        .map(|message| problem(Severity::Warning, message))
+        .collect();
     if !matches!(plan.backend.kind, BackendKind::ClaudeCli(_)) {
         return problems;
     }
@@ -61,7 +63,10 @@ pub(super) async fn warnings(
         Ok(version) => problems.push(problem(Severity::Info, format!("{} is {version}", program.display()))),
         Err(error) => problems.push(problem(
             Severity::Warning,
-            format!("{} does not tell its version ({error}); its sessions may fail", program.display()),
+            format!(
+                "{} does not tell its version ({error}); its sessions may fail",
+                program.display()
+            ),
         )),
     }
     if secrets.0.is_empty() && !logged_in(plan, environment) {
@@ -108,8 +113,17 @@ fn logged_in(plan: &Plan, environment: &BTreeMap<String, String>) -> bool {
 /// First line of `program --version`, at most 80 characters.
 async fn version(program: &Path, environment: &BTreeMap<String, String>) -> Result<String, String> {
     let mut command = tokio::process::Command::new(program);
-    command.arg("--version").env_clear().stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    command.envs(environment.iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "LANG")));
+    command
+        .arg("--version")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    command.envs(
+        environment
+            .iter()
+            .filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "LANG")),
+    );
     let output = tokio::time::timeout(VERSION_LIMIT, command.output())
         .await
         .map_err(|_| format!("no answer within {} s", VERSION_LIMIT.as_secs()))?
@@ -144,8 +158,16 @@ mod tests {
         let path = "relative:/nowhere:/usr/bin:/bin".to_owned();
         assert!(find("sh", Some(&path), Path::new("/")).is_ok_and(|found| found.is_absolute()));
         assert_eq!(find("bin/sh", None, Path::new("/")).unwrap(), PathBuf::from("/bin/sh"));
-        assert!(find("no-such-program", Some(&path), Path::new("/")).unwrap_err().contains("PATH"));
-        assert!(find("./etc/passwd", None, Path::new("/")).unwrap_err().contains("not an executable"));
+        assert!(
+            find("no-such-program", Some(&path), Path::new("/"))
+                .unwrap_err()
+                .contains("PATH")
+        );
+        assert!(
+            find("./etc/passwd", None, Path::new("/"))
+                .unwrap_err()
+                .contains("not an executable")
+        );
     }
 
     #[tokio::test]
@@ -153,6 +175,10 @@ mod tests {
         let none = BTreeMap::new();
         assert!(version(Path::new("/bin/false"), &none).await.is_err());
         assert!(version(Path::new("/bin/sh"), &none).await.is_err());
-        assert!(version(Path::new("/usr/bin/env"), &none).await.is_ok_and(|text| text.contains("env")));
+        assert!(
+            version(Path::new("/usr/bin/env"), &none)
+                .await
+                .is_ok_and(|text| text.contains("env"))
+        );
     }
 }

@@ -82,23 +82,37 @@ impl Conductor {
         now: Now,
     ) {
         for (run, sheet) in sheets {
-            let Some(Live { job, no, .. }) = self.live.get(run) else { continue };
+            let Some(Live { job, no, .. }) = self.live.get(run) else {
+                continue;
+            };
             if let Ok(rows) = self.ledger.sheets(*run, sheet.0, 1).await
                 && let Some(row) = rows.into_iter().next()
             {
                 let sheet = Box::new(self.dress_sheet(*run, row, now));
-                self.send(Change::Sheet { job: job.clone(), run: *no, sheet });
+                self.send(Change::Sheet {
+                    job: job.clone(),
+                    run: *no,
+                    sheet,
+                });
             }
         }
         for run in runs {
-            let Some(Live { job, no, .. }) = self.live.get(run) else { continue };
+            let Some(Live { job, no, .. }) = self.live.get(run) else {
+                continue;
+            };
             if let Ok(Some(row)) = self.ledger.run(job.as_str(), Some(no.0)).await {
                 self.send(Change::Run(Box::new(self.dress(row, now))));
             }
         }
         for (run, state) in ended {
-            let Some(Live { job, no, .. }) = self.live.get(run) else { continue };
-            self.send(Change::Finished { job: job.clone(), run: *no, result: *state });
+            let Some(Live { job, no, .. }) = self.live.get(run) else {
+                continue;
+            };
+            self.send(Change::Finished {
+                job: job.clone(),
+                run: *no,
+                result: *state,
+            });
         }
     }
 
@@ -114,9 +128,17 @@ impl Conductor {
         let until = self
             .live
             .keys()
-            .filter_map(|run| self.engine.describe(*run, now).filter(|status| status.state == RunState::Waiting)?.until)
+            .filter_map(|run| {
+                self.engine
+                    .describe(*run, now)
+                    .filter(|status| status.state == RunState::Waiting)?
+                    .until
+            })
             .min();
-        let status = Status { text: status_text(&view, until), live: self.live.len() };
+        let status = Status {
+            text: status_text(&view, until),
+            live: self.live.len(),
+        };
         let changed = self.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;
@@ -133,7 +155,11 @@ fn status_text(view: &ManagerView, until: Option<Timestamp>) -> String {
         return format!("storage: {}", view.storage);
     }
     let mut parts = Vec::new();
-    for (count, word) in [(view.running, "running"), (view.waiting, "waiting"), (view.queued, "queued")] {
+    for (count, word) in [
+        (view.running, "running"),
+        (view.waiting, "waiting"),
+        (view.queued, "queued"),
+    ] {
         if count > 0 {
             parts.push(format!("{count} {word}"));
         }
@@ -154,10 +180,17 @@ mod tests {
 
     #[test]
     fn the_status_line_says_what_goes_on() {
-        let view = ManagerView { running: 3, queued: 12, ..ManagerView::default() };
+        let view = ManagerView {
+            running: 3,
+            queued: 12,
+            ..ManagerView::default()
+        };
         assert_eq!(status_text(&view, None), "3 running, 12 queued");
         assert_eq!(status_text(&ManagerView::default(), None), "idle");
-        let blocked = ManagerView { storage: "disk full: /s".to_owned(), ..ManagerView::default() };
+        let blocked = ManagerView {
+            storage: "disk full: /s".to_owned(),
+            ..ManagerView::default()
+        };
         assert_eq!(status_text(&blocked, None), "storage: disk full: /s");
     }
 }

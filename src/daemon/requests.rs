@@ -11,7 +11,6 @@ use crate::api::handle::{Reply, Request};
 use crate::api::request::{ApiError, RunFilter, RunSelector};
 use crate::api::view::RunView;
 use crate::engine::event::{Event, PauseWhy};
-use crate::ledger::RunQuery;
 use crate::model::{AttemptNo, AttemptRef, RunId, RunState, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
@@ -52,10 +51,12 @@ impl Conductor {
             return Ok(row);
         }
         match run {
-            Some(no) if self.ledger.run(job, None).await.map_err(storage)?.is_some() => {
-                Err(ApiError::NoSuchRun(format!("job `{job}` has no run {no}; `mozartctl list` shows the runs")))
-            }
-            _ => Err(ApiError::NoSuchJob(format!("there is no job `{job}`; `mozartctl list` shows the jobs"))),
+            Some(no) if self.ledger.run(job, None).await.map_err(storage)?.is_some() => Err(ApiError::NoSuchRun(
+                format!("job `{job}` has no run {no}; `mozartctl list` shows the runs"),
+            )),
+            _ => Err(ApiError::NoSuchJob(format!(
+                "there is no job `{job}`; `mozartctl list` shows the jobs"
+            ))),
         }
     }
 
@@ -72,7 +73,10 @@ impl Conductor {
         let limit = if limit == 0 { PAGE } else { limit.min(PAGE) };
         let now = clock::now();
         // The state of a live run is the engine's, so the states are compared here and not by the query.
-        let query = RunQuery { job: filter.job.clone(), newest: filter.newest, states: Vec::new() };
+        let query = RunFilter {
+            states: Vec::new(),
+            ..filter.clone()
+        };
         let mut rows = Vec::new();
         loop {
             let wanted = limit - u32::try_from(rows.len()).unwrap_or(limit);
@@ -87,7 +91,10 @@ impl Conductor {
     }
 
     async fn recent(&self) -> Result<Vec<RunView>, ApiError> {
-        let query = RunQuery { newest: true, ..RunQuery::default() };
+        let query = RunFilter {
+            newest: true,
+            ..RunFilter::default()
+        };
         let (rows, _) = self.ledger.runs(&query, RECENT, "").await.map_err(storage)?;
         let now = clock::now();
         Ok(rows.into_iter().map(|row| self.dress(row, now)).collect())
@@ -113,7 +120,7 @@ impl Conductor {
     async fn attempts_at(&self, selector: &RunSelector, sheet: u32) -> Result<Vec<AttemptSummary>, ApiError> {
         let run = self.find(selector).await?;
         has_sheet(&run, sheet)?;
-        self.ledger.attempts(run.id, SheetNo(sheet)).await.map_err(storage)
+        self.ledger.attempts(run.id, sheet).await.map_err(storage)
     }
 
     async fn output(&self, selector: &RunSelector, sheet: u32, attempt: u32) -> Result<OwnedFd, ApiError> {
@@ -121,24 +128,40 @@ impl Conductor {
         has_sheet(&run, sheet)?;
         let attempt = match attempt {
             0 => {
-                let all = self.ledger.attempts(run.id, SheetNo(sheet)).await.map_err(storage)?;
+                let all = self.ledger.attempts(run.id, sheet).await.map_err(storage)?;
                 all.last().map(|last| last.attempt).ok_or_else(|| {
                     ApiError::NoSuchSheet(format!("sheet {sheet} of `{}` has not been attempted yet", run.job))
                 })?
             }
             number => number,
         };
-        let attempt = AttemptRef { run: run.id, sheet: SheetNo(sheet), attempt: AttemptNo(attempt) };
+        let attempt = AttemptRef {
+            run: run.id,
+            sheet: SheetNo(sheet),
+            attempt: AttemptNo(attempt),
+        };
         let path = self.runner.spool_dir(attempt).join("stdout");
         let file = File::open(&path).map_err(|error| {
-            ApiError::NoSuchSheet(format!("the output of sheet {sheet} cannot be opened: {}: {error}", path.display()))
+            ApiError::NoSuchSheet(format!(
+                "the output of sheet {sheet} cannot be opened: {}: {error}",
+                path.display()
+            ))
         })?;
         Ok(file.into())
     }
 
     async fn pause(&mut self, selector: &RunSelector, now: bool) -> Result<(), ApiError> {
         let run = self.live_run(selector, "pause").await?;
-        Ok(self.step(Event::PauseRequested { run, now, why: PauseWhy::Person }, None).await?)
+        Ok(self
+            .step(
+                Event::PauseRequested {
+                    run,
+                    now,
+                    why: PauseWhy::Person,
+                },
+                None,
+            )
+            .await?)
     }
 
     async fn cancel(&mut self, selector: &RunSelector) -> Result<(), ApiError> {
@@ -154,7 +177,12 @@ impl Conductor {
     pub(super) async fn resume(&mut self, selector: &RunSelector) -> Result<(), ApiError> {
         let row = self.find(selector).await?;
         if selector.run.is_some() {
-            let newest = self.find(&RunSelector { job: selector.job.clone(), run: None }).await?;
+            let newest = self
+                .find(&RunSelector {
+                    job: selector.job.clone(),
+                    run: None,
+                })
+                .await?;
             if newest.id != row.id && !newest.state.is_ended() {
                 return Err(ApiError::Busy(format!("run {} of `{}` is live", newest.run, row.job)));
             }
@@ -208,7 +236,11 @@ impl Conductor {
         let mut runs: Vec<_> = self.live.keys().copied().collect();
         runs.sort_unstable();
         for run in runs {
-            let event = Event::PauseRequested { run, now, why: PauseWhy::Interrupted };
+            let event = Event::PauseRequested {
+                run,
+                now,
+                why: PauseWhy::Interrupted,
+            };
             if let Err(StepError::Storage(text)) = self.step(event, None).await {
                 return send(reply, Err(ApiError::Storage(text)));
             }
@@ -232,7 +264,10 @@ fn has_sheet(run: &RunSummary, sheet: u32) -> Result<(), ApiError> {
     if (1..=run.sheets_total).contains(&sheet) {
         return Ok(());
     }
-    Err(ApiError::NoSuchSheet(format!("{}#{} has sheets 1 to {}, not {sheet}", run.job, run.run, run.sheets_total)))
+    Err(ApiError::NoSuchSheet(format!(
+        "{}#{} has sheets 1 to {}, not {sheet}",
+        run.job, run.run, run.sheets_total
+    )))
 }
 
 /// A ledger that cannot be read or written, in words.

@@ -41,7 +41,11 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     let other = |what: &str, error: &dyn std::fmt::Display| StartError::Other(format!("{what}: {error}"));
     let environment = Environment::of_this_process();
     let paths = Paths::from_environment(|name| environment.get(name).map(str::to_owned)).map_err(StartError::Other)?;
-    let Restored { conductor, handle, settings } = start::restore(&paths, environment, true).await?;
+    let Restored {
+        conductor,
+        handle,
+        settings,
+    } = start::restore(&paths, environment, true).await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| other("SIGTERM", &error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| other("SIGINT", &error))?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(|error| other("SIGHUP", &error))?;
@@ -59,8 +63,11 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
         bus_gone.spawn(attached.publisher());
     }
     if let Some(listener) = listener {
-        listener.set_nonblocking(true).map_err(|error| other("the private socket", &error))?;
-        let listener = tokio::net::UnixListener::from_std(listener).map_err(|error| other("the private socket", &error))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(|error| other("the private socket", &error))?;
+        let listener =
+            tokio::net::UnixListener::from_std(listener).map_err(|error| other("the private socket", &error))?;
         tasks.spawn(server.accept(listener));
     }
     tasks.spawn(watchdog());
@@ -115,7 +122,10 @@ async fn on_the_bus(server: &Server) -> Result<Option<Attached>, StartError> {
         }
         Err(error) => return Err(StartError::Other(error.to_string())),
     };
-    attached.request_name().await.map_err(|error| StartError::Other(error.to_string()))?;
+    attached
+        .request_name()
+        .await
+        .map_err(|error| StartError::Other(error.to_string()))?;
     Ok(Some(attached))
 }
 
@@ -128,7 +138,9 @@ pub(super) fn notify(state: &[NotifyState<'_>]) {
 
 /// Feeds the watchdog at half its interval, as sd_watchdog_enabled(3) advises; for ever without a watchdog.
 pub(super) async fn watchdog() {
-    let Some(interval) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    let Some(interval) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
     let mut ticks = tokio::time::interval(interval / 2);
     loop {
         ticks.tick().await;
@@ -181,7 +193,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_means_nothing_live_and_nobody_there_for_the_whole_time() {
-        let (status, seen) = watch::channel(Status { text: String::new(), live: 1 });
+        let (status, seen) = watch::channel(Status {
+            text: String::new(),
+            live: 1,
+        });
         let (guests, counted) = watch::channel(Clients::default());
         let limit = Duration::from_secs(300);
         let mut idle = Box::pin(idle(limit, seen, counted));
@@ -190,7 +205,10 @@ mod tests {
         tokio::select! { () = &mut idle => panic!("a run is live"), _ = wait(1000) => {} }
         status.send_replace(Status::default());
         tokio::select! { () = &mut idle => panic!("too early"), _ = wait(299) => {} }
-        guests.send_replace(Clients { private: 1, subscribers: 0 });
+        guests.send_replace(Clients {
+            private: 1,
+            subscribers: 0,
+        });
         tokio::select! { () = &mut idle => panic!("somebody is there"), _ = wait(1000) => {} }
         guests.send_replace(Clients::default());
         tokio::select! { () = &mut idle => {}, _ = wait(301) => panic!("idle for 300 s") }

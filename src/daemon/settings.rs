@@ -107,9 +107,16 @@ impl Settings {
             Some(at) => format!("{file}:{}:{}: {}", at.line, at.column, fault.message),
             None => format!("{file}: {}", fault.message),
         })?;
-        let mut reader = Reader { file, errors: Vec::new(), warnings: Vec::new() };
+        let mut reader = Reader {
+            file,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        };
         for fault in &document.faults {
-            reader.errors.push(format!("{file}:{}:{}: {}", fault.at.line, fault.at.column, fault.message));
+            reader.errors.push(format!(
+                "{file}:{}:{}: {}",
+                fault.at.line, fault.at.column, fault.message
+            ));
         }
         let mut settings = Self::default();
         match document.root.map() {
@@ -128,7 +135,9 @@ impl Settings {
 
     /// The part that the engine decides by.
     pub fn engine(&self) -> EngineSettings {
-        EngineSettings { max_concurrent_jobs: self.max_concurrent_jobs, ..EngineSettings::default() }
+        EngineSettings {
+            max_concurrent_jobs: self.max_concurrent_jobs,
+        }
     }
 }
 
@@ -140,7 +149,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn entry(&mut self, settings: &mut Settings, key: &Node, value: &Node) {
-        let Some(name) = key.text() else { return self.error(key, "a setting's name is a text") };
+        let Some(name) = key.text() else {
+            return self.error(key, "a setting's name is a text");
+        };
         match name {
             "max_concurrent_jobs" => {
                 if let Some(number) = self.number(name, value, 1, 1000) {
@@ -156,15 +167,27 @@ impl Reader<'_> {
                 Some("auto") => settings.launcher = LauncherChoice::Auto,
                 Some("systemd") => settings.launcher = LauncherChoice::Systemd,
                 Some("supervised") => settings.launcher = LauncherChoice::Supervised,
-                _ => self.error(value, &format!("`launcher` is auto, systemd or supervised, not {}", value.describe())),
+                _ => self.error(
+                    value,
+                    &format!("`launcher` is auto, systemd or supervised, not {}", value.describe()),
+                ),
             },
             "stop_sessions_on_stop" => match value.to_value() {
                 Value::Bool(word) => settings.stop_sessions_on_stop = word,
-                _ => self.error(value, &format!("`stop_sessions_on_stop` is true or false, not {}", value.describe())),
+                _ => self.error(
+                    value,
+                    &format!("`stop_sessions_on_stop` is true or false, not {}", value.describe()),
+                ),
             },
-            "pass_env" => match value.list().map(|items| items.iter().map(Node::text).collect::<Option<Vec<_>>>()) {
+            "pass_env" => match value
+                .list()
+                .map(|items| items.iter().map(Node::text).collect::<Option<Vec<_>>>())
+            {
                 Some(Some(names)) => settings.pass_env = names.into_iter().map(str::to_owned).collect(),
-                _ => self.error(value, &format!("`pass_env` is a list of names, not {}", value.describe())),
+                _ => self.error(
+                    value,
+                    &format!("`pass_env` is a list of names, not {}", value.describe()),
+                ),
             },
             "environment_file" => match value.text() {
                 Some(path) if path.starts_with('/') => settings.environment_file = Some(PathBuf::from(path)),
@@ -172,13 +195,20 @@ impl Reader<'_> {
             },
             "default_thinking_method" => match value.text() {
                 Some(text) => settings.default_thinking_method = Some(text.to_owned()),
-                None => self.error(value, &format!("`default_thinking_method` is a text, not {}", value.describe())),
+                None => self.error(
+                    value,
+                    &format!("`default_thinking_method` is a text, not {}", value.describe()),
+                ),
             },
             name if DORMANT.contains(&name) => {
-                self.warnings.push(format!("{}: `{name}` has no effect yet", self.place(key)));
+                self.warnings
+                    .push(format!("{}: `{name}` has no effect yet", self.place(key)));
             }
             name if SYSTEMDS.contains(&name) => {
-                self.error(key, &format!("`{name}` is no setting here: systemd has the socket, the process and the log"));
+                self.error(
+                    key,
+                    &format!("`{name}` is no setting here: systemd has the socket, the process and the log"),
+                );
             }
             name => {
                 let near = KNOWN
@@ -187,7 +217,9 @@ impl Reader<'_> {
                     .map(|known| (strsim::jaro_winkler(known, name), known))
                     .filter(|(score, _)| *score > 0.8)
                     .max_by(|a, b| a.0.total_cmp(&b.0));
-                let hint = near.map(|(_, known)| format!("; did you mean `{known}`?")).unwrap_or_default();
+                let hint = near
+                    .map(|(_, known)| format!("; did you mean `{known}`?"))
+                    .unwrap_or_default();
                 self.error(key, &format!("`{name}` is no setting{hint}"));
             }
         }
@@ -195,11 +227,19 @@ impl Reader<'_> {
 
     fn number(&mut self, name: &str, value: &Node, least: u32, most: u32) -> Option<u32> {
         let number = match value.to_value() {
-            Value::Int(number) => u32::try_from(number).ok().filter(|number| (least..=most).contains(number)),
+            Value::Int(number) => u32::try_from(number)
+                .ok()
+                .filter(|number| (least..=most).contains(number)),
             _ => None,
         };
         if number.is_none() {
-            self.error(value, &format!("`{name}` is a whole number from {least} to {most}, not {}", value.describe()));
+            self.error(
+                value,
+                &format!(
+                    "`{name}` is a whole number from {least} to {most}, not {}",
+                    value.describe()
+                ),
+            );
         }
         number
     }
@@ -244,11 +284,21 @@ mod tests {
 
     #[test]
     fn every_fault_is_told_with_its_place() {
-        let error = parse("max_concurrent_jobs: 0\nlauncher: docker\nmax_concurent_jobs: 3\npid_file: /x\n").unwrap_err();
+        let error =
+            parse("max_concurrent_jobs: 0\nlauncher: docker\nmax_concurent_jobs: 3\npid_file: /x\n").unwrap_err();
         let lines: Vec<_> = error.lines().collect();
-        assert_eq!(lines[0], "mozartd.yaml:1:22: `max_concurrent_jobs` is a whole number from 1 to 1000, not the number 0");
-        assert!(lines[1].starts_with("mozartd.yaml:2:11: `launcher` is auto, systemd or supervised"), "{error}");
-        assert_eq!(lines[2], "mozartd.yaml:3:1: `max_concurent_jobs` is no setting; did you mean `max_concurrent_jobs`?");
+        assert_eq!(
+            lines[0],
+            "mozartd.yaml:1:22: `max_concurrent_jobs` is a whole number from 1 to 1000, not the number 0"
+        );
+        assert!(
+            lines[1].starts_with("mozartd.yaml:2:11: `launcher` is auto, systemd or supervised"),
+            "{error}"
+        );
+        assert_eq!(
+            lines[2],
+            "mozartd.yaml:3:1: `max_concurent_jobs` is no setting; did you mean `max_concurrent_jobs`?"
+        );
         assert!(lines[3].contains("systemd has the socket"), "{error}");
     }
 

@@ -60,9 +60,18 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
         .map_err(|error| StartError::Other(format!("the path of the running program is not known: {error}")))?;
     let spool_root = paths.spool(&ledger.tag());
     // One that only shows starts nothing, so it need not ask for a user manager.
-    let choice = if conducts { settings.launcher } else { LauncherChoice::Supervised };
+    let choice = if conducts {
+        settings.launcher
+    } else {
+        LauncherChoice::Supervised
+    };
     let launcher = launcher(choice, self_exe.clone(), &spool_root).await?;
-    let runner = Runner::new(RunnerSettings { launcher, spool_root, ledger_tag: ledger.tag(), self_exe });
+    let runner = Runner::new(RunnerSettings {
+        launcher,
+        spool_root,
+        ledger_tag: ledger.tag(),
+        self_exe,
+    });
     let (ask, requests) = mpsc::channel(REQUESTS);
     let (changes, _) = broadcast::channel(CHANGES);
     let handle = Handle::new(ask, changes.clone());
@@ -77,7 +86,11 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
         changes,
     });
     let conductor = conductor.await.map_err(StartError::Other)?;
-    Ok(Restored { conductor, handle, settings })
+    Ok(Restored {
+        conductor,
+        handle,
+        settings,
+    })
 }
 
 /// The launcher that the settings name; `auto`: systemd where a user manager answers.

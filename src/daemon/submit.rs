@@ -33,20 +33,34 @@ impl Conductor {
     /// Checks, plans, stores and queues; returns once the run is durable.
     pub(super) async fn submit(&mut self, submit: Submit) -> Result<Submitted, ApiError> {
         let (plan, mut problems) = self.load(&submit).await?;
-        let Some(plan) = plan else { return Err(invalid(problems)) };
+        let Some(plan) = plan else {
+            return Err(invalid(problems));
+        };
         let start_sheet = SheetNo(submit.start_sheet.unwrap_or(1));
         if plan.sheet(start_sheet).is_none() {
             let last = plan.sheets.len();
-            return Err(ApiError::InvalidArgument(format!("there is no sheet {start_sheet}: the job has 1 to {last}")));
+            return Err(ApiError::InvalidArgument(format!(
+                "there is no sheet {start_sheet}: the job has 1 to {last}"
+            )));
         }
         if submit.dry_run {
-            return Ok(Submitted { job: plan.name, run: RunNo(0), attached: false, problems });
+            return Ok(Submitted {
+                job: plan.name,
+                run: RunNo(0),
+                attached: false,
+                problems,
+            });
         }
         let last = self.ledger.run(plan.name.as_str(), None).await.map_err(storage)?;
         if let Some(last) = last
             && let Some(attached) = self.meet(&last, &plan, &submit).await?
         {
-            return Ok(Submitted { attached, job: plan.name, run: last.run, problems });
+            return Ok(Submitted {
+                attached,
+                job: plan.name,
+                run: last.run,
+                problems,
+            });
         }
         let context = self.context(&plan, &submit, &mut problems).await?;
         make_workspace(&plan.workspace)?;
@@ -54,17 +68,32 @@ impl Conductor {
 
         let (run, no) = self.ledger.next_numbers(&plan.name).await.map_err(storage)?;
         let rules = RunRules::of(&plan, &context, start_sheet);
-        let event = Event::Submitted { run, job: plan.name.clone(), no, rules, completed };
+        let event = Event::Submitted {
+            run,
+            job: plan.name.clone(),
+            no,
+            rules,
+            completed,
+        };
         let job = plan.name.clone();
-        self.step_with(event, None, Some((run, Arc::new(plan), Arc::new(context)))).await?;
-        Ok(Submitted { job, run: no, attached: false, problems })
+        self.step_with(event, None, Some((run, Arc::new(plan), Arc::new(context))))
+            .await?;
+        Ok(Submitted {
+            job,
+            run: no,
+            attached: false,
+            problems,
+        })
     }
 
     /// What the newest run of the same job means for this submission: `Some(attached)` if it is taken instead.
     async fn meet(&mut self, last: &RunSummary, plan: &Plan, submit: &Submit) -> Result<Option<bool>, ApiError> {
         let name = &last.job;
         let label = format!("{name}#{}", last.run);
-        let selector = RunSelector { job: name.to_string(), run: None };
+        let selector = RunSelector {
+            job: name.to_string(),
+            run: None,
+        };
         if submit.resume && last.state != RunState::Completed {
             if matches!(last.state, RunState::Paused) || last.state.is_ended() {
                 self.resume(&selector).await?;
@@ -75,8 +104,12 @@ impl Conductor {
             RunState::Completed if submit.resume => Err(ApiError::WrongState(format!(
                 "{label} is completed; there is nothing to resume (`mozartctl run --fresh` runs it anew)"
             ))),
-            RunState::Paused => Err(ApiError::Busy(format!("{label} is paused; `mozartctl resume {name}` goes on with it"))),
-            RunState::Queued | RunState::Running | RunState::Waiting if last.plan_hash == plan.hash && !submit.fresh => {
+            RunState::Paused => Err(ApiError::Busy(format!(
+                "{label} is paused; `mozartctl resume {name}` goes on with it"
+            ))),
+            RunState::Queued | RunState::Running | RunState::Waiting
+                if last.plan_hash == plan.hash && !submit.fresh =>
+            {
                 Ok(Some(true))
             }
             RunState::Queued | RunState::Running | RunState::Waiting => Err(ApiError::Busy(format!(
@@ -97,7 +130,9 @@ impl Conductor {
     /// Reads and lowers the job file off the conductor's own task: it may be large.
     async fn load(&self, submit: &Submit) -> Result<(Option<Plan>, Vec<Problem>), ApiError> {
         if !Path::new(&submit.base_directory).is_absolute() {
-            return Err(ApiError::InvalidArgument("`base_directory` is not an absolute path".to_owned()));
+            return Err(ApiError::InvalidArgument(
+                "`base_directory` is not an absolute path".to_owned(),
+            ));
         }
         let submit = submit.clone();
         let environment = self.submitted_environment(&submit);
@@ -131,9 +166,13 @@ impl Conductor {
             None => {
                 let own = self.environment.all().iter();
                 let travels = |name: &str| {
-                    matches!(name, "PATH" | "LANG" | "TZ") || name.starts_with("LC_") || backend::CLI_PASSES.contains(&name)
+                    matches!(name, "PATH" | "LANG" | "TZ")
+                        || name.starts_with("LC_")
+                        || backend::CLI_PASSES.contains(&name)
                 };
-                own.filter(|(name, _)| travels(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+                own.filter(|(name, _)| travels(name))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect()
             }
         };
         if !environment.contains_key("HOME")
@@ -145,14 +184,25 @@ impl Conductor {
     }
 
     /// What is stored with the run; finds the program, and warns of a missing login.
-    async fn context(&self, plan: &Plan, submit: &Submit, problems: &mut Vec<Problem>) -> Result<SubmitContext, ApiError> {
+    async fn context(
+        &self,
+        plan: &Plan,
+        submit: &Submit,
+        problems: &mut Vec<Problem>,
+    ) -> Result<SubmitContext, ApiError> {
         let mut environment = self.submitted_environment(submit);
         let told = environment.remove(PRESENT_SECRETS).unwrap_or_default();
         // Where the job itself names a directory, that is the one the session uses.
         environment.retain(|name, _| !looks_secret(name));
-        let program = program::find(plan.backend.kind.program(), environment.get("PATH"), Path::new(&plan.backend.working_directory))
-            .map_err(|message| missing_program(message, problems))?;
-        let secrets = self.environment.secrets(&plan.backend.pass_env, &self.settings.pass_env);
+        let program = program::find(
+            plan.backend.kind.program(),
+            environment.get("PATH"),
+            Path::new(&plan.backend.working_directory),
+        )
+        .map_err(|message| missing_program(message, problems))?;
+        let secrets = self
+            .environment
+            .secrets(&plan.backend.pass_env, &self.settings.pass_env);
         problems.extend(program::warnings(plan, &program, &environment, &secrets, &told).await);
 
         let mut visible = environment.clone();
@@ -173,7 +223,9 @@ fn make_workspace(workspace: &str) -> Result<(), ApiError> {
     match std::fs::create_dir(workspace) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(ApiError::InvalidArgument(format!("the workspace {workspace} cannot be created: {error}"))),
+        Err(error) => Err(ApiError::InvalidArgument(format!(
+            "the workspace {workspace} cannot be created: {error}"
+        ))),
     }
 }
 
@@ -186,7 +238,12 @@ fn taken_over(plan: &Plan) -> Result<Vec<SheetNo>, ApiError> {
             plan.name
         ))
     })?;
-    Ok(read.completed_sheets().into_iter().map(SheetNo).filter(|sheet| plan.sheet(*sheet).is_some()).collect())
+    Ok(read
+        .completed_sheets()
+        .into_iter()
+        .map(SheetNo)
+        .filter(|sheet| plan.sheet(*sheet).is_some())
+        .collect())
 }
 
 fn missing_program(message: String, problems: &[Problem]) -> ApiError {
@@ -206,10 +263,17 @@ fn missing_program(message: String, problems: &[Problem]) -> ApiError {
 }
 
 fn invalid(problems: Vec<Problem>) -> ApiError {
-    let errors: Vec<_> = problems.iter().filter(|problem| problem.severity == Severity::Error).collect();
+    let errors: Vec<_> = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .collect();
     let message = match errors.as_slice() {
         [one] => format!("the job file is invalid: {}", one.message),
-        [first, rest @ ..] => format!("the job file has {} errors; the first: {}", rest.len() + 1, first.message),
+        [first, rest @ ..] => format!(
+            "the job file has {} errors; the first: {}",
+            rest.len() + 1,
+            first.message
+        ),
         [] => "the job file is invalid".to_owned(),
     };
     ApiError::InvalidJob { message, problems }

@@ -14,8 +14,13 @@ fn ctrl_c_attached_to_the_service_only_detaches() {
     }
     let (service, desk) = (Service::fresh(), Desk::new());
     let job = desk.job("held", 4, SCRIPT, WROTE_ITS_FILE);
-    let mut child =
-        service.ctl(["run"]).arg(&job).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("mozartctl");
+    let mut child = service
+        .ctl(["run"])
+        .arg(&job)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mozartctl");
     wait_until("it runs", Duration::from_secs(10), || !desk.starts().is_empty());
     signal(&child, "INT");
     assert_eq!(child.wait().expect("wait").code(), Some(130));

@@ -27,7 +27,9 @@ fn ten_kills_of_the_service_lose_nothing_and_start_nothing_twice() {
     let wait = output(service.ctl(["wait", "fifty"]));
     assert!(wait.status.success(), "{}", said(&wait));
     audit(&desk, &service.status("fifty"), 50);
-    wait_until("no session unit is left", Duration::from_secs(5), || service.units().is_empty());
+    wait_until("no session unit is left", Duration::from_secs(5), || {
+        service.units().is_empty()
+    });
 }
 
 #[test]
@@ -37,9 +39,16 @@ fn a_session_is_adopted_as_the_same_process_and_its_exit_is_known_though_nobody_
     }
     let service = Service::fresh();
     let desk = Desk::new();
-    let job = desk.job("adopted", 1, "while [ ! -e go ]; do sleep 0.05; done; exit 37", "retry: {max_retries: 0}\n");
+    let job = desk.job(
+        "adopted",
+        1,
+        "while [ ! -e go ]; do sleep 0.05; done; exit 37",
+        "retry: {max_retries: 0}\n",
+    );
     assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
-    wait_until("the session runs", Duration::from_secs(10), || !desk.starts().is_empty());
+    wait_until("the session runs", Duration::from_secs(10), || {
+        !desk.starts().is_empty()
+    });
 
     let show = |unit: &str| {
         let shown = systemctl(&["show", "-P", "InvocationID", "-P", "MainPID", unit]);
@@ -49,7 +58,9 @@ fn a_session_is_adopted_as_the_same_process_and_its_exit_is_known_though_nobody_
     let before = show(&unit);
     let first = service.pid().expect("a service");
     systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
-    wait_until("the service is back", Duration::from_secs(10), || service.pid().is_some_and(|pid| pid != first));
+    wait_until("the service is back", Duration::from_secs(10), || {
+        service.pid().is_some_and(|pid| pid != first)
+    });
     assert_eq!(service.status("adopted")["sheets"][0]["state"], "running");
     assert_eq!(show(&unit), before, "the same process, the same invocation");
 
@@ -57,7 +68,9 @@ fn a_session_is_adopted_as_the_same_process_and_its_exit_is_known_though_nobody_
     systemctl(&["stop", "mozart.service", "mozart.socket"]);
     assert_eq!(show(&unit), before, "a stop of the service touches no session");
     desk.write("go", "");
-    wait_until("the session ended", Duration::from_secs(5), || service.units().is_empty());
+    wait_until("the session ended", Duration::from_secs(5), || {
+        service.units().is_empty()
+    });
     let wait = output(service.ctl(["wait", "adopted"]));
     assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
     let status = service.status("adopted");

@@ -20,7 +20,15 @@ fn settings(text: &str) {
 /// One call by D-Bus activation.
 async fn list_runs(bus: &zbus::Connection) -> zbus::Result<()> {
     let options: HashMap<&str, zbus::Variant<'_>> = HashMap::new();
-    bus.call_method(Some(NAME), PATH, Some(MANAGER), "ListRuns", &(options.clone(), 10_u32, "", options)).await.map(drop)
+    bus.call_method(
+        Some(NAME),
+        PATH,
+        Some(MANAGER),
+        "ListRuns",
+        &(options.clone(), 10_u32, "", options),
+    )
+    .await
+    .map(drop)
 }
 
 #[test]
@@ -31,7 +39,10 @@ fn a_thousand_calls_aimed_at_the_moment_of_idle_exit_are_all_answered() {
     let service = Service::fresh();
     settings("idle_exit_seconds: 1\n");
     systemctl(&["stop", "mozart.service"]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let (mut answered, mut exits) = (0, 0);
     runtime.block_on(async {
         let bus = zbus::Connection::session().await.expect("a session bus");
@@ -92,20 +103,36 @@ fn the_journal_tells_a_run_with_fields_to_filter_by() {
     assert!(run.status.success(), "{}", said(&run));
     let journal = || {
         let read = output(Command::new("journalctl").args([
-            "--user", "--unit=mozart.service", "MOZART_JOB=told", "--output=json", "--no-pager",
+            "--user",
+            "--unit=mozart.service",
+            "MOZART_JOB=told",
+            "--output=json",
+            "--no-pager",
         ]));
         let text = String::from_utf8_lossy(&read.stdout).into_owned();
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<serde_json::Value>>()
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect::<Vec<serde_json::Value>>()
     };
     let has = |id: mozart::daemon::message_id::Kind| journal().iter().any(|entry| entry["MESSAGE_ID"] == id.id);
-    wait_until("the run's lines", Duration::from_secs(5), || has(mozart::daemon::message_id::RUN_COMPLETED));
+    wait_until("the run's lines", Duration::from_secs(5), || {
+        has(mozart::daemon::message_id::RUN_COMPLETED)
+    });
     assert!(has(mozart::daemon::message_id::RUN_SUBMITTED));
     let entries = journal();
-    assert!(entries.iter().all(|entry| entry["SYSLOG_IDENTIFIER"] == "mozartd" && entry["MOZART_RUN"] == "1"));
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry["SYSLOG_IDENTIFIER"] == "mozartd" && entry["MOZART_RUN"] == "1")
+    );
     let sheets: Vec<_> = entries.iter().filter(|entry| entry["MOZART_SHEET"] == "2").collect();
     assert!(!sheets.is_empty());
     let status = systemctl(&["show", "-P", "StatusText", "mozart.service"]);
-    assert!(String::from_utf8_lossy(&status.stdout).contains("idle"), "{}", said(&status));
+    assert!(
+        String::from_utf8_lossy(&status.stdout).contains("idle"),
+        "{}",
+        said(&status)
+    );
 }
 
 #[test]
@@ -122,7 +149,9 @@ fn mistake_07_stop_and_reload_work_while_jobs_run_and_a_restart_takes_the_sessio
         let run = output(service.ctl(["run", "--detach"]).arg(job));
         assert!(run.status.success(), "{}", said(&run));
     }
-    wait_until("both run", Duration::from_secs(10), || !desk.starts().is_empty() && !second.starts().is_empty());
+    wait_until("both run", Duration::from_secs(10), || {
+        !desk.starts().is_empty() && !second.starts().is_empty()
+    });
     let units = service.units();
     assert_eq!(units.len(), 2, "{units:?}");
 
@@ -134,7 +163,10 @@ fn mistake_07_stop_and_reload_work_while_jobs_run_and_a_restart_takes_the_sessio
     assert_eq!(service.units(), units, "the same sessions");
     let start = std::time::Instant::now();
     assert!(systemctl(&["stop", "mozart.service"]).status.success());
-    assert!(start.elapsed() < Duration::from_secs(5), "SIGTERM is heard with jobs running");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "SIGTERM is heard with jobs running"
+    );
     assert_eq!(service.units(), units);
 
     desk.write("go", "");
@@ -166,7 +198,11 @@ fn a_session_and_its_child_in_a_session_of_its_own_may_look_but_change_nothing()
     let run = output(service.ctl(["run"]).arg(&job));
     assert!(run.status.success(), "{}", said(&run));
     assert_eq!(service.status("inside")["state"], "completed");
-    assert!(desk.lines("looked").concat().contains("\"running\""), "{:?}", desk.lines("looked"));
+    assert!(
+        desk.lines("looked").concat().contains("\"running\""),
+        "{:?}",
+        desk.lines("looked")
+    );
     for name in ["direct", "apart", "socket"] {
         let lines = desk.lines(name);
         assert_eq!(lines.last().map(String::as_str), Some("1"), "{name}: {lines:?}");
@@ -204,8 +240,16 @@ fn uninstalling_keeps_the_data_and_says_where() {
     assert!(gone.status.success(), "{}", said(&gone));
     assert!(said(&gone).contains(".local/state/mozart"), "{}", said(&gone));
     let home = std::env::var("HOME").expect("HOME");
-    assert!(std::path::Path::new(&home).join(".local/state/mozart/ledger.db").exists());
-    for left in [".local/bin/mozartctl", ".local/bin/mozartd", ".local/share/dbus-1/services/org.mozart.Mozart1.service"] {
+    assert!(
+        std::path::Path::new(&home)
+            .join(".local/state/mozart/ledger.db")
+            .exists()
+    );
+    for left in [
+        ".local/bin/mozartctl",
+        ".local/bin/mozartd",
+        ".local/share/dbus-1/services/org.mozart.Mozart1.service",
+    ] {
         assert!(!std::path::Path::new(&home).join(left).exists(), "{left} is left");
     }
     assert!(!systemctl(&["cat", "mozart.service"]).status.success());

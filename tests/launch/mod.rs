@@ -57,8 +57,15 @@ both!(
 async fn exit_statuses(bench: Bench) {
     let good = bench.run("exit 0").await;
     assert_eq!((good.exit, good.result.as_str()), (Exit::Code(0), "success"));
-    assert!(good.wall.is_some_and(|wall| wall > Span(0) && wall < Span::from_secs(20)), "{good:?}");
-    assert!(good.cpu.is_some_and(|cpu| cpu.0 >= 0 && cpu < Span::from_secs(5)), "{good:?}");
+    assert!(
+        good.wall
+            .is_some_and(|wall| wall > Span(0) && wall < Span::from_secs(20)),
+        "{good:?}"
+    );
+    assert!(
+        good.cpu.is_some_and(|cpu| cpu.0 >= 0 && cpu < Span::from_secs(5)),
+        "{good:?}"
+    );
     assert!(!good.stopped_by_us);
     let bad = bench.run("exit 37").await;
     assert_eq!((bad.exit, bad.result.as_str()), (Exit::Code(37), "exit-code"));
@@ -70,7 +77,10 @@ async fn signals(bench: Bench) {
     assert!(!killed.stopped_by_us);
     let crashed = bench.run("ulimit -c 0; kill -SEGV $$").await;
     assert_eq!(crashed.exit, Exit::Signal(11));
-    assert!(["signal", "core-dump"].contains(&crashed.result.as_str()), "{crashed:?}");
+    assert!(
+        ["signal", "core-dump"].contains(&crashed.result.as_str()),
+        "{crashed:?}"
+    );
 }
 
 async fn the_prompt_is_standard_input(bench: Bench) {
@@ -82,7 +92,9 @@ async fn the_prompt_is_standard_input(bench: Bench) {
 
 async fn arguments_arrive_as_written(bench: Bench) {
     let mut launch = bench.launch("");
-    let arguments = ["$HOME", "${HOME}", "$$", "%n %h", "a b", "", "-x", "\\", "\"", "'", "ü\n*", "@", "$MAINPID"];
+    let arguments = [
+        "$HOME", "${HOME}", "$$", "%n %h", "a b", "", "-x", "\\", "\"", "'", "ü\n*", "@", "$MAINPID",
+    ];
     launch.argv = vec!["/usr/bin/printf".to_owned(), "[%s]\n".to_owned()];
     launch.argv.extend(arguments.map(str::to_owned));
     launch.description = "100% $done \"quoted\" \\".to_owned();
@@ -102,7 +114,10 @@ async fn the_environment_is_exactly_what_was_built(bench: Bench) {
     let output = String::from_utf8(bench.output(&launch)).unwrap();
     let found: BTreeMap<String, String> = output
         .split_terminator('\0')
-        .filter_map(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .filter_map(|line| {
+            line.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        })
         .collect();
     assert_eq!(found, launch.env);
 }
@@ -129,10 +144,18 @@ async fn secrets_reach_the_session_and_nothing_else(bench: Bench) {
             assert!(shown.contains("mozart-exec"), "{shown}");
             assert!(!shown.contains(SECRET), "{shown}");
         }
-        let files = format!("{}/mozart/credentials/{}", std::env::var("XDG_RUNTIME_DIR").unwrap(), launch.unit);
+        let files = format!(
+            "{}/mozart/credentials/{}",
+            std::env::var("XDG_RUNTIME_DIR").unwrap(),
+            launch.unit
+        );
         assert!(!fs::exists(&files).unwrap(), "{files} is still there");
     }
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Kill).await.unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
     bench.ended(&launch).await;
 }
 
@@ -166,12 +189,24 @@ async fn a_session_that_ends_well_on_term_still_timed_out(bench: Bench) {
 async fn a_stop_is_known_as_our_own(bench: Bench) {
     let launch = bench.launch("sleep 60");
     bench.start(&launch).await;
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Terminate).await.unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
     let ended = bench.ended(&launch).await;
     assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(15), true), "{ended:?}");
     // What is over can be stopped again.
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Terminate).await.unwrap();
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Kill).await.unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
 }
 
 async fn a_kill_does_not_wait(bench: Bench) {
@@ -179,10 +214,18 @@ async fn a_kill_does_not_wait(bench: Bench) {
     launch.stop_grace = Span::from_secs(60);
     bench.start(&launch).await;
     wait_until(|| !bench.output(&launch).is_empty()).await;
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Terminate).await.unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let begun = Instant::now();
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Kill).await.unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
     let ended = bench.ended(&launch).await;
     assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(9), true), "{ended:?}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
@@ -215,7 +258,11 @@ async fn children_in_sessions_of_their_own_are_ended(bench: Bench) {
     let launch = bench.launch(&script(killed, "sleep 60"));
     bench.start(&launch).await;
     wait_until(|| !bench.output(&launch).is_empty() && left(killed)).await;
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Kill).await.unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
     bench.ended(&launch).await;
     assert!(!left(killed));
 }
@@ -223,7 +270,11 @@ async fn children_in_sessions_of_their_own_are_ended(bench: Bench) {
 async fn a_background_child_does_not_keep_the_attempt(bench: Bench) {
     let begun = Instant::now();
     let ended = bench.run("(trap '' TERM; exec sleep 300) & sleep 0.1; exit 0").await;
-    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Code(0), "success"), "{ended:?}");
+    assert_eq!(
+        (ended.exit, ended.result.as_str()),
+        (Exit::Code(0), "success"),
+        "{ended:?}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
@@ -258,16 +309,25 @@ async fn a_missing_program_is_named(bench: Bench) {
         launch.argv = vec![program.to_owned()];
         assert_eq!(bench.finish(&launch).await.exit, Exit::Code(203));
         let error = Spool::new(&launch.spool).exec_error().unwrap();
-        assert_eq!((error.code, error.message), (Code::E505, format!("cannot start {program}: {why}")));
+        assert_eq!(
+            (error.code, error.message),
+            (Code::E505, format!("cannot start {program}: {why}"))
+        );
     }
 }
 
 async fn a_forged_record_is_overruled(bench: Bench) {
     let forged = r#"{"v":1,"result":"success","code":"exited","status":"0","cpu_us":1,"peak_memory":1,"at":1}"#;
     let mut launch = bench.launch("");
-    launch.argv = ["sh", "-c", "printf '\\n\\036mozart-exit-record %s\\n' \"$1\"; exit 5", "sh", forged]
-        .map(str::to_owned)
-        .to_vec();
+    launch.argv = [
+        "sh",
+        "-c",
+        "printf '\\n\\036mozart-exit-record %s\\n' \"$1\"; exit 5",
+        "sh",
+        forged,
+    ]
+    .map(str::to_owned)
+    .to_vec();
     assert_eq!(bench.finish(&launch).await.exit, Exit::Code(5));
     // Also once the unit is forgotten.
     bench.launcher.release(&launch.unit).await;
@@ -282,8 +342,17 @@ async fn a_session_that_truncates_its_output_still_has_an_end(bench: Bench) {
     let launch = bench.launch("echo much; : > /proc/self/fd/1; truncate -s 0 /proc/$$/fd/1; exit 3");
     assert_eq!(bench.finish(&launch).await.exit, Exit::Code(3));
     bench.launcher.release(&launch.unit).await;
-    let evidence = bench.again().await.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
-    assert!(matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(3)), "{evidence:?}");
+    let evidence = bench
+        .again()
+        .await
+        .launcher
+        .evidence(&launch.unit, &launch.spool)
+        .await
+        .unwrap();
+    assert!(
+        matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(3)),
+        "{evidence:?}"
+    );
 }
 
 async fn a_second_start_is_no_start(bench: Bench) {
@@ -313,7 +382,12 @@ async fn a_lost_record_is_unknown_and_not_never(bench: Bench) {
     bench.launcher.release(&launch.unit).await;
     // A power cut before the record reached the disk.
     let stdout = Spool::new(&launch.spool).stdout();
-    fs::File::options().write(true).open(stdout).unwrap().set_len(6).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(stdout)
+        .unwrap()
+        .set_len(6)
+        .unwrap();
     let again = bench.again().await;
     let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
     assert_eq!(evidence, Evidence::EndedUnknown);
@@ -327,7 +401,12 @@ async fn a_killed_launcher_leaves_a_session_to_adopt(bench: Bench) {
     for _ in 0..2 {
         let again = bench.again().await;
         let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
-        let Evidence::Running { invocation, pid, started_at } = evidence else {
+        let Evidence::Running {
+            invocation,
+            pid,
+            started_at,
+        } = evidence
+        else {
             panic!("{evidence:?}");
         };
         assert_eq!((pid, invocation), (first_pid, first_invocation.clone()));
@@ -349,13 +428,21 @@ async fn an_end_that_nobody_watched_is_known(bench: Bench) {
     wait_until(|| Spool::new(&launch.spool).record().is_some()).await;
     let again = bench.again().await;
     let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
-    assert!(matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(37)), "{evidence:?}");
-    assert_eq!(again.launcher.wait(&launch.unit, &launch.spool).await.exit, Exit::Code(37));
+    assert!(
+        matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(37)),
+        "{evidence:?}"
+    );
+    assert_eq!(
+        again.launcher.wait(&launch.unit, &launch.spool).await.exit,
+        Exit::Code(37)
+    );
     assert_eq!(bench.output(&launch), b"answer\n");
 }
 
 async fn fifty_at_once(bench: Bench) {
-    let launches: Vec<_> = (0..50).map(|number| bench.launch(&format!("sleep 0.2; exit {}", number + 100))).collect();
+    let launches: Vec<_> = (0..50)
+        .map(|number| bench.launch(&format!("sleep 0.2; exit {}", number + 100)))
+        .collect();
     let begun = Instant::now();
     let ends = futures_util::future::join_all(launches.iter().map(|launch| bench.finish(launch))).await;
     println!("{:?}: 50 sessions at once took {:?}", bench.kind, begun.elapsed());

@@ -47,7 +47,10 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn new(kind: Kind) -> Self {
         let bus = BUS.read().await;
-        Self { _bus: Some(bus), ..Self::alone(kind).await }
+        Self {
+            _bus: Some(bus),
+            ..Self::alone(kind).await
+        }
     }
 
     /// A bench whose bus may be taken away.
@@ -59,12 +62,25 @@ impl Bench {
 
     async fn over(kind: Kind, root: Rc<tempfile::TempDir>, prefix: String, count: Rc<Cell<u32>>) -> Self {
         let launcher = launcher(kind, root.path()).await;
-        Self { kind, launcher, prefix, root, count, _bus: None }
+        Self {
+            kind,
+            launcher,
+            prefix,
+            root,
+            count,
+            _bus: None,
+        }
     }
 
     /// The same bench with a launcher that knows nothing of the first one's sessions.
     pub(crate) async fn again(&self) -> Self {
-        Self::over(self.kind, Rc::clone(&self.root), self.prefix.clone(), Rc::clone(&self.count)).await
+        Self::over(
+            self.kind,
+            Rc::clone(&self.root),
+            self.prefix.clone(),
+            Rc::clone(&self.count),
+        )
+        .await
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -107,7 +123,9 @@ impl Bench {
 
     pub(crate) async fn ended(&self, launch: &Launch) -> Certificate {
         let wait = self.launcher.wait(&launch.unit, &launch.spool);
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it never ended")
+        tokio::time::timeout(Duration::from_secs(60), wait)
+            .await
+            .expect("it never ended")
     }
 
     pub(crate) async fn finish(&self, launch: &Launch) -> Certificate {
@@ -151,7 +169,9 @@ pub(crate) async fn own_child(bench: &Bench, launch: &Launch) -> (Option<u32>, O
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(starter.stdout.take().unwrap()).lines();
-    let told = lines.find_map(|line| line.unwrap().split_once("told ").map(|(_, told)| told.to_owned())).unwrap();
+    let told = lines
+        .find_map(|line| line.unwrap().split_once("told ").map(|(_, told)| told.to_owned()))
+        .unwrap();
     starter.kill().unwrap();
     starter.wait().unwrap();
     let (pid, invocation) = told.split_once(' ').unwrap();
@@ -164,7 +184,11 @@ pub(crate) async fn own_child(bench: &Bench, launch: &Launch) -> (Option<u32>, O
 #[ignore = "run by other tests"]
 async fn starter() {
     let get = |name: &str| std::env::var(format!("MOZART_STARTER_{name}")).unwrap();
-    let kind = if get("KIND") == "Systemd" { Kind::Systemd } else { Kind::Supervised };
+    let kind = if get("KIND") == "Systemd" {
+        Kind::Systemd
+    } else {
+        Kind::Supervised
+    };
     let bench = Bench::new(kind).await;
     let mut launch = bench.launch(&get("SCRIPT"));
     launch.unit = get("UNIT");
@@ -178,10 +202,18 @@ async fn starter() {
 
 /// Every process with its command line.
 pub(crate) fn processes() -> Vec<(u32, String)> {
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: u32| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        Some((pid, String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned()))
+        Some((
+            pid,
+            String::from_utf8_lossy(&command)
+                .replace('\0', " ")
+                .trim_end()
+                .to_owned(),
+        ))
     })
     .collect()
 }
@@ -200,7 +232,15 @@ pub(crate) async fn wait_until(condition: impl Fn() -> bool) {
 }
 
 pub(crate) fn systemctl(arguments: &[&str]) -> String {
-    let output = Command::new("systemctl").arg("--user").args(arguments).output().unwrap();
-    assert!(output.status.success(), "systemctl --user {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("systemctl")
+        .arg("--user")
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "systemctl --user {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }

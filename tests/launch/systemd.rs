@@ -20,14 +20,27 @@ async fn a_waiting_launcher_survives_reload_and_reexec() {
         let (pid, invocation) = bench.start(&launch).await;
         let meanwhile = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            tokio::task::spawn_blocking(move || systemctl(&[operation])).await.unwrap();
-            let evidence = bench.again().await.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+            tokio::task::spawn_blocking(move || systemctl(&[operation]))
+                .await
+                .unwrap();
+            let evidence = bench
+                .again()
+                .await
+                .launcher
+                .evidence(&launch.unit, &launch.spool)
+                .await
+                .unwrap();
             fs::write(launch.cwd.join("go"), "").unwrap();
             evidence
         };
         let (ended, evidence) = tokio::join!(bench.ended(&launch), meanwhile);
         assert_eq!(ended.exit, Exit::Code(37), "{operation}");
-        let Evidence::Running { invocation: now, pid: pid_now, .. } = evidence else {
+        let Evidence::Running {
+            invocation: now,
+            pid: pid_now,
+            ..
+        } = evidence
+        else {
             panic!("{operation}: {evidence:?}");
         };
         assert_eq!((pid_now, now), (pid, invocation), "{operation}");
@@ -45,7 +58,13 @@ async fn the_record_survives_reload_and_reexec() {
         let launch = bench.launch("while [ ! -e go ]; do sleep 0.02; done; exit 37");
         let (pid, invocation) = own_child(&bench, &launch).await;
         systemctl(&[operation]);
-        let evidence = bench.again().await.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+        let evidence = bench
+            .again()
+            .await
+            .launcher
+            .evidence(&launch.unit, &launch.spool)
+            .await
+            .unwrap();
         assert!(
             matches!(&evidence, Evidence::Running { pid: p, invocation: i, .. } if *p == pid && *i == invocation),
             "{operation}: {evidence:?}"
@@ -53,8 +72,17 @@ async fn the_record_survives_reload_and_reexec() {
         fs::write(launch.cwd.join("go"), "").unwrap();
         wait_until(|| Spool::new(&launch.spool).record().is_some()).await;
         wait_until(|| !systemctl(&["list-units", "--all", "--plain"]).contains(&launch.unit)).await;
-        let evidence = bench.again().await.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
-        assert!(matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(37)), "{evidence:?}");
+        let evidence = bench
+            .again()
+            .await
+            .launcher
+            .evidence(&launch.unit, &launch.spool)
+            .await
+            .unwrap();
+        assert!(
+            matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(37)),
+            "{evidence:?}"
+        );
     }
 }
 
@@ -66,7 +94,10 @@ async fn an_ended_unit_is_held_until_its_release() {
     let bench = Bench::new(Kind::Systemd).await;
     let launch = bench.launch("exit 9");
     bench.finish(&launch).await;
-    assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), [launch.unit.clone()]);
+    assert_eq!(
+        bench.launcher.units(&bench.prefix).await.unwrap(),
+        [launch.unit.clone()]
+    );
     bench.launcher.release(&launch.unit).await;
     assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
     // Asking for what is gone holds nothing either.
@@ -84,7 +115,11 @@ async fn anothers_stop_is_not_taken_for_ours() {
     bench.start(&launch).await;
     systemctl(&["stop", &format!("{}.service", launch.unit)]);
     let ended = bench.ended(&launch).await;
-    assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(15), false), "{ended:?}");
+    assert_eq!(
+        (ended.exit, ended.stopped_by_us),
+        (Exit::Signal(15), false),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
@@ -98,7 +133,9 @@ async fn a_lost_connection_is_made_anew() {
     bench.start(&launch).await;
     let meanwhile = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        tokio::task::spawn_blocking(|| systemctl(&["restart", "dbus.service"])).await.unwrap();
+        tokio::task::spawn_blocking(|| systemctl(&["restart", "dbus.service"]))
+            .await
+            .unwrap();
     };
     let (ended, ()) = tokio::join!(bench.ended(&launch), meanwhile);
     assert_eq!(ended.exit, Exit::Code(37));
@@ -112,7 +149,12 @@ async fn without_a_session_bus_the_managers_own_socket_serves() {
     }
     // In a process of its own, because the address of the bus is read from the environment.
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "launch::systemd::over_the_managers_own_socket", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "launch::systemd::over_the_managers_own_socket",
+            "--ignored",
+            "--nocapture",
+        ])
         .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/no/such/socket")
         .status()
         .unwrap();
@@ -128,12 +170,22 @@ async fn over_the_managers_own_socket() {
     assert_eq!(bench.run("kill -9 $$").await.exit, Exit::Signal(9));
     let launch = bench.launch("sleep 60");
     let (pid, invocation) = bench.start(&launch).await;
-    let evidence = bench.again().await.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    let evidence = bench
+        .again()
+        .await
+        .launcher
+        .evidence(&launch.unit, &launch.spool)
+        .await
+        .unwrap();
     assert!(
         matches!(&evidence, Evidence::Running { pid: p, invocation: i, .. } if *p == pid && *i == invocation),
         "{evidence:?}"
     );
-    bench.launcher.stop(&launch.unit, &launch.spool, StopHow::Terminate).await.unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
     let ended = bench.ended(&launch).await;
     assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(15), true));
 }
@@ -154,5 +206,9 @@ async fn what_one_unit_costs() {
         bench.launcher.release(&launch.unit).await;
     }
     times.sort();
-    println!("start to certificate: median {:?}, slowest {:?}", times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "start to certificate: median {:?}, slowest {:?}",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
 }

@@ -48,5 +48,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("the runtime cannot start: {error}"))?;
-    runtime.block_on(mozart::daemon::service::run(listener)).map_err(|error| error.to_string())
+    runtime
+        .block_on(mozart::daemon::service::run(listener))
+        .map_err(|error| error.to_string())
 }
