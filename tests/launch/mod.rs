@@ -282,7 +282,10 @@ async fn a_missing_directory_is_named(bench: Bench) {
     let mut launch = bench.launch("echo never");
     launch.cwd = "/no/such/directory".into();
     let ended = bench.finish(&launch).await;
-    assert_eq!(ended.exit, Exit::Code(200));
+    assert_eq!(
+        (ended.exit, ended.result.as_str()),
+        (Exit::Code(200), "directory-missing")
+    );
     let error = Spool::new(&launch.spool).exec_error().unwrap();
     assert_eq!(error.code, Code::E603);
     assert_eq!(
@@ -307,7 +310,11 @@ async fn a_missing_program_is_named(bench: Bench) {
     for (program, why) in cases {
         let mut launch = bench.launch("");
         launch.argv = vec![program.to_owned()];
-        assert_eq!(bench.finish(&launch).await.exit, Exit::Code(203));
+        let ended = bench.finish(&launch).await;
+        assert_eq!(
+            (ended.exit, ended.result.as_str()),
+            (Exit::Code(203), "program-missing")
+        );
         let error = Spool::new(&launch.spool).exec_error().unwrap();
         assert_eq!(
             (error.code, error.message),

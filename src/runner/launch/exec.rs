@@ -88,8 +88,8 @@ fn become_program(spool: &Spool) -> Refusal {
     let there = program.contains('/') && Path::new(program).exists();
     match error.kind() {
         ErrorKind::ArgumentListTooLong => {
-            let message = format!("cannot start {program}: an argument or the environment is too long");
-            refusal(EXIT_EXEC, Code::E306, message)
+            let message = format!("cannot start {program}: Argument list too long");
+            refusal(EXIT_EXEC, Code::E602, message)
         }
         ErrorKind::NotFound if there => {
             let message = format!("cannot start {program}: the interpreter that it asks for is missing");
