@@ -70,7 +70,6 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
         launcher,
         spool_root,
         ledger_tag: ledger.tag(),
-        self_exe,
     });
     let (ask, requests) = mpsc::channel(REQUESTS);
     let (changes, _) = broadcast::channel(CHANGES);
