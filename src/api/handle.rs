@@ -64,7 +64,8 @@ impl Conductor {
         self.changes.subscribe()
     }
 
-    /// Sends one request and waits for its answer.
+    /// Sends one request and waits for its answer. What the request changes is announced before the answer, so
+    /// that one who has the answer sees the change.
     ///
     /// # Errors
     /// What the conductor answers; [`ApiError::Stopping`] where it is gone.

@@ -3,7 +3,6 @@
 /// Words that a variable's name has if its value is a secret.
 const WORDS: &[&str] = &[
     "TOKEN",
-    "TOKENS",
     "SECRET",
     "SECRETS",
     "PASSWORD",
@@ -27,7 +26,7 @@ const HARMLESS: &[&str] = &["PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY"];
 /// Whether the value of a variable of that name is to be treated as a secret: never stored, never shown.
 pub fn looks_secret(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
-    if HARMLESS.contains(&upper.as_str()) || upper.ends_with("_FILE") || upper.ends_with("_PATH") {
+    if HARMLESS.contains(&upper.as_str()) || ["_FILE", "_PATH", "_DIR"].iter().any(|end| upper.ends_with(end)) {
         return false;
     }
     let joined = upper.replace(['-', '.'], "_");
@@ -84,6 +83,7 @@ mod tests {
             "KEYBOARD",
             "SSH_AUTH_SOCK",
             "TOKENIZERS_PARALLELISM",
+            "MAX_THINKING_TOKENS",
             "SSL_CERT_FILE",
             "KEY_PATH",
             "AUTHOR",

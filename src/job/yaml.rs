@@ -148,6 +148,11 @@ impl Node {
             .map(|(_, value)| value)
     }
 
+    /// The value at a path of text keys such as `retry.max_retries`.
+    pub fn get_path(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |node, key| node.get(key))
+    }
+
     /// The value without positions.
     pub fn to_value(&self) -> Value {
         match &self.kind {
@@ -271,12 +276,19 @@ fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
     }
     // The parser would say only how many characters stand before it.
     let forbidden = |c: &char| (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')) || *c == '\u{feff}';
-    if let Some((number, line)) = text.lines().enumerate().find(|(_, line)| line.chars().any(|c| forbidden(&c))) {
+    if let Some((number, line)) = text
+        .lines()
+        .enumerate()
+        .find(|(_, line)| line.chars().any(|c| forbidden(&c)))
+    {
         let column = line.chars().position(|c| forbidden(&c)).unwrap_or_default();
         let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
         let character = line.chars().find(forbidden).unwrap_or_default().escape_unicode();
         return Err(NotYaml {
-            at: Some(Mark { line: place(number), column: place(column) }),
+            at: Some(Mark {
+                line: place(number),
+                column: place(column),
+            }),
             message: format!("this is not YAML: the character {character} is not allowed"),
         });
     }
@@ -742,6 +754,11 @@ fn resolve(typed: Typed, source: &Source<'_>, at: Mark) -> Scalar {
         ambiguous,
         block_line: None,
     }
+}
+
+/// The value of a text as if it stood in YAML without quotes.
+pub fn plain(text: &str) -> Value {
+    yaml_1_1(text).unwrap_or_else(|| Value::Text(text.to_owned()))
 }
 
 fn plain_text(value: &Value) -> String {

@@ -1,1 +1,162 @@
 //! Templates, variables, and the prompts that are sent.
+//!
+//! [`variables()`] gives what a sheet's template may use, [`template`] renders it with Tera or as Jinja2, and
+//! [`compose`] puts together what a session is told.
+
+mod jinja;
+pub mod template;
+mod tera;
+mod wording;
+
+use std::collections::BTreeMap;
+
+use crate::job::plan::{Plan, Prompt, Sheet};
+use crate::job::rules::rules_for;
+use crate::job::value::Value;
+use crate::runner::spec::{Ask, Lesson};
+
+pub(crate) use jinja::expression;
+
+/// Names of the variables that Mozart itself gives to every template.
+pub const BUILT_IN: &[&str] = &[
+    "sheet_num",
+    "total_sheets",
+    "batch_num",
+    "total_batches",
+    "start_item",
+    "end_item",
+    "workspace",
+    "stage",
+    "instance",
+    "fan_count",
+    "total_stages",
+    "previous_outputs",
+    "previous_files",
+];
+
+/// Characters of the task that a completion prompt repeats.
+const BEGINNING: usize = 2000;
+
+/// Why a prompt cannot be made.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PromptError {
+    /// The template cannot be rendered for this sheet.
+    #[error("the prompt of sheet {sheet} cannot be rendered: {error}")]
+    Template {
+        /// The sheet.
+        sheet: u32,
+        /// Why.
+        error: template::RenderError,
+    },
+    /// A validation rule's placeholders cannot be filled in.
+    #[error("the checks of sheet {sheet} cannot be told: {reason}")]
+    Rules {
+        /// The sheet.
+        sheet: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What the templates, paths, patterns, commands and conditions of a sheet may use: the built-in variables, then
+/// the job's own (which may shadow them), then `stakes` and `thinking_method`.
+pub fn variables(plan: &Plan, sheet: &Sheet) -> BTreeMap<String, Value> {
+    variables_of(&plan.workspace, &plan.sheets, &plan.prompt, sheet)
+}
+
+/// The same, from the parts of a plan that is not whole yet.
+pub(crate) fn variables_of(
+    workspace: &str,
+    sheets: &[Sheet],
+    prompt: &Prompt,
+    sheet: &Sheet,
+) -> BTreeMap<String, Value> {
+    let total = i64::try_from(sheets.len()).unwrap_or(i64::MAX);
+    let stages = sheets.last().map_or(0, |sheet| i64::from(sheet.stage));
+    let number = i64::from(sheet.number);
+    let mut variables: BTreeMap<String, Value> = [
+        ("sheet_num", Value::Int(number)),
+        ("total_sheets", Value::Int(total)),
+        ("batch_num", Value::Int(number)),
+        ("total_batches", Value::Int(total)),
+        ("start_item", Value::Int(sheet.start_item)),
+        ("end_item", Value::Int(sheet.end_item)),
+        ("workspace", Value::Text(workspace.to_owned())),
+        ("stage", Value::Int(i64::from(sheet.stage))),
+        ("instance", Value::Int(i64::from(sheet.instance))),
+        ("fan_count", Value::Int(i64::from(sheet.fan_count))),
+        ("total_stages", Value::Int(stages)),
+        ("previous_outputs", Value::Map(Vec::new())),
+        ("previous_files", Value::Map(Vec::new())),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    variables.extend(
+        prompt
+            .variables
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    variables.insert("stakes".to_owned(), Value::Text(prompt.stakes.clone()));
+    variables.insert(
+        "thinking_method".to_owned(),
+        Value::Text(prompt.thinking_method.clone()),
+    );
+    variables
+}
+
+/// The text that a session is sent.
+///
+/// A task is the rendered template, then, each after a blank line and unless the job switched it off, what
+/// earlier attempts failed at and what will be checked. `lessons` are those of this sheet and of the sheets just
+/// before it, oldest first.
+pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Result<String, PromptError> {
+    if ask == Ask::GoOn {
+        return Ok(wording::go_on());
+    }
+    let variables = variables(plan, sheet);
+    let task = template::with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables))
+        .and_then(|rendered| rendered)
+        .map_err(|error| PromptError::Template {
+            sheet: sheet.number,
+            error,
+        })?;
+    let rules = rules_for(plan, sheet).map_err(|reason| PromptError::Rules {
+        sheet: sheet.number,
+        reason,
+    })?;
+    let last = lessons
+        .iter()
+        .rev()
+        .find(|lesson| lesson.sheet == sheet.number && !lesson.rules.is_empty());
+    if ask == Ask::Completion {
+        let beginning: String = task.chars().take(BEGINNING).collect();
+        let cut = beginning.len() < task.len();
+        return Ok(wording::completion(&rules, last, &beginning, cut));
+    }
+    let append = plan.prompt.append;
+    let mut parts = Vec::new();
+    if ask == Ask::TaskAgain {
+        parts.push(wording::begun_before(&plan.workspace));
+    }
+    if append.lessons {
+        parts.extend(wording::lessons(sheet.number, lessons));
+    }
+    if append.requirements {
+        parts.extend(wording::requirements(&rules));
+    }
+    if parts.is_empty() {
+        return Ok(task);
+    }
+    let mut text = task.trim_end_matches(['\n', '\r']).to_owned();
+    for part in parts {
+        text.push_str("\n\n");
+        text.push_str(&part);
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

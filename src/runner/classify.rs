@@ -5,7 +5,13 @@
 //! result's `subtype` says "success" of most errors and the exit status is 1 for nearly everything, so neither decides
 //! alone.
 
+#[cfg(test)]
+mod captures;
+#[cfg(test)]
+mod fixtures;
 mod session_error;
+#[cfg(test)]
+mod tests;
 
 use crate::job::plan::BackendKind;
 use crate::model::{
@@ -27,6 +33,10 @@ pub const TIMEOUT: &str = "timeout";
 pub const OOM_KILL: &str = "oom-kill";
 /// [`Certificate::result`]: no record of the end is left.
 pub const LOST: &str = "lost";
+
+const PROGRAM_HINT: &str = "Install the program, or name it in the job file (backend.cli_path or backend.command).";
+const DIRECTORY_HINT: &str = "Create the directory, or correct backend.working_directory.";
+const ARGUMENT_HINT: &str = "Shorten backend.system_prompt_file or backend.cli_extra_args.";
 
 /// What the classifier judges from.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +74,20 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
         tokens_in: session.tokens_in,
         tokens_out: session.tokens_out,
     }
+}
+
+/// The failure of a start that the exec helper refused, in its own code and words: nothing ran, and nothing will
+/// until a person mends it.
+pub fn refused_start(code: Code, message: &str) -> Failure {
+    let failure = fail(Cause::Fatal, code, &quote(message));
+    let hint = match code {
+        Code::E505 => PROGRAM_HINT,
+        Code::E603 => DIRECTORY_HINT,
+        Code::E502 => "Give the conductor the credential that the job names, then resume the run.",
+        Code::E306 | Code::E602 => ARGUMENT_HINT,
+        _ => return *failure,
+    };
+    *failure.hint(hint)
 }
 
 /// `None`: it succeeded.
@@ -110,16 +134,15 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
             Code::E505,
             &format!("{} cannot be run{}", backend.program(), said()),
         )
-        .hint("Install the program, or name it in the job file (backend.cli_path or backend.command)."),
+        .hint(PROGRAM_HINT),
         DIRECTORY_MISSING => fail(
             Cause::Fatal,
             Code::E603,
             &format!("the working directory cannot be used{}", said()),
         )
-        .hint("Create the directory, or correct backend.working_directory."),
+        .hint(DIRECTORY_HINT),
         START_FAILED if session.stderr_tail.contains("Argument list too long") => {
-            fail(Cause::Fatal, Code::E602, "the command line is too long for the system")
-                .hint("Shorten backend.system_prompt_file or backend.cli_extra_args.")
+            fail(Cause::Fatal, Code::E602, "the command line is too long for the system").hint(ARGUMENT_HINT)
         }
         START_FAILED => fail(
             Cause::Transient,

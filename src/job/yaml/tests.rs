@@ -200,9 +200,9 @@ fn what_is_not_yaml_is_told() {
             "this is not YAML: found a tab character that violates indentation",
         ),
         (
-            b"a: \x01\n",
-            None,
-            "this is not YAML: control characters are not allowed",
+            b"a: \x1b[0m\n",
+            Some((1, 4)),
+            "this is not YAML: the character \\u{1b} is not allowed",
         ),
     ];
     for (bytes, place, message) in table {

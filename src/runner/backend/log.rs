@@ -15,6 +15,10 @@ const LINE_CHARS: usize = 2000;
 /// Characters of a tool's input or error that are shown.
 const TOOL_CHARS: usize = 160;
 
+/// How the line begins that the launcher appends after the session's last output; an empty line stands before it
+/// where that output ended with a line feed.
+const EXIT_RECORD: &[u8] = b"\x1emozart-exit-record ";
+
 /// How `logs` shows the output of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
@@ -43,12 +47,20 @@ impl Style {
 
 /// Turns a session's standard output, as it grows, into log lines.
 ///
-/// Control characters and whatever looks like a key are taken out, so that the lines can be shown on a terminal.
+/// Control characters and whatever looks like a key are taken out, so that the lines can be shown on a terminal. The
+/// launcher's exit record, which ends the file in the spool, is left out.
 #[derive(Debug)]
 pub struct LogRenderer {
     style: Style,
     lines: Lines,
+    read: Read,
+}
+
+/// What is remembered between two lines.
+#[derive(Debug, Default)]
+struct Read {
     events: Events,
+    blank: bool,
 }
 
 impl LogRenderer {
@@ -57,34 +69,45 @@ impl LogRenderer {
         Self {
             style: Style::of(kind),
             lines: Lines::default(),
-            events: Events::default(),
+            read: Read::default(),
         }
     }
 
     /// The log lines that these bytes finish, in chunks of any size.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
-        let Self { style, lines, events } = self;
+        let Self { style, lines, read } = self;
         let mut log = Vec::new();
-        lines.feed(bytes, |line| one(*style, events, line, &mut log));
+        lines.feed(bytes, |line| read.line(*style, line, &mut log));
         log
     }
 
     /// What the output's last line says, where it does not end with a line feed.
     pub fn finish(mut self) -> Vec<String> {
-        let Self { style, lines, events } = &mut self;
+        let Self { style, lines, read } = &mut self;
         let mut log = Vec::new();
-        lines.finish(|line| one(*style, events, line, &mut log));
+        lines.finish(|line| read.line(*style, line, &mut log));
         log
     }
 }
 
-fn one(style: Style, events: &mut Events, line: &[u8], log: &mut Vec<String>) {
-    let read = if style == Style::Plain {
-        Vec::new()
-    } else {
-        events.read(line)
-    };
-    render(style, line, &read, log);
+impl Read {
+    fn line(&mut self, style: Style, line: &[u8], log: &mut Vec<String>) {
+        if line.starts_with(EXIT_RECORD) {
+            self.blank = false;
+            return;
+        }
+        if std::mem::replace(&mut self.blank, line.is_empty()) {
+            render(style, b"", &[], log);
+        }
+        if !line.is_empty() {
+            let events = if style == Style::Plain {
+                Vec::new()
+            } else {
+                self.events.read(line)
+            };
+            render(style, line, &events, log);
+        }
+    }
 }
 
 /// Appends the log lines of one line of output, whose events were read already.

@@ -9,6 +9,8 @@ mod environment;
 mod lines;
 mod log;
 mod redact;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -88,8 +88,8 @@ fn become_program(spool: &Spool) -> Refusal {
     let there = program.contains('/') && Path::new(program).exists();
     match error.kind() {
         ErrorKind::ArgumentListTooLong => {
-            let message = format!("cannot start {program}: an argument or the environment is too long");
-            refusal(EXIT_EXEC, Code::E306, message)
+            let message = format!("cannot start {program}: Argument list too long");
+            refusal(EXIT_EXEC, Code::E602, message)
         }
         ErrorKind::NotFound if there => {
             let message = format!("cannot start {program}: the interpreter that it asks for is missing");
@@ -183,7 +183,7 @@ fn usage(stat: &str) -> Option<i64> {
 }
 
 /// Wall time.
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -10,8 +10,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::classify;
 use super::spec::Secrets;
-use crate::model::{Certificate, Exit, Span, StopHow, Timestamp};
+use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
 
 pub(crate) mod exec;
 pub mod record;
@@ -20,6 +21,7 @@ mod supervised;
 mod supervisor;
 mod systemd;
 
+pub(crate) use exec::now;
 pub use supervised::Supervised;
 pub use systemd::Systemd;
 
@@ -91,7 +93,7 @@ impl StartOutcome {
     fn failed(message: String) -> Self {
         let certificate = Certificate {
             exit: Exit::Unknown,
-            result: "start-failed".to_owned(),
+            result: classify::START_FAILED.to_owned(),
             wall: None,
             cpu: None,
             peak_memory: None,
@@ -241,16 +243,29 @@ fn left_behind(spool: &Spool) -> Evidence {
     }
 }
 
-/// Takes back a `timeout` that was not the session's: systemd also says it where the session ended by itself
-/// and a process that it left behind ignored TERM.
+/// Says it where nothing of the session's own ran, and takes back a `timeout` that was not the session's: systemd
+/// also says that where the session ended by itself and a process that it left behind ignored TERM.
 fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
-    if certificate.result == "timeout"
-        && let Exit::Code(code) = certificate.exit
+    let Exit::Code(code) = certificate.exit else {
+        return certificate;
+    };
+    let result = if exec::is_helper_status(code)
+        && let Some(error) = spool.exec_error()
+    {
+        match error.code {
+            Code::E505 => classify::PROGRAM_MISSING,
+            Code::E603 => classify::DIRECTORY_MISSING,
+            _ => classify::START_FAILED,
+        }
+    } else if certificate.result == classify::TIMEOUT
         && let (Some(wall), Ok(order)) = (certificate.wall, spool.order())
         && (order.timeout.0 <= 0 || wall < order.timeout)
     {
-        (if code == 0 { "success" } else { "exit-code" }).clone_into(&mut certificate.result);
-    }
+        if code == 0 { "success" } else { "exit-code" }
+    } else {
+        return certificate;
+    };
+    result.clone_into(&mut certificate.result);
     certificate
 }
 
@@ -258,7 +273,7 @@ fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
 fn lost(spool: &Spool) -> Certificate {
     Certificate {
         exit: Exit::Unknown,
-        result: "lost".to_owned(),
+        result: classify::LOST.to_owned(),
         wall: None,
         cpu: None,
         peak_memory: None,

@@ -15,15 +15,14 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, setsid, waitpid,
-};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, setsid, wait};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::exec::now;
 use super::record::{Record, signal_name};
 use super::spool::{Order, Spool, append_private};
+use crate::runner::classify::START_FAILED;
 
 /// What the supervisor prints once the session runs.
 pub(super) const STARTED: &str = "started\n";
@@ -174,7 +173,7 @@ fn record_failed_start(spool: &Spool, stdout: &mut File, error: &io::Error) -> i
     writeln!(stderr, "mozart: the session could not be started: {error}")?;
     let record = Record {
         v: 1,
-        result: "start-failed".to_owned(),
+        result: START_FAILED.to_owned(),
         code: String::new(),
         status: String::new(),
         cpu_us: None,
@@ -204,7 +203,7 @@ fn tell_started() -> io::Result<()> {
 
 /// Takes the ends of all children, the session's own and those that were left to this process.
 fn reap(main: Pid, status: &mut Option<WaitStatus>) {
-    while let Ok(Some((pid, ended))) = waitpid(None, WaitOptions::NOHANG) {
+    while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
         if pid == main {
             *status = Some(ended);
         }
