@@ -575,7 +575,7 @@ fn a_check_command_runs_where_it_says() {
     assert_eq!(directory("working_directory: '{workspace}/s{sheet_num}'"), "/jobs/w/s1");
     assert_eq!(directory("working_directory: ~"), "/jobs/w");
     assert_eq!(directory("working_directory: '~/x'"), "/home/u/x");
-    assert_eq!(directory("working_directory: ${HOME}"), "/home/u");
+    assert_eq!(directory("working_directory: '${HOME}'"), "/home/u");
 }
 
 // field: validations.timeout_seconds
