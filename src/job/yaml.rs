@@ -125,7 +125,7 @@ impl Node {
     }
 
     /// The entries, where it is a map.
-    pub fn map(&self) -> Option<&[(Node, Node)]> {
+    pub fn map(&self) -> Option<&[(Self, Self)]> {
         match &self.kind {
             Kind::Map(entries) => Some(entries),
             Kind::Scalar(_) | Kind::List(_) => None,
@@ -133,7 +133,7 @@ impl Node {
     }
 
     /// The items, where it is a list.
-    pub fn list(&self) -> Option<&[Node]> {
+    pub fn list(&self) -> Option<&[Self]> {
         match &self.kind {
             Kind::List(items) => Some(items),
             Kind::Scalar(_) | Kind::Map(_) => None,
