@@ -1,6 +1,7 @@
 //! Tests that need a real systemd, each run by `tests/host/suite` in a machine of its own, as the user `tester`.
 
 mod install;
+mod launch;
 mod machine;
 
 use std::path::{Path, PathBuf};
