@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd as StdFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::Notify;
@@ -27,6 +28,9 @@ use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 /// Result of a call to the conductor.
 pub type Result<T> = std::result::Result<T, CallError>;
 
+/// For the other end to speak: behind a socket that systemd holds, the service starts first.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+
 /// A connection to a conductor. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -40,6 +44,14 @@ impl Client {
     /// [`CallError::Unreachable`] where there is no session bus.
     pub async fn session() -> Result<Self> {
         Self::built(Builder::session()).await
+    }
+
+    /// The same on the bus at a D-Bus address.
+    ///
+    /// # Errors
+    /// [`CallError::Unreachable`] where no bus answers there.
+    pub async fn bus(address: &str) -> Result<Self> {
+        Self::built(Builder::address(address)).await
     }
 
     /// To the private socket at `path`; connecting starts the service where systemd holds the socket.
@@ -63,8 +75,13 @@ impl Client {
     }
 
     async fn built(builder: Builder<'_>) -> Result<Self> {
+        let silent = |_| {
+            let seconds = HANDSHAKE.as_secs();
+            CallError::Unreachable(format!("no answer to the handshake within {seconds} s"))
+        };
+        let connected = tokio::time::timeout(HANDSHAKE, builder.build()).await;
         Ok(Self {
-            connection: builder.build().await?,
+            connection: connected.map_err(silent)??,
         })
     }
 
@@ -252,6 +269,14 @@ impl Client {
     /// What the conductor answers.
     pub async fn subscribe(&self) -> Result<()> {
         Ok(self.manager_proxy().await?.subscribe(Dictionary::new()).await?)
+    }
+
+    /// Takes [`subscribe`](Self::subscribe) back.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn unsubscribe(&self) -> Result<()> {
+        Ok(self.manager_proxy().await?.unsubscribe(Dictionary::new()).await?)
     }
 
     /// The conductor's own view.

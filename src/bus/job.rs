@@ -44,11 +44,6 @@ impl Job {
     }
 }
 
-/// One job, live or recent.
-///
-/// The properties are those of its newest run; the calls take an older one by the option `run` (u). Properties change
-/// at most four times a second; a change of State is told before Finished. Signals are hints: Revision counts every
-/// change of the run, so that a reader who missed one knows to read again.
 #[zbus::interface(name = "org.mozart.Mozart1.Job", proxy(default_service = "org.mozart.Mozart1"))]
 impl Job {
     /// Pauses the run: no new starts, running sessions finish. The option `now` (b) stops them, to be resumed later.

@@ -63,12 +63,6 @@ impl Manager {
     }
 }
 
-/// The conductor: takes jobs, lists runs, and is stopped here.
-///
-/// Every call ends in options (`a{sv}`). A call that changes something rejects options that it does not know
-/// (InvalidArgument), and is refused (Refused) when a session of Mozart's own makes it, or when it cannot be told who
-/// makes it. Moments are microseconds since the epoch, and names of properties and keys say so. A state or another
-/// word of an enumeration that a reader does not know is to be shown as it is.
 #[zbus::interface(
     name = "org.mozart.Mozart1.Manager",
     proxy(default_service = "org.mozart.Mozart1", default_path = "/org/mozart/Mozart1")

@@ -130,8 +130,7 @@ impl Runner {
         progress: mpsc::Sender<(AttemptRef, Progress)>,
     ) {
         let attempt = spec.attempt;
-        // Where nobody listens any more, nobody needs to know.
-        let tell = async |what: Progress| drop(progress.send((attempt, what)).await);
+        let tell = Tell { attempt, progress };
         let spool = Spool::new(self.spool_dir(attempt));
 
         let prepared = prepare(&spec, &self.sheet_dir(attempt)).await;
@@ -139,19 +138,19 @@ impl Runner {
         let end = if adopt || spool.has_stdout() {
             match self.take_up(&spec, &spool, &mut stop, &tell).await {
                 Some(end) => end,
-                None => return tell(Progress::NeverRan).await,
+                None => return tell.say(Progress::NeverRan).await,
             }
         } else {
             match &prepared {
-                Err(failure) => return tell(unstarted(failure.clone())).await,
+                Err(failure) => return tell.say(unstarted(failure.clone())).await,
                 Ok(prepared) => match self.start(&spec, prepared, &spool, &mut stop, &tell).await {
                     Some(end) => end,
-                    None => return tell(Progress::NeverRan).await,
+                    None => return tell.say(Progress::NeverRan).await,
                 },
             }
         };
         let report = self.report(&spec, prepared, &spool, end, &mut stop).await;
-        tell(Progress::Finished(Box::new(report))).await;
+        tell.say(Progress::Finished(Box::new(report))).await;
     }
 
     /// Starts the session and waits for its end. `None`: nothing of it ever ran, and nothing says why.
@@ -161,7 +160,7 @@ impl Runner {
         prepared: &Prepared,
         spool: &Spool,
         stop: &mut Stop,
-        tell: &impl AsyncFn(Progress),
+        tell: &Tell,
     ) -> Option<End> {
         let stopped = stop.borrow_and_update().is_some();
         if stopped {
@@ -186,7 +185,7 @@ impl Runner {
         }
         match self.launcher.start(&self.launch(spec, spool)).await {
             StartOutcome::Started { at, invocation, .. } => {
-                tell(Progress::Started { at, invocation }).await;
+                tell.say(Progress::Started { at, invocation }).await;
                 let certificate = self.until_over(spec.attempt, spool, stop).await;
                 Some(End {
                     started_at: Some(at),
@@ -226,7 +225,7 @@ impl Runner {
         spec: &AttemptSpec,
         spool: &Spool,
         stop: &mut Stop,
-        tell: &impl AsyncFn(Progress),
+        tell: &Tell,
     ) -> Option<End> {
         let unit = self.unit_name(spec.attempt);
         let mut pause = RETRY_FIRST;
@@ -245,7 +244,7 @@ impl Runner {
             Evidence::NeverRan => return None,
         };
         let started_at = started_at.or_else(|| spool.ordered_at());
-        tell(Progress::Started {
+        tell.say(Progress::Started {
             at: started_at.unwrap_or_else(now),
             invocation,
         })
@@ -408,6 +407,19 @@ async fn prepare(spec: &AttemptSpec, sheet_dir: &Path) -> Result<Prepared, Failu
         prompt,
         baseline: Arc::new(baseline),
     })
+}
+
+/// Where an attempt's progress goes.
+struct Tell {
+    attempt: AttemptRef,
+    progress: mpsc::Sender<(AttemptRef, Progress)>,
+}
+
+impl Tell {
+    /// Where nobody listens any more, nobody needs to know.
+    async fn say(&self, what: Progress) {
+        drop(self.progress.send((self.attempt, what)).await);
+    }
 }
 
 /// The session's own report, read from its output as a stream.
