@@ -2,6 +2,7 @@
 
 mod install;
 mod interrupts;
+mod launch;
 mod machine;
 mod recovery;
 mod service;
