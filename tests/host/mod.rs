@@ -2,6 +2,7 @@
 
 mod install;
 mod machine;
+mod refusal;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
