@@ -263,7 +263,7 @@ impl Run {
             return self.apply_to_sheet(no, fact, illegal);
         }
         match (self.phase, phase) {
-            (_, Phase::Ended(_)) if !self.active.is_empty() => return Err(illegal),
+            (_, Phase::Ended(state)) if !self.can_end(state) => return Err(illegal),
             (Phase::Ended(_), Phase::Open) => {
                 self.failed = None;
                 self.not_before = None;
@@ -273,6 +273,24 @@ impl Run {
         }
         self.phase = phase;
         Ok(())
+    }
+
+    /// Whether the sheets allow that end.
+    fn can_end(&self, state: RunState) -> bool {
+        let Counts {
+            completed,
+            failed,
+            skipped,
+            ..
+        } = self.counts;
+        self.active.is_empty()
+            && match state {
+                RunState::Completed => completed + skipped == self.sheets.len(),
+                RunState::Failed => failed > 0,
+                RunState::Queued | RunState::Running | RunState::Waiting | RunState::Paused | RunState::Cancelled => {
+                    true
+                }
+            }
     }
 
     fn apply_to_sheet(&mut self, no: SheetNo, fact: &Fact, illegal: Illegal) -> Result<(), Illegal> {

@@ -95,7 +95,7 @@ impl Engine {
             .settings
             .max_concurrent_jobs
             .saturating_sub(self.slots_used());
-        if self.overlay.stopping || free == 0 {
+        if free == 0 {
             return Vec::new();
         }
         let mut ready: Vec<_> = self

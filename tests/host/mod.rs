@@ -1,8 +1,11 @@
 //! Tests that need a real systemd, each run by `tests/host/suite` in a machine of its own, as the user `tester`.
 
 mod install;
+mod interrupts;
 mod machine;
+mod recovery;
 mod refusal;
+mod service;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

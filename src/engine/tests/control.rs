@@ -315,6 +315,23 @@ fn the_conductor_stops_without_touching_sessions() {
 }
 
 #[test]
+fn a_conductor_that_stops_sets_no_timer_and_opens_no_gate() {
+    let mut world = World::with(rules(2));
+    world.finish(usage(None));
+    world.event(&Event::ShutdownRequested { stop_sessions: false });
+    assert_eq!(world.engine.next_wakeup(world.now), None);
+    world.now.wall = START.plus(minutes(61));
+    assert_eq!(
+        world.engine.decide(world.now, &Event::Tick),
+        crate::engine::Decision::default()
+    );
+    assert_eq!(
+        world.status().reason,
+        "the conductor stops; it goes on with the next start"
+    );
+}
+
+#[test]
 fn sessions_that_the_conductor_stopped_go_on_with_its_next_start() {
     let mut world = World::with(rules(1));
     let decision = world.event(&Event::ShutdownRequested { stop_sessions: true });
@@ -368,7 +385,6 @@ fn after_a_restart_every_attempt_without_an_end_is_looked_for() {
 fn an_attempt_that_never_ran_is_started_under_the_same_number() {
     let mut world = World::with(rules(1));
     let first = world.session();
-    world.restart();
     world.machine.clear();
     let decision = world.event(&Event::NeverRan { attempt: first.attempt });
     assert_eq!(decision.facts, []);

@@ -201,13 +201,26 @@ impl World {
         })
     }
 
-    /// One step of the conductor: decide, commit, apply, act; audited.
+    /// An event, and what the machine answers to the commands; audited.
     pub(super) fn event(&mut self, event: &Event) -> Decision {
+        let decision = self.step(event);
+        for command in &decision.commands {
+            if let Command::AdoptAttempt(start) = command
+                && !self.machine.contains_key(&start.attempt)
+            {
+                self.step(&Event::NeverRan { attempt: start.attempt });
+            }
+        }
+        self.check();
+        decision
+    }
+
+    /// One step of the conductor: decide, commit, apply, act.
+    fn step(&mut self, event: &Event) -> Decision {
         let decision = self.decide_and_apply(event);
         for command in &decision.commands {
             self.carry_out(command);
         }
-        self.check();
         decision
     }
 
@@ -234,6 +247,7 @@ impl World {
         match command {
             Command::StartAttempt(start) => {
                 self.audit.start(start);
+                assert!(!self.engine.overlay.stopping, "started while the conductor stops");
                 let double = self.machine.insert(start.attempt, start.clone());
                 assert_eq!(double, None, "started twice");
                 self.starts.push((self.now.wall, start.clone()));

@@ -21,6 +21,7 @@ mod supervised;
 mod supervisor;
 mod systemd;
 
+pub(crate) use exec::now;
 pub use supervised::Supervised;
 pub use systemd::Systemd;
 
