@@ -5,6 +5,7 @@ mod interrupts;
 mod launch;
 mod machine;
 mod recovery;
+mod refusal;
 mod service;
 
 use std::path::{Path, PathBuf};
