@@ -19,7 +19,10 @@ impl Lowering<'_> {
             .enumerate()
             .map(|(index, item)| self.rule(item, index, workspace))
             .collect();
-        if items.is_empty() {
+        let none = self
+            .node("validations")
+            .is_none_or(|node| node.list().is_some_and(<[Node]>::is_empty));
+        if none {
             let at = self.at("validations");
             self.problems
                 .warning(
@@ -29,10 +32,16 @@ impl Lowering<'_> {
                     "there are no validations: a sheet counts as done when its session says so",
                 )
                 .suggest("add at least one rule that only good work can pass");
-        } else if rules
-            .iter()
-            .flatten()
-            .all(|rule| matches!(rule.check, Check::FileExists { .. }))
+        } else if !rules.is_empty()
+            && rules.iter().all(|rule| {
+                matches!(
+                    rule,
+                    Some(Rule {
+                        check: Check::FileExists { .. },
+                        ..
+                    })
+                )
+            })
         {
             let at = self.at("validations");
             let message = "all validations only ask whether a file exists: an empty one passes";
@@ -45,14 +54,17 @@ impl Lowering<'_> {
     fn rule(&mut self, item: &Node, index: usize, workspace: &str) -> Option<Rule> {
         item.map()?;
         let field = |name: &str| format!("validations[{index}].{name}");
-        let text = |name: &str| item.get(name).and_then(Node::scalar).map(|scalar| scalar.raw.clone());
+        let text = |name: &str| {
+            let node = item.get(name).filter(|node| !node.is_null());
+            node.and_then(Node::scalar).map(|scalar| scalar.raw.clone())
+        };
         let Some(kind) = text("type") else {
             let message = "this rule needs a `type`";
             self.problems.error("V008", Some(item.at), &field("type"), message);
             return None;
         };
         let mut required = |name: &str| {
-            let value = text(name).filter(|_| item.get(name).is_some_and(|node| !node.is_null()));
+            let value = text(name);
             if value.is_none() && item.get(name).is_none_or(Node::is_null) {
                 let message = format!("a rule of type `{kind}` needs `{name}`");
                 self.problems.error("V008", Some(item.at), &field(name), message);
@@ -89,7 +101,7 @@ impl Lowering<'_> {
             _ => return None,
         };
         let check = self.checked(check, item, index, workspace);
-        let condition = text("condition").filter(|_| item.get("condition").is_some_and(|node| !node.is_null()));
+        let condition = text("condition");
         if let (Some(Err(error)), Some(node)) = (condition.as_deref().map(Condition::parse), item.get("condition")) {
             let message = format!("the condition cannot be read: {error}");
             self.problems
