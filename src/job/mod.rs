@@ -1,7 +1,12 @@
 //! Job file text to [`plan::Plan`].
+//!
+//! [`yaml`] gives nodes with positions; `schema` knows every field and checks names, types and bounds; `lower`
+//! makes the plan and collects everything that is wrong with it. Nothing here touches a disk: files are asked
+//! for through [`files::Files`].
 
 pub mod condition;
 pub mod files;
+mod lower;
 mod paths;
 pub mod pattern;
 pub mod placeholder;
@@ -14,4 +19,5 @@ pub mod suggest;
 pub mod value;
 pub mod yaml;
 
+pub use lower::{JobInput, Loaded, load};
 pub use problem::report;

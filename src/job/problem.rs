@@ -96,6 +96,14 @@ impl Problems {
         self.left_out > 0 || self.list.iter().any(|problem| problem.severity == Severity::Error)
     }
 
+    /// Whether there is an error at a field whose path begins so.
+    pub(crate) fn any_error_at(&self, start: &str) -> bool {
+        self.list.iter().any(|problem| {
+            problem.severity == Severity::Error
+                && problem.context.as_ref().is_some_and(|field| field.starts_with(start))
+        })
+    }
+
     /// All of them in the file's order, those without a place last.
     pub(crate) fn finish(mut self) -> Vec<Problem> {
         self.list

@@ -8,12 +8,18 @@ pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) ->
     }
     // A third of the letters may differ: `timout_secs` is still near `timeout_seconds`, `x` is near nothing.
     let allowed = (wanted.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let near = candidates
+        .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| *candidate);
+    // A name that was cut short: `timeout` for `timeout_seconds`.
+    near.or_else(|| {
+        let begins = |candidate: &&&str| wanted.len() >= 4 && plain(candidate).starts_with(&wanted);
+        candidates.iter().find(begins).copied()
+    })
 }
 
 fn plain(name: &str) -> String {
@@ -44,6 +50,8 @@ mod tests {
             ("Variables", Some("variables")),
             ("vraiables", Some("variables")),
             ("retries", None),
+            ("timeout", Some("timeout_seconds")),
+            ("tim", None),
             ("y", None),
             ("", None),
         ];

@@ -148,6 +148,11 @@ impl Node {
             .map(|(_, value)| value)
     }
 
+    /// The value at a path of text keys such as `retry.max_retries`.
+    pub fn get_path(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |node, key| node.get(key))
+    }
+
     /// The value without positions.
     pub fn to_value(&self) -> Value {
         match &self.kind {
@@ -749,6 +754,11 @@ fn resolve(typed: Typed, source: &Source<'_>, at: Mark) -> Scalar {
         ambiguous,
         block_line: None,
     }
+}
+
+/// The value of a text as if it stood in YAML without quotes.
+pub fn plain(text: &str) -> Value {
+    yaml_1_1(text).unwrap_or_else(|| Value::Text(text.to_owned()))
 }
 
 fn plain_text(value: &Value) -> String {

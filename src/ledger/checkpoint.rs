@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::files;
+use crate::model::Span;
 
 /// A run's state. Every key is always written; reading takes whatever is there, and what cannot be read as the
 /// type it should have counts as absent.
@@ -192,8 +193,8 @@ const EVERY_SHEET_UNTIL: u32 = 50;
 const STEP_PERCENT: u64 = 2;
 
 /// Whether a run of `total` sheets, of which `ended` have a verdict, has gone far enough since `written` of them
-/// had one for its checkpoint to be written again. Not asked with `state_backend: json` (after every sheet), nor at
-/// a pause, an end or a stop (always); that it is written at most once a second is the caller's part.
+/// had one for its checkpoint to be written again, not sooner than [`pause`] after the last time. Not asked with
+/// `state_backend: json` (after every sheet), nor at a pause, an end or a stop (always).
 pub fn due(total: u32, ended: u32, written: u32) -> bool {
     let step = (u64::from(total) * STEP_PERCENT).div_ceil(100).max(1);
     match ended.checked_sub(written) {
@@ -203,6 +204,15 @@ pub fn due(total: u32, ended: u32, written: u32) -> bool {
         None => true,
     }
 }
+
+/// The least time between two checkpoints of a run of which `ended` sheets have a verdict: a second; longer where
+/// there is much to write, so that a quick run of many sheets does not spend its disk on copies of itself.
+pub fn pause(ended: u32) -> Span {
+    Span::from_secs(i64::from(ended / SHEETS_A_SECOND).max(1))
+}
+
+/// Sheets that are worth a second's pause.
+const SHEETS_A_SECOND: u32 = 100;
 
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]

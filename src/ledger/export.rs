@@ -173,7 +173,7 @@ fn entry(
         error_message: sheet.message.or(sheet.reason),
         error_category: sheet.cause.map(|cause| cause.as_str().to_owned()),
         validation_passed: (!rules.is_empty()).then_some(passed == rules.len()),
-        validation_details: rules.iter().map(codec::compact).collect::<Result<_, _>>()?,
+        validation_details: rules.iter().map(detail).collect::<Result<_, _>>()?,
         execution_duration_seconds: report.and_then(duration),
         completion_attempts: sheet.completion_attempts,
         passed_validations: described(true),
@@ -186,6 +186,15 @@ fn entry(
         output_tokens: told(sheet.tokens_out),
         estimated_cost: sheet.cost.map(Cost::as_usd),
     })
+}
+
+/// A rule's result, its time as text like all times here.
+fn detail(rule: &RuleResult) -> Result<Value, StoreError> {
+    let mut json = codec::compact(rule)?;
+    if let Some(at) = json.get_mut("checked_at") {
+        *at = Value::String(rule.checked_at.to_rfc3339());
+    }
+    Ok(json)
 }
 
 fn cut<'a>(text: &'a str, failed: bool, plan: &Plan) -> &'a str {

@@ -56,7 +56,7 @@ pub(super) struct RunRow {
     pub(super) quota_waits: u32,
     /// Attempts that were not a generation's first.
     pub(super) retries: u32,
-    /// Facts so far.
+    /// Changes so far.
     pub(super) revision: u64,
 }
 
@@ -189,6 +189,10 @@ pub(super) fn project(rows: &mut Rows, seq: i64, fact: &Fact) -> Result<(), Stri
         .runs
         .get_mut(&id)
         .ok_or_else(|| format!("run {id} was never submitted"))?;
+    // Of an attempt alone, between its intent and its end: no row changes, so that every start costs less to commit.
+    if let FactKind::AttemptStarted { .. } | FactKind::StopAsked { .. } = &fact.kind {
+        return Ok(());
+    }
     run.revision += 1;
     run.updated_at = fact.at;
     match fact.kind.sheet() {
@@ -267,12 +271,10 @@ fn follow_sheet(run: &mut RunRow, sheet: &mut SheetRow, seq: i64, fact: &Fact) {
                 run.retries += u32::from(*kind != AttemptKind::First);
             }
             sheet.last_kind = Some(*kind);
+            sheet.started_at.get_or_insert(fact.at);
+            run.started_at.get_or_insert(fact.at);
             sheet.state = SheetStatus::Running;
             sheet.until = None;
-        }
-        FactKind::AttemptStarted { started_at, .. } => {
-            sheet.started_at.get_or_insert(*started_at);
-            run.started_at.get_or_insert(*started_at);
         }
         FactKind::AttemptEnded { attempt, outcome } => attempt_ended(run, sheet, seq, attempt.attempt.0, outcome),
         FactKind::SheetWaits { until, cause, code, .. } => {

@@ -34,10 +34,6 @@ pub const OOM_KILL: &str = "oom-kill";
 /// [`Certificate::result`]: no record of the end is left.
 pub const LOST: &str = "lost";
 
-const PROGRAM_HINT: &str = "Install the program, or name it in the job file (backend.cli_path or backend.command).";
-const DIRECTORY_HINT: &str = "Create the directory, or correct backend.working_directory.";
-const ARGUMENT_HINT: &str = "Shorten backend.system_prompt_file or backend.cli_extra_args.";
-
 /// What the classifier judges from.
 #[derive(Debug, Clone, Copy)]
 pub struct ClassifyInput<'a> {
@@ -74,20 +70,6 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
         tokens_in: session.tokens_in,
         tokens_out: session.tokens_out,
     }
-}
-
-/// The failure of a start that the exec helper refused, in its own code and words: nothing ran, and nothing will
-/// until a person mends it.
-pub fn refused_start(code: Code, message: &str) -> Failure {
-    let failure = fail(Cause::Fatal, code, &quote(message));
-    let hint = match code {
-        Code::E505 => PROGRAM_HINT,
-        Code::E603 => DIRECTORY_HINT,
-        Code::E502 => "Give the conductor the credential that the job names, then resume the run.",
-        Code::E306 | Code::E602 => ARGUMENT_HINT,
-        _ => return *failure,
-    };
-    *failure.hint(hint)
 }
 
 /// `None`: it succeeded.
@@ -127,28 +109,30 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         session,
         ..
     } = *input;
-    let said = || with(first_lines(&session.stderr_tail));
+    let told = session.stderr_tail.as_str();
+    // The launcher's helper says on standard error why it could not start the program.
+    let said = |otherwise: &str| {
+        let word = told.lines().rev().find_map(|line| line.strip_prefix("mozart: "));
+        word.map_or_else(|| format!("{otherwise}{}", with(first_lines(told))), quote)
+    };
     let failure = match certificate.result.as_str() {
         PROGRAM_MISSING => fail(
             Cause::Fatal,
             Code::E505,
-            &format!("{} cannot be run{}", backend.program(), said()),
+            &said(&format!("{} cannot be run", backend.program())),
         )
-        .hint(PROGRAM_HINT),
-        DIRECTORY_MISSING => fail(
+        .hint("Install the program, or name it in the job file (backend.cli_path or backend.command)."),
+        DIRECTORY_MISSING => fail(Cause::Fatal, Code::E603, &said("the working directory cannot be used"))
+            .hint("Create the directory, or correct backend.working_directory."),
+        START_FAILED if told.contains("Argument list too long") => fail(
             Cause::Fatal,
-            Code::E603,
-            &format!("the working directory cannot be used{}", said()),
+            Code::E602,
+            "the command line or the environment is too long for the system",
         )
-        .hint(DIRECTORY_HINT),
-        START_FAILED if session.stderr_tail.contains("Argument list too long") => {
-            fail(Cause::Fatal, Code::E602, "the command line is too long for the system").hint(ARGUMENT_HINT)
-        }
-        START_FAILED => fail(
-            Cause::Transient,
-            Code::E003,
-            &format!("the session could not be started{}", said()),
-        ),
+        .hint("Shorten backend.system_prompt_file, backend.cli_extra_args or backend.env."),
+        START_FAILED if told.contains("credential") => fail(Cause::Fatal, Code::E502, &said("a credential is missing"))
+            .hint("Give the conductor the credential that the session needs, then resume the run."),
+        START_FAILED => fail(Cause::Transient, Code::E003, &said("the session could not be started")),
         TIMEOUT => fail(Cause::Transient, Code::E001, "the session ran into its timeout")
             .hint("Raise backend.timeout_seconds, or give each sheet less to do."),
         OOM_KILL => fail(Cause::Transient, Code::E005, "the session ran out of memory"),

@@ -1,7 +1,7 @@
 //! The two launchers with real processes: supervisors everywhere, units where `MOZART_TEST_HOST` says that there
 //! is a user manager to throw away (`tests/host/machine`).
 
-mod support;
+pub(crate) mod support;
 mod systemd;
 
 use std::collections::BTreeMap;

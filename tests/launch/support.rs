@@ -148,7 +148,7 @@ impl Bench {
     }
 }
 
-async fn launcher(kind: Kind, root: &Path) -> Launcher {
+pub(crate) async fn launcher(kind: Kind, root: &Path) -> Launcher {
     let exe = PathBuf::from(env!("CARGO_BIN_EXE_mozartd"));
     match kind {
         Kind::Systemd => Launcher::systemd(exe).await.unwrap(),

@@ -13,8 +13,6 @@ use crate::error::{CliError, Kind};
 
 /// The service's unit.
 pub(crate) const UNIT: &str = "mozart.service";
-/// The socket that starts it for clients without a session bus.
-pub(crate) const SOCKET_UNIT: &str = "mozart.socket";
 
 /// How long a start or stop job of the service may take: its own timeout is 90 s by default.
 const JOB_TIMEOUT: Duration = Duration::from_secs(120);
@@ -43,12 +41,6 @@ trait SystemdUnit {
     fn active_state(&self) -> zbus::Result<String>;
 }
 
-#[proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1")]
-trait SystemdService {
-    #[zbus(property, name = "MainPID")]
-    fn main_pid(&self) -> zbus::Result<u32>;
-}
-
 /// What is to be done with the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -75,8 +67,6 @@ impl Act {
 pub(crate) struct Service {
     /// `active`, `activating`, `inactive`, `failed`, …
     pub(crate) active_state: String,
-    /// Its process; none where it does not run.
-    pub(crate) pid: Option<u32>,
 }
 
 impl Service {
@@ -126,11 +116,7 @@ impl UserManager {
         if unit.load_state().await? != "loaded" {
             return Ok(None);
         }
-        let active_state = unit.active_state().await?;
-        let service =
-            SystemdServiceProxy::builder(&self.connection).path(&path).cache_properties(CacheProperties::No).build().await?;
-        let pid = service.main_pid().await.ok().filter(|pid| *pid != 0);
-        Ok(Some(Service { active_state, pid }))
+        Ok(Some(Service { active_state: unit.active_state().await? }))
     }
 
     /// Does it and waits until it is done.

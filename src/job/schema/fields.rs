@@ -1,6 +1,6 @@
 //! The tables. Names, defaults and bounds are those that existing job files rely on.
 
-use super::Effect::{Dormant, Refused, Works};
+use super::Effect::{Dormant, Works};
 use super::Type::{Any, Bool, ByName, BySheet, Either, Int, List, Number, Section, Text, Word, Written};
 use super::{ANY, Effect, Field, Type, above, at_least, check::boolean, up_to, within};
 use crate::job::yaml::{Kind, Node};

@@ -165,7 +165,21 @@ async fn it_has_every_key_and_the_words_of_the_python_version() {
         (&running["last_pass_percentage"], &running["validation_passed"]),
         (&json!(50.0), &json!(false))
     );
-    assert_eq!(running["validation_details"][1]["type"], "file_exists");
+    let detail = &running["validation_details"][1];
+    assert_eq!(
+        (
+            &detail["type"],
+            &detail["passed"],
+            &detail["reason"],
+            &detail["checked_at"]
+        ),
+        (
+            &json!("file_exists"),
+            &json!(false),
+            &json!("the file is missing"),
+            &json!(at(9).to_rfc3339())
+        )
+    );
     assert_eq!(
         (&running["attempt_count"], &running["completion_attempts"]),
         (&json!(2), &json!(1))
@@ -247,6 +261,12 @@ fn it_is_written_by_the_rule() {
     assert!(!due(1_000, 519, 500) && due(1_000, 520, 500));
     assert!(due(1_000, 499, 500), "opened again");
     assert!(due(60, 52, 50) && !due(60, 51, 50), "two in a hundred of sixty are two");
+}
+
+#[test]
+fn the_more_there_is_to_write_the_longer_the_pause() {
+    let seconds = [0, 50, 199, 200, 1_000].map(|ended| checkpoint::pause(ended).0 / 1_000_000);
+    assert_eq!(seconds, [1, 1, 1, 2, 10]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ async fn it_is_durable_and_small_paged() {
     };
     assert_eq!(pragma("journal_mode").await, "wal");
     assert_eq!(pragma("synchronous").await, "2");
-    assert_eq!(pragma("page_size").await, "1024");
+    assert_eq!(pragma("page_size").await, "512");
 }
 
 #[tokio::test]
@@ -67,6 +67,40 @@ async fn a_second_opening_in_the_same_process_fails_at_once() {
     );
     first.close().await.unwrap();
     home.open().await;
+}
+
+#[tokio::test]
+async fn one_that_was_only_dropped_can_be_opened_again() {
+    let home = Home::new();
+    for number in 0..20 {
+        let ledger = home.open().await;
+        submit(&ledger, &plan("a", 1), number).await;
+        drop(ledger);
+    }
+    assert_eq!(home.open().await.run("a", None).await.unwrap().unwrap().run, RunNo(20));
+}
+
+#[tokio::test]
+async fn a_program_that_reads_the_file_directly_is_told() {
+    use sqlx::{ConnectOptions, Executor};
+    let home = Home::new();
+    home.open().await.close().await.unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.path());
+    let mut reader = options.connect().await.unwrap();
+    reader.execute("BEGIN; SELECT * FROM runs").await.unwrap();
+    let before = Instant::now();
+    let error = Ledger::open(&home.path()).await.unwrap_err();
+    assert!(before.elapsed().as_millis() < 100, "{:?}", before.elapsed());
+    assert!(
+        matches!(
+            error,
+            OpenError::Held {
+                holder: Holder::OtherProgram,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -129,7 +163,7 @@ async fn a_damaged_ledger_is_said_to_be_damaged() {
     ledger.close().await.unwrap();
     // The schema's page: everything after the header of the file.
     let mut bytes = std::fs::read(home.path()).unwrap();
-    bytes[100..1024].fill(0xa5);
+    bytes[100..512].fill(0xa5);
     std::fs::write(home.path(), bytes).unwrap();
     let error = Ledger::open(&home.path()).await.unwrap_err();
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error:?}");

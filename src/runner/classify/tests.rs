@@ -495,16 +495,19 @@ fn starts_that_fail() {
 
 #[test]
 fn a_refused_start_keeps_the_helpers_word() {
-    let failure = refused_start(
-        Code::E603,
-        "cannot change to the working directory /x: No such file or directory",
+    let refused = |result: &str, said: &str| Attempt::ends(Exit::Code(200), result).stderr(said);
+    let directory = refused(
+        DIRECTORY_MISSING,
+        "mozart: cannot change to the working directory /x: No such file\n",
     );
-    assert_eq!((failure.cause, failure.code), (Fatal, Code::E603));
+    directory.is(Fatal, Code::E603);
     assert_eq!(
-        failure.message,
-        "Cannot change to the working directory /x: No such file or directory."
+        directory.failure().message,
+        "Cannot change to the working directory /x: No such file."
     );
-    assert!(failure.hint.is_some());
+    refused(START_FAILED, "mozart: the credential TOKEN did not arrive\n").is(Fatal, Code::E502);
+    refused(START_FAILED, "mozart: cannot start /x: Argument list too long\n").is(Fatal, Code::E602);
+    refused(START_FAILED, "mozart: out of processes\n").is(Transient, Code::E003);
 }
 
 #[test]

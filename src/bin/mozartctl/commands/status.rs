@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &StatusArgs, finder: &Finder<'_>, out: &Out) 
             if arguments.watch {
                 watch(link, selector.as_ref(), arguments.interval, out).await
             } else {
-                show(link, selector.as_ref(), out).await.map(|_| ExitCode::Done)
+                show(link, selector.as_ref(), false, out).await.map(|_| ExitCode::Done)
             }
         })
         .await
@@ -65,7 +65,7 @@ async fn watch(link: &Link, job: Option<&RunSelector>, interval: f64, out: &Out)
         if out.stdout_is_terminal && !out.json {
             out.clear();
         }
-        if !show(link, job, out).await? || out.is_closed() {
+        if !show(link, job, true, out).await? || out.is_closed() {
             return Ok(ExitCode::Done);
         }
         let moved = async {
@@ -87,19 +87,19 @@ async fn watch(link: &Link, job: Option<&RunSelector>, interval: f64, out: &Out)
 }
 
 /// Shows one run or all; true while what is shown may still move.
-async fn show(link: &Link, job: Option<&RunSelector>, out: &Out) -> Result<bool, CliError> {
+async fn show(link: &Link, job: Option<&RunSelector>, watched: bool, out: &Out) -> Result<bool, CliError> {
     match job {
-        Some(selector) => Ok(is_live(one(link, selector, out).await?.summary.state)),
-        None => all(link, out).await,
+        Some(selector) => Ok(is_live(one(link, selector, watched, out).await?.summary.state)),
+        None => all(link, watched, out).await,
     }
 }
 
 /// One run with its sheets.
-async fn one(link: &Link, selector: &RunSelector, out: &Out) -> Result<RunView, CliError> {
+async fn one(link: &Link, selector: &RunSelector, watched: bool, out: &Out) -> Result<RunView, CliError> {
     let view = link.run(selector).await?;
     let sheets = link.sheets(&RunSelector { run: Some(view.summary.run.0), ..selector.clone() }).await?;
     if out.json {
-        out.document(&RunDetail::new(&view, &sheets));
+        picture(&RunDetail::new(&view, &sheets), watched, out);
     } else {
         describe(&view, &sheets, out);
     }
@@ -107,7 +107,7 @@ async fn one(link: &Link, selector: &RunSelector, out: &Out) -> Result<RunView, 
 }
 
 /// Every job's newest run: those that are not over, then the last that ended. True while one may still move.
-async fn all(link: &Link, out: &Out) -> Result<bool, CliError> {
+async fn all(link: &Link, watched: bool, out: &Out) -> Result<bool, CliError> {
     let held = vec![RunState::Queued, RunState::Running, RunState::Waiting, RunState::Paused];
     let ended = vec![RunState::Completed, RunState::Failed, RunState::Cancelled];
     let filter = |states| RunFilter { job: None, states, newest: true };
@@ -116,7 +116,7 @@ async fn all(link: &Link, out: &Out) -> Result<bool, CliError> {
     let (recent, more) = link.list(&filter(ended), RECENT).await?;
     runs.extend(recent);
     if out.json {
-        out.document(&Overview { runs: runs.iter().map(Run::from).collect() });
+        picture(&Overview { runs: runs.iter().map(Run::from).collect() }, watched, out);
     } else if runs.is_empty() {
         out.line("No runs yet. `mozartctl run FILE` starts one.");
     } else {
@@ -126,6 +126,11 @@ async fn all(link: &Link, out: &Out) -> Result<bool, CliError> {
         }
     }
     Ok(live)
+}
+
+/// JSON: a document, or with `--watch` a line for each picture.
+fn picture(value: &impl Serialize, watched: bool, out: &Out) {
+    if watched { out.json_line(value) } else { out.document(value) }
 }
 
 fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {

@@ -1,0 +1,184 @@
+//! What is sent: template, variables, includes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Lowering;
+use crate::job::paths;
+use crate::job::plan::{Append, Prompt, TemplateEngine};
+use crate::job::value::Value;
+use crate::job::yaml::{self, Mark, Node};
+use crate::prompt::BUILT_IN;
+use crate::prompt::template::names_of_includes;
+
+/// Files that the templates of one job may take in.
+const MAX_INCLUDES: usize = 64;
+/// What a session is told where the job says nothing.
+const DEFAULT_TEMPLATE: &str =
+    "Process sheet {{ sheet_num }} of {{ total_sheets }}: items {{ start_item }} to {{ end_item }}.\n";
+
+impl Lowering<'_> {
+    /// The prompt, and the engine if the job names one.
+    pub(super) fn prompt(&mut self) -> (Prompt, Option<TemplateEngine>) {
+        let engine = match self.text("prompt.engine") {
+            Some("tera") => Some(TemplateEngine::Tera),
+            Some("jinja") => Some(TemplateEngine::Jinja),
+            _ => None,
+        };
+        let (template, template_name, directory) = self.template();
+        let includes = self.includes(&template, &directory);
+        let thinking_method = self
+            .text("prompt.thinking_method")
+            .or(self.input.default_thinking_method)
+            .unwrap_or_default()
+            .to_owned();
+        let prompt = Prompt {
+            template,
+            template_name,
+            engine: engine.unwrap_or(TemplateEngine::Jinja),
+            includes,
+            variables: self.variables(),
+            stakes: self.text("prompt.stakes").unwrap_or_default().to_owned(),
+            thinking_method,
+            append: Append {
+                requirements: self.boolean("prompt.append.requirements", true),
+                lessons: self.boolean("prompt.append.lessons", true),
+                advice: self.boolean("prompt.append.advice", true),
+            },
+        };
+        (prompt, engine)
+    }
+
+    /// The template's text, its name in errors, and the directory that its includes are relative to.
+    fn template(&mut self) -> (String, String, std::path::PathBuf) {
+        let base = self.input.base_directory.to_owned();
+        let inline = self.node("prompt.template");
+        if inline.is_some() && self.node("prompt.template_file").is_some() {
+            let at = self.at("prompt.template_file");
+            self.problems
+                .error(
+                    "E301",
+                    at,
+                    "prompt.template_file",
+                    "`template` and `template_file` exclude each other",
+                )
+                .suggest("keep one of the two");
+        }
+        if inline.is_some() {
+            let text = self.text("prompt.template").unwrap_or_default().to_owned();
+            return (text, "prompt.template".to_owned(), base);
+        }
+        if self.node("prompt.template_file").is_some() {
+            let name = self.text("prompt.template_file").unwrap_or_default().to_owned();
+            return match self.read_text("prompt.template_file", "template file", "V003") {
+                Some((path, text)) => (text, name, path.parent().unwrap_or(Path::new("/")).to_owned()),
+                // Already reported; an empty template has no problems of its own.
+                None => (String::new(), name, base),
+            };
+        }
+        let at = self.at("prompt").unwrap_or(Mark::START);
+        self.problems
+            .warning(
+                "V192",
+                Some(at),
+                "prompt.template",
+                "there is no template: every session gets one line with its item numbers",
+            )
+            .suggest("say what is to be done in `prompt.template`");
+        (DEFAULT_TEMPLATE.to_owned(), "prompt.template".to_owned(), base)
+    }
+
+    /// The texts of all files that the template takes in by name, and those that they take in.
+    fn includes(&mut self, template: &str, directory: &Path) -> BTreeMap<String, String> {
+        let field = if self.node("prompt.template").is_some() {
+            "prompt.template"
+        } else {
+            "prompt.template_file"
+        };
+        let mut texts: BTreeMap<String, String> = BTreeMap::new();
+        let mut wanted = names_of_includes(template);
+        while let Some(name) = wanted.pop() {
+            if texts.contains_key(&name) {
+                continue;
+            }
+            if texts.len() >= MAX_INCLUDES {
+                let message = format!("the templates take in more than {MAX_INCLUDES} files");
+                self.problems.error("E301", self.at(field), field, message);
+                break;
+            }
+            // Beside the template first, then beside the job file.
+            let beside = paths::resolve(directory, &name);
+            let base = paths::resolve(self.input.base_directory, &name);
+            let text = self.read_file(&beside).or_else(|error| {
+                if base == beside {
+                    Err(error)
+                } else {
+                    self.read_file(&base)
+                }
+            });
+            match text {
+                Ok(text) => {
+                    wanted.extend(names_of_includes(&text));
+                    texts.insert(name, text);
+                }
+                Err(error) => {
+                    let message = format!("the template takes in {name:?}, and {} {error}", beside.display());
+                    self.problems.error("V003", self.at(field), field, message);
+                }
+            }
+        }
+        texts
+    }
+
+    fn variables(&mut self) -> BTreeMap<String, Value> {
+        let entries = self
+            .root
+            .get_path("prompt.variables")
+            .and_then(Node::map)
+            .unwrap_or_default();
+        let mut variables = BTreeMap::new();
+        for (key, value) in entries {
+            let Some(name) = key.text() else {
+                let message = format!("a variable needs a name, and this is {}", key.describe());
+                self.problems.error("E301", Some(key.at), "prompt.variables", message);
+                continue;
+            };
+            let field = format!("prompt.variables.{name}");
+            if BUILT_IN.contains(&name) {
+                let message = format!("`{name}` is a variable of Mozart's own; here it is replaced by yours");
+                self.problems.warning("V208", Some(key.at), &field, message);
+            }
+            self.ambiguous(value, &field);
+            variables.insert(name.to_owned(), value.to_value());
+        }
+        for (name, text) in self.input.set {
+            variables.insert(name.clone(), yaml::plain(text));
+        }
+        variables
+    }
+
+    /// Warns of plain scalars that the two versions of YAML read differently.
+    fn ambiguous(&mut self, node: &Node, field: &str) {
+        match &node.kind {
+            yaml::Kind::Scalar(scalar) => {
+                if let Some(otherwise) = scalar.ambiguous {
+                    let message = format!(
+                        "`{}` without quotes is read as {} (YAML 1.1); newer YAML reads {otherwise}",
+                        scalar.raw,
+                        scalar.value.python_repr()
+                    );
+                    self.problems
+                        .warning("V191", Some(node.at), field, message)
+                        .suggest(format!("write \"{}\" if you mean the text", scalar.raw));
+                }
+            }
+            yaml::Kind::List(items) => items.iter().for_each(|item| self.ambiguous(item, field)),
+            yaml::Kind::Map(entries) => {
+                for (key, value) in entries {
+                    self.ambiguous(key, field);
+                    self.ambiguous(value, field);
+                }
+            }
+        }
+    }
+}

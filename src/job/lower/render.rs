@@ -1,0 +1,388 @@
+//! Every sheet is rendered once before anything starts, and its rules are filled in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Lowering;
+use crate::job::pattern::Pattern;
+use crate::job::placeholder::has_placeholders;
+use crate::job::plan::{Backend, BackendKind, Check, Prompt, Rule, Sheet, TemplateEngine};
+use crate::job::rules::rule_for;
+use crate::job::suggest::nearest;
+use crate::job::value::Value;
+use crate::job::yaml::Mark;
+use crate::prompt::template::{Compiled, RenderError, RenderFault, with_template};
+use crate::prompt::variables_of;
+
+/// Estimated tokens (characters / 4) of a prompt that are worth a warning.
+const MANY_TOKENS: usize = 50_000;
+/// Estimated tokens that do not fit into a model's ordinary window.
+const TOO_MANY_TOKENS: usize = 150_000;
+/// Lines of a prompt that are worth a warning.
+const MANY_LINES: usize = 5000;
+/// Patterns with placeholders that are compiled before the start; the rest is, when it is asked.
+const MAX_PATTERNS: usize = 200;
+
+/// What rendering every sheet showed.
+#[derive(Default)]
+struct Rendered {
+    /// First sheet with its error, for each different error.
+    errors: Vec<(u32, RenderError)>,
+    /// Both engines agree on every sheet.
+    agree: bool,
+    /// Names that the template may look up.
+    names: Vec<String>,
+    /// The largest prompt: sheet, characters.
+    most_chars: (u32, usize),
+    /// The longest prompt: sheet, lines.
+    most_lines: (u32, usize),
+}
+
+impl Rendered {
+    fn error(&mut self, sheet: u32, error: RenderError) {
+        if self.errors.len() < 20 && !self.errors.iter().any(|(_, known)| *known == error) {
+            self.errors.push((sheet, error));
+        }
+    }
+
+    fn measure(&mut self, sheet: u32, text: &str) {
+        let chars = text.chars().count();
+        if chars > self.most_chars.1 {
+            self.most_chars = (sheet, chars);
+        }
+        let lines = text.lines().count();
+        if lines > self.most_lines.1 {
+            self.most_lines = (sheet, lines);
+        }
+    }
+}
+
+impl Lowering<'_> {
+    /// Chooses the engine where the job does not, and reports what cannot be rendered or filled in.
+    pub(super) fn render(
+        &mut self,
+        workspace: &str,
+        sheets: &[Sheet],
+        backend: &Backend,
+        rules: &[Rule],
+        prompt: &mut Prompt,
+        engine: Option<TemplateEngine>,
+    ) {
+        // Without sheets there is still the syntax to look at, for one that stands for all.
+        let stand_in = [stand_in()];
+        let sheets_or_one = if sheets.is_empty() { &stand_in } else { sheets };
+        let all: Vec<(u32, BTreeMap<String, Value>)> = sheets_or_one
+            .iter()
+            .map(|sheet| (sheet.number, variables_of(workspace, sheets_or_one, prompt, sheet)))
+            .collect();
+        let outcome = match engine {
+            Some(engine) => with_template(prompt, engine, |template| render_all(template, None, &all)),
+            None => match with_template(prompt, TemplateEngine::Jinja, |jinja| {
+                with_template(prompt, TemplateEngine::Tera, |tera| render_all(jinja, Some(tera), &all))
+                    .unwrap_or_else(|_| render_all(jinja, None, &all))
+            }) {
+                Ok(rendered) => Ok(rendered),
+                Err(error) => Err(self.only_tera_can(prompt, &all, error)),
+            },
+        };
+        let known: BTreeSet<&str> = all
+            .iter()
+            .flat_map(|(_, names)| names.keys().map(String::as_str))
+            .collect();
+        match outcome {
+            Ok(rendered) => {
+                if engine.is_none() {
+                    prompt.engine = if rendered.agree {
+                        TemplateEngine::Tera
+                    } else {
+                        TemplateEngine::Jinja
+                    };
+                }
+                self.report_rendering(&rendered, prompt, &known, sheets_or_one.len());
+                self.report_size(&rendered, backend);
+            }
+            Err(error) => self.report_template(None, &error, prompt, &known),
+        }
+        self.format_syntax(prompt, &known);
+        self.fill_in_rules(workspace, rules, &all);
+    }
+
+    /// A template that only Tera can compile needs to say so: the suggestion for `error`.
+    fn only_tera_can(
+        &self,
+        prompt: &Prompt,
+        all: &[(u32, BTreeMap<String, Value>)],
+        mut error: RenderError,
+    ) -> RenderError {
+        let tera = with_template(prompt, TemplateEngine::Tera, |tera| render_all(tera, None, all));
+        if tera.is_ok_and(|rendered| rendered.errors.is_empty()) {
+            error.message.push_str("; Tera can render it: write `engine: tera`");
+        }
+        error
+    }
+
+    fn report_rendering(&mut self, rendered: &Rendered, prompt: &Prompt, known: &BTreeSet<&str>, sheets: usize) {
+        for (sheet, error) in &rendered.errors {
+            self.report_template(Some((*sheet, sheets)), error, prompt, known);
+        }
+        for name in &rendered.names {
+            let asked_for = is_asked_for(&prompt.template, name);
+            let told = rendered
+                .errors
+                .iter()
+                .any(|(_, error)| error.name.as_deref() == Some(name.as_str()));
+            if known.contains(name.as_str()) || asked_for || told || name == "loop" || name == "self" {
+                continue;
+            }
+            let line = prompt
+                .template
+                .lines()
+                .position(|line| has_word(line, name))
+                .map_or(1, |index| index + 1);
+            let at = self.template_mark(u32::try_from(line).ok(), &prompt.template_name);
+            let message = format!("`{name}` is not defined; no sheet comes to where it is used");
+            let field = self.template_field();
+            let finding = self.problems.warning("V101", at, field, message);
+            if let Some(near) = nearest(name, known.iter().copied()) {
+                finding.suggest(format!("did you mean `{near}`?"));
+            }
+        }
+    }
+
+    /// A template error: of the whole template (V001), or of a sheet (V109).
+    fn report_template(
+        &mut self,
+        sheet: Option<(u32, usize)>,
+        error: &RenderError,
+        prompt: &Prompt,
+        known: &BTreeSet<&str>,
+    ) {
+        let at = self.template_mark(error.line, &error.template);
+        let field = self.template_field();
+        // The place in the job file says it already where the template stands there.
+        let inline = error.template == "prompt.template";
+        let place = match error.line {
+            Some(line) if !inline => format!(" ({}, line {line})", error.template),
+            Some(line) if error.template == prompt.template_name => format!(" (line {line} of the template)"),
+            _ => String::new(),
+        };
+        let finding = match sheet {
+            Some((sheet, _)) if error.kind != RenderFault::Syntax => {
+                let message = format!("sheet {sheet} cannot be rendered: {}{place}", error.message);
+                self.problems.error("V109", at, field, message).with("sheet", sheet)
+            }
+            _ => self.problems.error(
+                "V001",
+                at,
+                field,
+                format!("the template is wrong: {}{place}", error.message),
+            ),
+        };
+        let Some(name) = &error.name else { return };
+        let finding = finding.with("variable", name);
+        match nearest(name, known.iter().copied()) {
+            Some(near) => finding.suggest(format!("did you mean `{near}`?")),
+            None => finding.suggest(format!("define `{name}` under `prompt.variables`")),
+        };
+    }
+
+    fn report_size(&mut self, rendered: &Rendered, backend: &Backend) {
+        let field = self.template_field();
+        let at = self.at(field);
+        let (sheet, chars) = rendered.most_chars;
+        let tokens = chars / 4;
+        let large_window = match &backend.kind {
+            BackendKind::ClaudeCli(cli) => cli.model.as_ref().is_some_and(|model| model.contains("[1m]")),
+            // What reads it, and how much it can take, is not known.
+            BackendKind::Command { .. } => true,
+        };
+        if tokens > TOO_MANY_TOKENS && !large_window {
+            let message = format!(
+                "the prompt of sheet {sheet} has about {tokens} tokens; more than {TOO_MANY_TOKENS} do not fit"
+            );
+            self.problems.error("E602", at, field, message).with("sheet", sheet);
+        } else if tokens > MANY_TOKENS {
+            let message = format!("the prompt of sheet {sheet} has about {tokens} tokens");
+            self.problems.warning("E602", at, field, message).with("sheet", sheet);
+        }
+        let (sheet, lines) = rendered.most_lines;
+        if lines > MANY_LINES {
+            let message = format!("the prompt of sheet {sheet} has {lines} lines");
+            self.problems.warning("E602", at, field, message).with("sheet", sheet);
+        }
+    }
+
+    /// `{name}` in a template is not filled in there; in paths it is, so it is written by mistake.
+    fn format_syntax(&mut self, prompt: &Prompt, known: &BTreeSet<&str>) {
+        let mut told = BTreeSet::new();
+        for (index, line) in prompt.template.lines().enumerate() {
+            for (start, _) in line.match_indices('{') {
+                let before = line[..start].chars().next_back();
+                let Some((name, after)) = line[start + 1..].split_once('}') else {
+                    continue;
+                };
+                let alone = !matches!(before, Some('{' | '$' | '%')) && !after.starts_with('}');
+                let bare = name.split(':').next().unwrap_or(name);
+                if alone && known.contains(bare) && told.insert(bare.to_owned()) {
+                    let at = self.template_mark(u32::try_from(index + 1).ok(), &prompt.template_name);
+                    let field = self.template_field();
+                    self.problems
+                        .warning(
+                            "V202",
+                            at,
+                            field,
+                            format!("`{{{name}}}` is sent as it stands: templates use double braces"),
+                        )
+                        .suggest(format!("write `{{{{ {bare} }}}}`"));
+                }
+            }
+        }
+    }
+
+    /// Fills in the rules of every sheet; each different fault of a field is reported once.
+    fn fill_in_rules(&mut self, workspace: &str, rules: &[Rule], all: &[(u32, BTreeMap<String, Value>)]) {
+        if self.problems.any_error_at("validations") {
+            return;
+        }
+        let mut compiled = BTreeSet::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let mut told = BTreeSet::new();
+            for (sheet, variables) in all {
+                let field = |name: &str| format!("validations[{index}].{name}");
+                match rule_for(rule, index, workspace, variables) {
+                    Ok(Some(filled)) => {
+                        let Check::ContentRegex { pattern, .. } = &filled.check else {
+                            continue;
+                        };
+                        let Check::ContentRegex { pattern: written, .. } = &rule.check else {
+                            continue;
+                        };
+                        if !has_placeholders(written)
+                            || compiled.len() >= MAX_PATTERNS
+                            || !compiled.insert(pattern.clone())
+                        {
+                            continue;
+                        }
+                        if let Err(error) = Pattern::new(pattern, false)
+                            && told.insert("pattern")
+                        {
+                            let message = format!("for sheet {sheet} this is no regular expression: {error}");
+                            let at = self.rule_mark(index, "pattern");
+                            self.problems
+                                .error("V007", at, &field("pattern"), message)
+                                .with("sheet", sheet);
+                        }
+                    }
+                    Ok(None) => {}
+                    Err((name, error)) => {
+                        if told.insert(name) {
+                            let id = match name {
+                                "condition" => "E301",
+                                "path" | "working_directory" => "E303",
+                                _ => "E604",
+                            };
+                            let at = self.rule_mark(index, name);
+                            self.problems.error(id, at, &field(name), error).with("sheet", sheet);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn rule_mark(&self, index: usize, name: &str) -> Option<Mark> {
+        let item = self.root.get("validations")?.list()?.get(index)?;
+        Some(item.get(name).map_or(item.at, |node| node.at))
+    }
+
+    fn template_field(&self) -> &'static str {
+        if self.node("prompt.template").is_none() && self.node("prompt.template_file").is_some() {
+            "prompt.template_file"
+        } else {
+            "prompt.template"
+        }
+    }
+
+    /// Where a line of a template stands in the job file.
+    fn template_mark(&self, line: Option<u32>, template: &str) -> Option<Mark> {
+        let field = self.template_field();
+        let node = self.node(field);
+        let block = node.and_then(|node| node.scalar()?.block_line);
+        match (block, line) {
+            (Some(first), Some(line)) if template == "prompt.template" => Some(Mark {
+                line: first.saturating_add(line).saturating_sub(1),
+                column: 1,
+            }),
+            _ => self.at(field),
+        }
+    }
+}
+
+fn stand_in() -> Sheet {
+    Sheet {
+        number: 1,
+        start_item: 1,
+        end_item: 1,
+        stage: 1,
+        instance: 1,
+        fan_count: 1,
+        description: None,
+        timeout: crate::model::Span(0),
+    }
+}
+
+fn render_all(
+    template: &Compiled<'_>,
+    other: Option<&Compiled<'_>>,
+    all: &[(u32, BTreeMap<String, Value>)],
+) -> Rendered {
+    let mut rendered = Rendered {
+        agree: other.is_some(),
+        names: template.names(),
+        ..Rendered::default()
+    };
+    for (sheet, variables) in all {
+        match template.render(variables) {
+            Ok(text) => {
+                rendered.measure(*sheet, &text);
+                if rendered.agree && other.is_some_and(|other| other.render(variables).as_ref() != Ok(&text)) {
+                    rendered.agree = false;
+                }
+            }
+            Err(error) => {
+                rendered.agree = false;
+                // It will not get better, and each such try takes long.
+                let hopeless = error.kind == RenderFault::Limit;
+                rendered.error(*sheet, error);
+                if hopeless {
+                    break;
+                }
+            }
+        }
+    }
+    rendered
+}
+
+/// The template itself asks whether the name is there, or says what to take instead.
+fn is_asked_for(template: &str, name: &str) -> bool {
+    template.match_indices(name).any(|(at, _)| {
+        let rest = template[at + name.len()..].trim_start();
+        let filter = rest.strip_prefix('|').map(str::trim_start);
+        rest.strip_prefix("is").is_some_and(|rest| {
+            rest.trim_start()
+                .trim_start_matches("not")
+                .trim_start()
+                .starts_with("defined")
+        }) || filter.is_some_and(|filter| {
+            filter
+                .split(|c: char| !c.is_alphanumeric())
+                .next()
+                .is_some_and(|word| word == "default" || word == "d")
+        })
+    })
+}
+
+fn has_word(line: &str, name: &str) -> bool {
+    let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    line.match_indices(name)
+        .any(|(at, _)| !is_word(line[..at].chars().next_back()) && !is_word(line[at + name.len()..].chars().next()))
+}

@@ -1,0 +1,67 @@
+//! Budgets, delays and limits.
+
+use super::Lowering;
+use crate::job::pattern::Pattern;
+use crate::job::plan::{RateLimitPolicy, RetryPolicy};
+use crate::model::Span;
+
+/// What a session's error output says when it met a limit, where nothing else tells.
+const DETECTION_PATTERNS: &[&str] = &[
+    "rate.?limit",
+    "usage.?limit",
+    "quota",
+    "too many requests",
+    "429",
+    "capacity",
+    "try again later",
+];
+
+impl Lowering<'_> {
+    pub(super) fn retry(&mut self) -> RetryPolicy {
+        let base_delay = self.number("retry.base_delay_seconds", 10.0);
+        let max_delay = self.number("retry.max_delay_seconds", 3600.0);
+        if max_delay < base_delay {
+            let field = if self.node("retry.max_delay_seconds").is_some() {
+                "retry.max_delay_seconds"
+            } else {
+                "retry.base_delay_seconds"
+            };
+            let message =
+                format!("`max_delay_seconds` ({max_delay}) must not be less than `base_delay_seconds` ({base_delay})");
+            self.problems.error("E301", self.at(field), field, message);
+        }
+        RetryPolicy {
+            max_retries: self.count("retry.max_retries", 3),
+            base_delay: Span::from_secs_f64(base_delay),
+            max_delay: Span::from_secs_f64(max_delay),
+            exponential_base: self.number("retry.exponential_base", 2.0),
+            jitter: self.boolean("retry.jitter", true),
+            max_completion_attempts: self.count("retry.max_completion_attempts", 3),
+            completion_delay: Span::from_secs_f64(self.number("retry.completion_delay_seconds", 5.0)),
+            completion_threshold_percent: self.number("retry.completion_threshold_percent", 50.0),
+            transient_retries: self.count("retry.transient_retries", 10),
+        }
+    }
+
+    pub(super) fn rate_limit(&mut self) -> RateLimitPolicy {
+        const FIELD: &str = "rate_limit.detection_patterns";
+        let detection_patterns = match self.node(FIELD) {
+            Some(_) => self.texts(FIELD),
+            None => DETECTION_PATTERNS.iter().map(|pattern| (*pattern).to_owned()).collect(),
+        };
+        for (index, pattern) in detection_patterns.iter().enumerate() {
+            if let Err(error) = Pattern::new(pattern, true) {
+                let item = self.node(FIELD).and_then(|node| node.list()?.get(index));
+                let message = format!("{pattern:?} is no regular expression: {error}");
+                self.problems
+                    .error("V007", item.map(|item| item.at), &format!("{FIELD}[{index}]"), message);
+            }
+        }
+        RateLimitPolicy {
+            detection_patterns,
+            wait: Span::from_secs_f64(self.number("rate_limit.wait_minutes", 60.0) * 60.0),
+            max_waits: self.count("rate_limit.max_waits", 24),
+            max_quota_waits: self.count("rate_limit.max_quota_waits", 48),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! How the work divides into sheets.
+
+use super::Lowering;
+use crate::job::plan::Sheet;
+use crate::job::schema;
+use crate::job::yaml::{Mark, Node};
+use crate::model::Span;
+
+/// Sheets that one run may have.
+const MAX_SHEETS: i128 = 100_000;
+
+impl<'a> Lowering<'a> {
+    pub(super) fn sheets(&mut self) -> Vec<Sheet> {
+        if self.node("sheet").is_none() {
+            let at = self.at("sheet").unwrap_or(Mark::START);
+            self.missing(
+                "sheet",
+                "a job needs a section `sheet` (or `batch`) with `size` and `total_items`",
+                at,
+            );
+            return Vec::new();
+        }
+        let at = self.at("sheet").unwrap_or(Mark::START);
+        let mut required = |field: &str| {
+            let path = format!("sheet.{field}");
+            if self.node(&path).is_none() {
+                self.missing(&path, &format!("`sheet` (or `batch`) needs `{field}`"), at);
+            }
+            self.node(&path).and_then(schema::integer).filter(|value| *value >= 1)
+        };
+        let (size, total_items) = (required("size"), required("total_items"));
+        let start_item = self
+            .node("sheet.start_item")
+            .map_or(Some(1), schema::integer)
+            .filter(|value| *value >= 1);
+        let (Some(size), Some(total_items), Some(start_item)) = (size, total_items, start_item) else {
+            return Vec::new();
+        };
+        let (size, total_items, start_item) = (i128::from(size), i128::from(total_items), i128::from(start_item));
+        let count = (total_items - start_item + size) / size;
+        if start_item > total_items {
+            let message = format!(
+                "this makes no sheet at all: `start_item` is {start_item} and `total_items` only {total_items}"
+            );
+            self.problems
+                .error("E301", self.at("sheet.start_item"), "sheet.start_item", message);
+            return Vec::new();
+        }
+        if count > MAX_SHEETS {
+            let message = format!("this makes {count} sheets; a run may have at most {MAX_SHEETS}");
+            self.problems
+                .error("E301", self.at("sheet.total_items"), "sheet.total_items", message)
+                .suggest("use a larger `size`");
+            return Vec::new();
+        }
+        let timeout = self.timeout();
+        let item = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
+        let mut sheets: Vec<Sheet> = (0..count)
+            .map(|index| {
+                let first = index * size + start_item;
+                let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+                Sheet {
+                    number,
+                    start_item: item(first),
+                    end_item: item((first + size - 1).min(total_items)),
+                    stage: number,
+                    instance: 1,
+                    fan_count: 1,
+                    description: None,
+                    timeout,
+                }
+            })
+            .collect();
+        for (sheet, node) in self.by_sheet("sheet.descriptions", &sheets) {
+            if let (Some(sheet), Some(scalar)) = (sheets.get_mut(sheet), node.scalar()) {
+                sheet.description = Some(scalar.raw.clone());
+            }
+        }
+        for (sheet, node) in self.by_sheet("backend.timeout_overrides", &sheets) {
+            if let (Some(sheet), Some(seconds)) = (
+                sheets.get_mut(sheet),
+                schema::number(node).filter(|seconds| *seconds > 0.0),
+            ) {
+                sheet.timeout = Span::from_secs_f64(seconds);
+                self.judge_timeout(
+                    seconds,
+                    Some(node.at),
+                    &format!("backend.timeout_overrides.{}", sheet.number),
+                );
+            }
+        }
+        sheets
+    }
+
+    /// Timeout of an attempt where no override says otherwise.
+    fn timeout(&mut self) -> Span {
+        let seconds = Some(self.number("backend.timeout_seconds", 1800.0)).filter(|seconds| *seconds > 0.0);
+        let seconds = seconds.unwrap_or(1800.0);
+        self.judge_timeout(seconds, self.at("backend.timeout_seconds"), "backend.timeout_seconds");
+        Span::from_secs_f64(seconds)
+    }
+
+    fn judge_timeout(&mut self, seconds: f64, at: Option<Mark>, field: &str) {
+        if seconds < 60.0 {
+            let message = format!("a timeout of {seconds} s is short; a session that does real work needs minutes");
+            self.problems.warning("V103", at, field, message);
+        } else if seconds > 7200.0 {
+            self.problems.info(
+                "V104",
+                at,
+                field,
+                format!("a timeout of {seconds} s: a session that hangs is noticed late"),
+            );
+        }
+    }
+
+    /// Entries of a map from sheet numbers, by index of the sheet; keys out of range are reported.
+    fn by_sheet(&mut self, field: &str, sheets: &[Sheet]) -> Vec<(usize, &'a Node)> {
+        let entries = self.root.get_path(field).and_then(Node::map).unwrap_or_default();
+        let mut found = Vec::new();
+        for (key, value) in entries {
+            let Some(number) = schema::integer(key).filter(|number| *number >= 1) else {
+                continue;
+            };
+            match usize::try_from(number - 1).ok().filter(|index| *index < sheets.len()) {
+                Some(index) => found.push((index, value)),
+                None => {
+                    let message = format!("there is no sheet {number}: this job has {} sheets", sheets.len());
+                    self.problems
+                        .warning("V212", Some(key.at), &format!("{field}.{number}"), message);
+                }
+            }
+        }
+        found
+    }
+}
