@@ -24,7 +24,8 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> 
 }
 
 /// Runs a program to its end and gives its output; its standard input is empty.
-pub(crate) fn output(command: &mut Command) -> Output {
+pub(crate) fn output(mut command: impl std::borrow::BorrowMut<Command>) -> Output {
+    let command = command.borrow_mut();
     command
         .stdin(Stdio::null())
         .output()

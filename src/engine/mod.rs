@@ -34,7 +34,10 @@ mod sheets;
 mod status;
 
 #[cfg(test)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "a test names what it expects; the rest fails it")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names what it expects; the rest fails it"
+)]
 mod tests;
 
 use std::collections::BTreeMap;

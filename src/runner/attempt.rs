@@ -220,13 +220,7 @@ impl Runner {
 
     /// Finds out what became of an attempt that was or may have been started, and waits for its end. `None`: nothing
     /// of it ever ran. As long as the evidence cannot be read, nothing is concluded.
-    async fn take_up(
-        &self,
-        spec: &AttemptSpec,
-        spool: &Spool,
-        stop: &mut Stop,
-        tell: &Tell,
-    ) -> Option<End> {
+    async fn take_up(&self, spec: &AttemptSpec, spool: &Spool, stop: &mut Stop, tell: &Tell) -> Option<End> {
         let unit = self.unit_name(spec.attempt);
         let mut pause = RETRY_FIRST;
         let evidence = loop {

@@ -59,8 +59,14 @@ pub(crate) async fn watch(
     manner: Manner,
     out: &Out,
 ) -> Result<ExitCode, CliError> {
-    let mut watcher =
-        Watcher { link, finder, run, narrator: Narrator::new(out), signals: Signals::new()?, interrupts: 0 };
+    let mut watcher = Watcher {
+        link,
+        finder,
+        run,
+        narrator: Narrator::new(out),
+        signals: Signals::new()?,
+        interrupts: 0,
+    };
     match watcher.follow(manner).await {
         Ok(End::Over(view, sheets)) => {
             watcher.narrator.end(&view, &sheets);
@@ -189,7 +195,12 @@ impl Watcher<'_> {
         if !self.link.interrupt(stop) {
             return false;
         }
-        let sheets = self.narrator.running_sheets().iter().map(|sheet| format!("sheet {sheet}")).collect::<Vec<_>>();
+        let sheets = self
+            .narrator
+            .running_sheets()
+            .iter()
+            .map(|sheet| format!("sheet {sheet}"))
+            .collect::<Vec<_>>();
         let sheets = sheets.join(", ");
         self.narrator.note(&match (sheets.is_empty(), stop) {
             (true, _) => "stopping; `mozartctl resume` goes on later".to_owned(),
@@ -212,7 +223,9 @@ impl Watcher<'_> {
             }
             if !std::mem::replace(&mut told, true) {
                 let others = others.iter().map(|job| clean(job)).collect::<Vec<_>>().join(", ");
-                self.narrator.note(&format!("{others}, submitted from elsewhere, still runs in this process (Ctrl+C pauses it)"));
+                self.narrator.note(&format!(
+                    "{others}, submitted from elsewhere, still runs in this process (Ctrl+C pauses it)"
+                ));
             }
             tokio::select! {
                 () = tokio::time::sleep(OTHERS) => {}
@@ -228,12 +241,14 @@ impl Watcher<'_> {
 
     /// Waits for a conductor that restarts, without starting one: whoever stopped it may have meant it.
     async fn come_back(&mut self) -> Result<Watch, CliError> {
-        let gone = CliError::new(Kind::NoConductor, "the conductor went away")
-            .hint("sessions that were running go on; `mozartctl start` or `mozartctl resume JOB` takes the run up again");
+        let gone = CliError::new(Kind::NoConductor, "the conductor went away").hint(
+            "sessions that were running go on; `mozartctl start` or `mozartctl resume JOB` takes the run up again",
+        );
         if self.link.is_embedded() {
             return Err(gone);
         }
-        self.narrator.note("the conductor went away; waiting for it to come back");
+        self.narrator
+            .note("the conductor went away; waiting for it to come back");
         let deadline = tokio::time::Instant::now() + COME_BACK;
         while tokio::time::Instant::now() < deadline {
             tokio::select! {

@@ -47,7 +47,13 @@ pub(crate) struct Global {
     #[arg(short = 'L', long, global = true, value_name = "LEVEL", ignore_case = true)]
     pub(crate) log_level: Option<LogLevel>,
     /// How an embedded conductor logs
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "console", ignore_case = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "console",
+        ignore_case = true
+    )]
     pub(crate) log_format: LogFormat,
 }
 
@@ -373,7 +379,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for line in ["run job.yaml -s 0", "list -s nowhere", "logs --attempt 2", "status -i 0", "run a --set x", "-q -v list"] {
+        for line in [
+            "run job.yaml -s 0",
+            "list -s nowhere",
+            "logs --attempt 2",
+            "status -i 0",
+            "run a --set x",
+            "-q -v list",
+        ] {
             let words = std::iter::once("mozartctl").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

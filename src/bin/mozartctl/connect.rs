@@ -57,9 +57,8 @@ impl<'a> Finder<'a> {
         verb: impl AsyncFnOnce(&mut Link) -> Result<ExitCode, CliError>,
     ) -> Result<ExitCode, CliError> {
         let Some(mut link) = self.find(need).await? else {
-            return Err(
-                CliError::new(Kind::NoConductor, "no conductor is running").hint("`mozartctl start` starts the service")
-            );
+            return Err(CliError::new(Kind::NoConductor, "no conductor is running")
+                .hint("`mozartctl start` starts the service"));
         };
         let done = verb(&mut link).await;
         link.shut_down().await;
@@ -136,8 +135,10 @@ impl<'a> Finder<'a> {
         crate::log::start(&self.global, self.out)?;
         let deadline = tokio::time::Instant::now() + HELD_FOR;
         loop {
-            let options =
-                EmbeddedOptions { conducts: need == Need::Run, environment: Environment::of_this_process() };
+            let options = EmbeddedOptions {
+                conducts: need == Need::Run,
+                environment: Environment::of_this_process(),
+            };
             match mozart::daemon::embedded(options).await {
                 Ok(embedded) => return Ok(Link::own(embedded)),
                 Err(StartError::Ledger(held @ OpenError::Held { .. })) => {
@@ -145,7 +146,10 @@ impl<'a> Finder<'a> {
                         return Ok(Link::Private(client));
                     }
                     if tokio::time::Instant::now() >= deadline {
-                        return Err(CliError::new(Kind::NoConductor, format!("{held}, which does not answer")));
+                        return Err(CliError::new(
+                            Kind::NoConductor,
+                            format!("{held}, which does not answer"),
+                        ));
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -173,8 +177,12 @@ pub(crate) fn runtime_directory() -> Option<PathBuf> {
 
 /// Whether somebody owns that name; false too where the bus does not answer.
 pub(crate) async fn has_owner(bus: &zbus::Connection, name: &str) -> bool {
-    let Ok(name) = zbus::names::BusName::try_from(name) else { return false };
-    let Ok(dbus) = zbus::fdo::DBusProxy::new(bus).await else { return false };
+    let Ok(name) = zbus::names::BusName::try_from(name) else {
+        return false;
+    };
+    let Ok(dbus) = zbus::fdo::DBusProxy::new(bus).await else {
+        return false;
+    };
     dbus.name_has_owner(name).await.unwrap_or(false)
 }
 

@@ -80,7 +80,12 @@ pub(crate) struct CliError {
 impl CliError {
     /// An error without hints.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hints: Vec::new(), problems: Vec::new() }
+        Self {
+            kind,
+            message: message.into(),
+            hints: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Adds what to do about it.
@@ -106,9 +111,17 @@ impl From<ApiError> for CliError {
             ApiError::Storage(_) => (Kind::System, Vec::new()),
             ApiError::Stopping(_) => (Kind::Stopping, Vec::new()),
         };
-        let error = Self { kind, message, hints: Vec::new(), problems };
+        let error = Self {
+            kind,
+            message,
+            hints: Vec::new(),
+            problems,
+        };
         match kind {
-            Kind::NoSuchJob => error.hint("`mozartctl list --all` shows every job that is known"),
+            // Some conductors say so themselves.
+            Kind::NoSuchJob if !error.message.contains("mozartctl") => {
+                error.hint("`mozartctl list --all` shows every job that is known")
+            }
             _ => error,
         }
     }

@@ -52,10 +52,18 @@ impl JobFile {
     /// # Errors
     /// [`Kind::Unreadable`] where it is missing, no file, too large or cannot be read.
     pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
-        let current_directory = std::env::current_dir()
-            .map_err(|error| CliError::new(Kind::System, format!("the current directory is not accessible: {error}")))?;
+        let current_directory = std::env::current_dir().map_err(|error| {
+            CliError::new(
+                Kind::System,
+                format!("the current directory is not accessible: {error}"),
+            )
+        })?;
         let stdin = path.as_os_str() == "-";
-        let shown = if stdin { "standard input".to_owned() } else { clean(&path.to_string_lossy()).into_owned() };
+        let shown = if stdin {
+            "standard input".to_owned()
+        } else {
+            clean(&path.to_string_lossy()).into_owned()
+        };
         let unreadable = |why: &str| CliError::new(Kind::Unreadable, format!("{shown}: {why}"));
         let io = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => unreadable("there is no such file"),
@@ -65,7 +73,11 @@ impl JobFile {
 
         let mut text = Vec::new();
         if stdin {
-            std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut text).map_err(io)?;
+            std::io::stdin()
+                .lock()
+                .take(MAX_BYTES + 1)
+                .read_to_end(&mut text)
+                .map_err(io)?;
         } else {
             let file = std::fs::File::open(path).map_err(io)?;
             if file.metadata().map_err(io)?.is_dir() {
@@ -77,9 +89,23 @@ impl JobFile {
             return Err(unreadable("is larger than 16 MiB, which no job file is"));
         }
 
-        let path = if stdin { None } else { Some(std::path::absolute(path).map_err(io)?) };
-        let base_directory = path.as_deref().and_then(Path::parent).unwrap_or(&current_directory).to_owned();
-        Ok(Self { text, path, shown, base_directory, current_directory })
+        let path = if stdin {
+            None
+        } else {
+            Some(std::path::absolute(path).map_err(io)?)
+        };
+        let base_directory = path
+            .as_deref()
+            .and_then(Path::parent)
+            .unwrap_or(&current_directory)
+            .to_owned();
+        Ok(Self {
+            text,
+            path,
+            shown,
+            base_directory,
+            current_directory,
+        })
     }
 
     /// Parses, checks and plans it, as the conductor will.
@@ -112,7 +138,11 @@ impl JobFile {
             base_directory: text(&self.base_directory),
             path: self.path.as_deref().map(text),
             workspace: self.workspace(overrides).as_deref().map(text),
-            environment: Some(environment(plan, |name| std::env::var(name).ok(), std::env::vars_os().map(|(name, _)| name))),
+            environment: Some(environment(
+                plan,
+                |name| std::env::var(name).ok(),
+                std::env::vars_os().map(|(name, _)| name),
+            )),
             set: overrides.set.clone(),
             priority: overrides.priority,
             ..Submit::default()
@@ -121,7 +151,10 @@ impl JobFile {
 
     /// `--workspace` as an absolute path; relative ones are relative to where `mozartctl` was called.
     pub(crate) fn workspace(&self, overrides: &Overrides) -> Option<PathBuf> {
-        overrides.workspace.as_deref().map(|path| self.current_directory.join(path))
+        overrides
+            .workspace
+            .as_deref()
+            .map(|path| self.current_directory.join(path))
     }
 
     /// The plan, once every problem was shown.
@@ -129,12 +162,19 @@ impl JobFile {
     /// # Errors
     /// [`Kind::InvalidJob`] with the problems; [`Kind::Unreadable`] where it is not YAML at all.
     pub(crate) fn plan(&self, overrides: &Overrides, out: &Out) -> Result<(Plan, Vec<Problem>), CliError> {
-        let Loaded { plan, problems, not_yaml } = self.load(overrides);
+        let Loaded {
+            plan,
+            problems,
+            not_yaml,
+        } = self.load(overrides);
         let severe = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
         match plan {
             Some(plan) => {
-                let shown: Vec<Problem> =
-                    problems.iter().filter(|p| p.severity == Severity::Warning || out.verbose > 0).cloned().collect();
+                let shown: Vec<Problem> = problems
+                    .iter()
+                    .filter(|p| p.severity == Severity::Warning || out.verbose > 0)
+                    .cloned()
+                    .collect();
                 if !shown.is_empty() && !out.quiet {
                     out.report(&self.report(&shown, out.stderr_color()));
                 }
@@ -144,8 +184,10 @@ impl JobFile {
                 out.report(&self.report(&problems, out.stderr_color()));
                 let errors = u32::try_from(severe(Severity::Error)).unwrap_or(u32::MAX);
                 let kind = if not_yaml { Kind::Unreadable } else { Kind::InvalidJob };
-                let mut error =
-                    CliError::new(kind, format!("{} has {}; nothing was started", self.shown, count(errors, "error")));
+                let mut error = CliError::new(
+                    kind,
+                    format!("{} has {}; nothing was started", self.shown, count(errors, "error")),
+                );
                 error.problems = problems;
                 Err(error)
             }
@@ -165,9 +207,14 @@ fn environment(
     value: impl Fn(&str) -> Option<String>,
     names: impl Iterator<Item = std::ffi::OsString>,
 ) -> BTreeMap<String, String> {
-    let named = |name: &str| plan.backend.pass_env.iter().any(|passed| passed == name) || plan.source.contains(&format!("${{{name}}}"));
+    let named = |name: &str| {
+        plan.backend.pass_env.iter().any(|passed| passed == name) || plan.source.contains(&format!("${{{name}}}"))
+    };
     let travels = |name: &str| {
-        matches!(name, "PATH" | "LANG" | "LANGUAGE" | "TZ") || name.starts_with("LC_") || CLI_PASSES.contains(&name) || named(name)
+        matches!(name, "PATH" | "LANG" | "LANGUAGE" | "TZ")
+            || name.starts_with("LC_")
+            || CLI_PASSES.contains(&name)
+            || named(name)
     };
     let mut environment = BTreeMap::new();
     let mut secrets = Vec::new();

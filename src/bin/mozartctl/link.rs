@@ -52,7 +52,10 @@ type Result<T> = std::result::Result<T, CliError>;
 impl Link {
     /// The one in this process.
     pub(crate) fn own(embedded: Embedded) -> Self {
-        Self::Embedded(Box::new(Own { embedded, draining: FuturesUnordered::new() }))
+        Self::Embedded(Box::new(Own {
+            embedded,
+            draining: FuturesUnordered::new(),
+        }))
     }
 
     /// Whether the conductor lives and dies with this process.
@@ -71,7 +74,8 @@ impl Link {
     pub(crate) fn interrupt(&mut self, now: bool) -> bool {
         let Self::Embedded(own) = self else { return false };
         let handle = own.embedded.conductor().clone();
-        own.draining.push(async move { handle.ask(|reply| Request::Interrupt(now, reply)).await }.boxed());
+        own.draining
+            .push(async move { handle.ask(|reply| Request::Interrupt(now, reply)).await }.boxed());
         true
     }
 
@@ -89,7 +93,9 @@ impl Link {
     pub(crate) async fn submit(&self, submit: &Submit) -> Result<Submitted> {
         match self.voice() {
             Voice::Bus(client) => Ok(client.submit(submit).await?),
-            Voice::Direct(own) => Ok(own.ask(|reply| Request::Submit(Box::new(submit.clone()), reply)).await?),
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::Submit(Box::new(submit.clone()), reply))
+                .await?),
         }
     }
 
@@ -101,7 +107,8 @@ impl Link {
             let (page, next) = match self.voice() {
                 Voice::Bus(client) => client.runs(filter, wanted, &cursor).await?,
                 Voice::Direct(own) => {
-                    own.ask(|reply| Request::ListRuns(filter.clone(), wanted, cursor.clone(), reply)).await?
+                    own.ask(|reply| Request::ListRuns(filter.clone(), wanted, cursor.clone(), reply))
+                        .await?
                 }
             };
             runs.extend(page);
@@ -123,12 +130,21 @@ impl Link {
 
     /// The run that a word of the command line means: `NAME` its newest, `NAME#3` its third.
     pub(crate) async fn select(&self, word: &str) -> Result<RunSelector> {
-        let newest = RunSelector { job: word.to_owned(), run: None };
+        let newest = RunSelector {
+            job: word.to_owned(),
+            run: None,
+        };
         let numbered = word.rsplit_once('#').and_then(|(job, number)| {
-            Some(RunSelector { job: job.to_owned(), run: Some(number.parse().ok().filter(|number| *number > 0)?) })
+            Some(RunSelector {
+                job: job.to_owned(),
+                run: Some(number.parse().ok().filter(|number| *number > 0)?),
+            })
         });
         match self.run(&newest).await {
-            Ok(view) => Ok(RunSelector { run: Some(view.summary.run.0), ..newest }),
+            Ok(view) => Ok(RunSelector {
+                run: Some(view.summary.run.0),
+                ..newest
+            }),
             Err(error) if error.kind == Kind::NoSuchJob => match numbered {
                 Some(selector) => self.run(&selector).await.map(|_| selector),
                 None => Err(error),
@@ -146,7 +162,9 @@ impl Link {
         let mut sheets: Vec<SheetSummary> = Vec::new();
         loop {
             let first = sheets.last().map_or(1, |sheet| sheet.sheet_num + 1);
-            let page = own.ask(|reply| Request::Sheets(run.clone(), first, PAGE, reply)).await?;
+            let page = own
+                .ask(|reply| Request::Sheets(run.clone(), first, PAGE, reply))
+                .await?;
             if page.is_empty() {
                 return Ok(sheets);
             }
@@ -166,9 +184,9 @@ impl Link {
     pub(crate) async fn open_output(&self, run: &RunSelector, sheet: u32, attempt: u32) -> Result<OwnedFd> {
         match self.voice() {
             Voice::Bus(client) => Ok(client.open_output(run, sheet, attempt).await?),
-            Voice::Direct(own) => {
-                Ok(own.ask(|reply| Request::OpenOutput(run.clone(), sheet, attempt, reply)).await?)
-            }
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::OpenOutput(run.clone(), sheet, attempt, reply))
+                .await?),
         }
     }
 
@@ -244,9 +262,16 @@ impl Link {
             return Vec::new();
         }
         let states = vec![RunState::Queued, RunState::Running, RunState::Waiting];
-        let filter = RunFilter { states, newest: true, ..RunFilter::default() };
+        let filter = RunFilter {
+            states,
+            newest: true,
+            ..RunFilter::default()
+        };
         let runs = self.list(&filter, PAGE).await.map(|(runs, _)| runs).unwrap_or_default();
-        runs.into_iter().map(|run| run.job.to_string()).filter(|job| *job != than.job).collect()
+        runs.into_iter()
+            .map(|run| run.job.to_string())
+            .filter(|job| *job != than.job)
+            .collect()
     }
 
     fn voice(&self) -> Voice<'_> {
@@ -282,7 +307,9 @@ impl Watch {
             match changes.recv().await {
                 Ok(Change::Sheet { job, run, sheet }) if job.as_str() == wanted => return Hint::Sheet(run, sheet),
                 Ok(Change::Run(view)) if view.summary.job.as_str() == wanted => return Hint::Changed,
-                Ok(Change::Finished { job, run, result }) if job.as_str() == wanted => return Hint::Finished(run, result),
+                Ok(Change::Finished { job, run, result }) if job.as_str() == wanted => {
+                    return Hint::Finished(run, result);
+                }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return Hint::Changed,
                 Err(RecvError::Closed) => return Hint::Gone,

@@ -3,8 +3,12 @@
 use std::io::{self, Write};
 
 use indicatif::MultiProgress;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::cli::{Global, LogFormat, LogLevel};
 use crate::error::{CliError, Kind};
@@ -19,18 +23,38 @@ pub(crate) fn start(global: &Global, out: &Out) -> Result<(), CliError> {
         (None, false, 1) => LogLevel::Info,
         (None, false, _) => LogLevel::Debug,
     };
+    // What happens to runs is told by the verb itself, unless messages were asked for.
+    let asked = global.log_level.is_some() || global.verbose > 0;
+    let wanted = filter_fn(move |message| asked || message.fields().field("MESSAGE_ID").is_none());
     // What other crates find worth saying is seldom worth reading.
-    let filter = EnvFilter::try_new(format!("warn,mozart={}", level.word()));
-    let filter = filter.map_err(|error| CliError::new(Kind::System, format!("logging cannot start: {error}")))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let failed = |error: &dyn std::fmt::Display| CliError::new(Kind::System, format!("logging cannot start: {error}"));
+    let filter = EnvFilter::try_new(format!("warn,mozart={}", level.word())).map_err(|error| failed(&error))?;
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(AboveBars(out.bars.clone()))
         .with_ansi(out.stderr_color());
+    let registry = tracing_subscriber::registry().with(filter);
     let started = match global.log_format {
-        LogFormat::Console => builder.compact().with_target(false).without_time().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Console => {
+            // The other fields are for the journal: they repeat the sentence.
+            let sentence = debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                _ => Ok(()),
+            });
+            registry
+                .with(
+                    layer
+                        .with_target(false)
+                        .without_time()
+                        .fmt_fields(sentence)
+                        .with_filter(wanted),
+                )
+                .try_init()
+        }
+        LogFormat::Json => registry
+            .with(layer.json().flatten_event(true).with_filter(wanted))
+            .try_init(),
     };
-    started.map_err(|error| CliError::new(Kind::System, format!("logging cannot start: {error}")))
+    started.map_err(|error| failed(&error))
 }
 
 /// Writes to standard error with the bars out of the way.

@@ -34,7 +34,12 @@ fn main() -> std::process::ExitCode {
         Err(error) => {
             // `--help` and `--version` come here too; where even that cannot be printed, the code still tells.
             let _printed = error.print();
-            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done }.into();
+            return if error.use_stderr() {
+                ExitCode::Usage
+            } else {
+                ExitCode::Done
+            }
+            .into();
         }
     };
     let out = Out::new(&cli.global);

@@ -51,7 +51,11 @@ impl<'a> Narrator<'a> {
 
     /// A sheet as it is now.
     pub(crate) fn sheet(&mut self, sheet: &SheetSummary) {
-        let before = self.told.get(&sheet.sheet_num).copied().unwrap_or((SheetStatus::Pending, 0));
+        let before = self
+            .told
+            .get(&sheet.sheet_num)
+            .copied()
+            .unwrap_or((SheetStatus::Pending, 0));
         self.remember(sheet);
         if before == (sheet.state, sheet.attempts) {
             return;
@@ -70,8 +74,15 @@ impl<'a> Narrator<'a> {
         if self.told_run.as_ref() != Some(&key) {
             let first = self.told_run.is_none();
             self.told_run = Some(key);
-            let until = run.until.map(|at| format!(" until {}", moment(at, now(), &self.out.zone))).unwrap_or_default();
-            let reason = if run.reason.is_empty() { String::new() } else { format!(": {}", clean(&run.reason)) };
+            let until = run
+                .until
+                .map(|at| format!(" until {}", moment(at, now(), &self.out.zone)))
+                .unwrap_or_default();
+            let reason = if run.reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", clean(&run.reason))
+            };
             match run.state {
                 RunState::Waiting | RunState::Queued | RunState::Paused => {
                     self.event("HOLD", Paint::Warn, &format!("run {}{until}{reason}", run.state));
@@ -127,23 +138,40 @@ impl<'a> Narrator<'a> {
     }
 
     fn sheet_event(&self, sheet: &SheetSummary) -> Option<(&'static str, Paint, String)> {
-        let label = sheet.description.as_deref().map(|text| format!(" ({})", clean(text))).unwrap_or_default();
+        let label = sheet
+            .description
+            .as_deref()
+            .map(|text| format!(" ({})", clean(text)))
+            .unwrap_or_default();
         let name = format!("sheet {}{label}", sheet.sheet_num);
         let failure = failure(sheet);
-        let until = sheet.until.map(|at| format!(", again at {}", clock(at, &self.out.zone))).unwrap_or_default();
+        let until = sheet
+            .until
+            .map(|at| format!(", again at {}", clock(at, &self.out.zone)))
+            .unwrap_or_default();
         let took = match (sheet.started_at, sheet.ended_at) {
             (Some(from), Some(to)) => format!(", {}", length(to.since(from))),
             _ => String::new(),
         };
-        let flags = if sheet.flags.is_empty() { String::new() } else { format!(", but: {}", clean(&sheet.flags.join("; "))) };
+        let flags = if sheet.flags.is_empty() {
+            String::new()
+        } else {
+            format!(", but: {}", clean(&sheet.flags.join("; ")))
+        };
         Some(match sheet.state {
             SheetStatus::Pending => return None,
-            SheetStatus::Running if sheet.attempts > 1 => ("TRY", Paint::Busy, format!("{name}, attempt {}", sheet.attempts)),
+            SheetStatus::Running if sheet.attempts > 1 => {
+                ("TRY", Paint::Busy, format!("{name}, attempt {}", sheet.attempts))
+            }
             SheetStatus::Running => ("START", Paint::Busy, name),
             SheetStatus::Waiting => ("WAIT", Paint::Warn, format!("{name}: {failure}{until}")),
             SheetStatus::Completed => {
                 let paint = if flags.is_empty() { Paint::Good } else { Paint::Warn };
-                let tries = if sheet.attempts > 1 { format!(", {} attempts", sheet.attempts) } else { String::new() };
+                let tries = if sheet.attempts > 1 {
+                    format!(", {} attempts", sheet.attempts)
+                } else {
+                    String::new()
+                };
                 ("DONE", paint, format!("{name}{took}{tries}{flags}"))
             }
             SheetStatus::Failed => ("FAIL", Paint::Bad, format!("{name}: {failure}")),
@@ -169,7 +197,9 @@ impl<'a> Narrator<'a> {
     }
 
     fn redraw(&self) {
-        let (Some(bar), Some((view, seen))) = (&self.bar, &self.view) else { return };
+        let (Some(bar), Some((view, seen))) = (&self.bar, &self.view) else {
+            return;
+        };
         let run = &view.summary;
         bar.set_length(u64::from(run.sheets_total));
         let ended = self.told.values().filter(|(state, _)| is_over(*state)).count();
@@ -185,7 +215,10 @@ impl<'a> Narrator<'a> {
                 parts.push(format!("about {} left", length(rest)));
             }
         } else {
-            let until = run.until.map(|at| format!(" until {}", moment(at, now, &self.out.zone))).unwrap_or_default();
+            let until = run
+                .until
+                .map(|at| format!(" until {}", moment(at, now, &self.out.zone)))
+                .unwrap_or_default();
             parts.push(format!("{}{until}", run.state));
             if !run.reason.is_empty() {
                 parts.push(clean(&run.reason).into_owned());
@@ -199,12 +232,19 @@ impl<'a> Narrator<'a> {
     }
 }
 
-/// The last failure of a sheet: cause, code and sentence, as far as they are known.
+/// The last failure of a sheet: cause, code and sentence, as far as they are known; else the reason of its state.
 pub(crate) fn failure(sheet: &SheetSummary) -> String {
-    let code = sheet.code.map(|code| format!("{code} {}", code.meaning()));
-    let message = sheet.message.as_deref().map(|text| clean(text).into_owned());
-    let known: Vec<String> = [sheet.cause.map(|cause| cause.to_string()), code, message].into_iter().flatten().collect();
-    if known.is_empty() { clean(&sheet.reason).into_owned() } else { known.join(", ") }
+    let what = match (sheet.cause, sheet.code) {
+        (Some(cause), Some(code)) => format!("{cause} {code}"),
+        (Some(cause), None) => cause.to_string(),
+        (None, Some(code)) => code.to_string(),
+        (None, None) => return clean(&sheet.reason).into_owned(),
+    };
+    match (&sheet.message, sheet.code) {
+        (Some(message), _) => format!("{what}: {}", clean(message.trim_end_matches('.'))),
+        (None, Some(code)) => format!("{what}: {}", code.meaning()),
+        (None, None) => what,
+    }
 }
 
 /// Whether nothing more happens to the sheet by itself.
@@ -229,7 +269,9 @@ pub(crate) fn next_step(run: &RunSummary, sheets: &[SheetSummary]) -> Option<Str
             None => format!("`mozartctl resume {job}` tries again what is not completed"),
         },
         RunState::Queued | RunState::Running | RunState::Waiting => {
-            format!("`mozartctl logs -F {job}` follows it; `mozartctl pause {job}` and `mozartctl cancel {job}` hold or end it")
+            format!(
+                "`mozartctl logs -F {job}` follows it; `mozartctl pause {job}` and `mozartctl cancel {job}` hold or end it"
+            )
         }
     })
 }
@@ -265,8 +307,16 @@ fn closing(view: &RunView, sheets: &[SheetSummary], out: &Out) -> Vec<String> {
     for sheet in sheets.iter().filter(|sheet| sheet.state == SheetStatus::Failed) {
         lines.push(format!("  sheet {}: {}", sheet.sheet_num, failure(sheet)));
         for rule in sheet.validations.iter().filter(|rule| !rule.passed) {
-            let reason = rule.reason.as_deref().map(|text| format!(": {}", clean(text))).unwrap_or_default();
-            lines.push(format!("    {} {}{reason}", out.paint(Paint::Bad, "failed"), clean(&rule.description)));
+            let reason = rule
+                .reason
+                .as_deref()
+                .map(|text| format!(": {}", clean(text)))
+                .unwrap_or_default();
+            lines.push(format!(
+                "    {} {}{reason}",
+                out.paint(Paint::Bad, "failed"),
+                clean(&rule.description)
+            ));
         }
     }
     lines.extend(next_step(run, sheets));

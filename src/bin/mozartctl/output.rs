@@ -43,7 +43,11 @@ impl Paint {
             Self::Warn => 33,
             Self::Bad => 31,
         };
-        if color && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if color && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -161,7 +165,12 @@ impl Out {
     /// Rows with columns aligned; the last column is as long as it is.
     pub(crate) fn table(&self, rows: &[Row]) {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.0.chars().count()).max();
+        let width = |column: usize| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.0.chars().count())
+                .max()
+        };
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         for row in rows {
             let mut line = String::new();
@@ -208,7 +217,11 @@ impl Out {
         if self.json {
             self.document(&crate::json::error(error));
         }
-        self.stderr(&format!("{} {}", Paint::Bad.apply("error:", self.stderr_color), error.message));
+        self.stderr(&format!(
+            "{} {}",
+            Paint::Bad.apply("error:", self.stderr_color),
+            error.message
+        ));
         for hint in &error.hints {
             self.stderr(&format!("{} {hint}", Paint::Busy.apply("hint:", self.stderr_color)));
         }
@@ -220,7 +233,10 @@ impl Out {
     /// The first failure other than a closed pipe.
     pub(crate) fn finish(&self) -> Result<(), CliError> {
         match self.failed.borrow_mut().take() {
-            Some(error) => Err(CliError::new(Kind::System, format!("standard output cannot be written: {error}"))),
+            Some(error) => Err(CliError::new(
+                Kind::System,
+                format!("standard output cannot be written: {error}"),
+            )),
             None => Ok(()),
         }
     }

@@ -33,7 +33,10 @@ trait SystemdManager {
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
 }
 
-#[proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
+#[proxy(
+    interface = "org.freedesktop.systemd1.Unit",
+    default_service = "org.freedesktop.systemd1"
+)]
 trait SystemdUnit {
     #[zbus(property)]
     fn load_state(&self) -> zbus::Result<String>;
@@ -92,10 +95,16 @@ impl UserManager {
         if let Some(bus) = session
             && has_owner(bus, "org.freedesktop.systemd1").await
         {
-            return Some(Self { connection: bus.clone() });
+            return Some(Self {
+                connection: bus.clone(),
+            });
         }
         let stream = std::os::unix::net::UnixStream::connect(runtime_directory()?.join("systemd/private")).ok()?;
-        let connection = zbus::connection::Builder::unix_stream(stream).p2p().build().await.ok()?;
+        let connection = zbus::connection::Builder::unix_stream(stream)
+            .p2p()
+            .build()
+            .await
+            .ok()?;
         Some(Self { connection })
     }
 
@@ -105,18 +114,26 @@ impl UserManager {
     /// [`Kind::NoConductor`] where systemd does not answer.
     pub(crate) async fn service(&self) -> Result<Option<Service>, CliError> {
         self.look().await.map_err(|error| {
-            CliError::new(Kind::NoConductor, format!("the user's systemd does not answer about {UNIT}: {error}"))
+            CliError::new(
+                Kind::NoConductor,
+                format!("the user's systemd does not answer about {UNIT}: {error}"),
+            )
         })
     }
 
     async fn look(&self) -> zbus::Result<Option<Service>> {
         let path = self.manager().await?.load_unit(UNIT).await?;
-        let unit =
-            SystemdUnitProxy::builder(&self.connection).path(&path).cache_properties(CacheProperties::No).build().await?;
+        let unit = SystemdUnitProxy::builder(&self.connection)
+            .path(&path)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await?;
         if unit.load_state().await? != "loaded" {
             return Ok(None);
         }
-        Ok(Some(Service { active_state: unit.active_state().await? }))
+        Ok(Some(Service {
+            active_state: unit.active_state().await?,
+        }))
     }
 
     /// Does it and waits until it is done.
@@ -125,8 +142,9 @@ impl UserManager {
     /// [`Kind::NoConductor`] where systemd refuses or the service fails.
     pub(crate) async fn act(&self, unit: &str, act: Act) -> Result<(), CliError> {
         let failed = |why: String| {
-            CliError::new(Kind::NoConductor, format!("{unit} could not be {}: {why}", act.past()))
-                .hint(format!("`journalctl --user -u {unit} -n 30` and `systemctl --user status {unit}` say more"))
+            CliError::new(Kind::NoConductor, format!("{unit} could not be {}: {why}", act.past())).hint(format!(
+                "`journalctl --user -u {unit} -n 30` and `systemctl --user status {unit}` say more"
+            ))
         };
         let result = tokio::time::timeout(JOB_TIMEOUT, self.job(unit, act)).await;
         match result {
@@ -144,11 +162,16 @@ impl UserManager {
     pub(crate) async fn kill(&self) -> Result<(), CliError> {
         const SIGKILL: i32 = 9;
         let killed = async { self.manager().await?.kill_unit(UNIT, "main", SIGKILL).await };
-        killed.await.map_err(|error| CliError::new(Kind::NoConductor, format!("{UNIT} could not be killed: {error}")))
+        killed
+            .await
+            .map_err(|error| CliError::new(Kind::NoConductor, format!("{UNIT} could not be killed: {error}")))
     }
 
     async fn manager(&self) -> zbus::Result<SystemdManagerProxy<'static>> {
-        SystemdManagerProxy::builder(&self.connection).cache_properties(CacheProperties::No).build().await
+        SystemdManagerProxy::builder(&self.connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
     }
 
     /// Queues the job and waits for its end; returns its result, `done` where all went well.

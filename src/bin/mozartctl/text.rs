@@ -8,9 +8,23 @@ use mozart::model::{Cost, Span, Timestamp};
 /// The text with every character replaced that could move the cursor, change colours or reorder a line.
 /// Job names, reasons and session output come from elsewhere and may hold such.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
-    let hostile = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hostile = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     if text.chars().any(hostile) {
-        Cow::Owned(text.chars().map(|c| if c == '\t' || c == '\n' { ' ' } else if hostile(c) { '\u{fffd}' } else { c }).collect())
+        Cow::Owned(
+            text.chars()
+                .map(|c| {
+                    if c == '\t' || c == '\n' {
+                        ' '
+                    } else if hostile(c) {
+                        '\u{fffd}'
+                    } else {
+                        c
+                    }
+                })
+                .collect(),
+        )
     } else {
         Cow::Borrowed(text)
     }
@@ -23,7 +37,10 @@ pub(crate) fn now() -> Timestamp {
 
 /// A moment in local time: only the clock where it is near, with the date otherwise.
 pub(crate) fn moment(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
-    let (Ok(at), Ok(now)) = (jiff::Timestamp::from_microsecond(at.0), jiff::Timestamp::from_microsecond(now.0)) else {
+    let (Ok(at), Ok(now)) = (
+        jiff::Timestamp::from_microsecond(at.0),
+        jiff::Timestamp::from_microsecond(now.0),
+    ) else {
         return at.to_rfc3339();
     };
     let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone.clone()));
@@ -48,15 +65,14 @@ pub(crate) fn clock(at: Timestamp, zone: &TimeZone) -> String {
 /// A length of time in the two largest units that matter.
 pub(crate) fn length(span: Span) -> String {
     let seconds = span.0.max(0) / 1_000_000;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    if days > 0 {
-        format!("{days} d {hours} h")
-    } else if hours > 0 {
-        format!("{hours} h {minutes:02} min")
-    } else if minutes > 0 {
-        format!("{minutes} min {:02} s", seconds % 60)
-    } else {
-        format!("{seconds} s")
+    let (days, hours, minutes, rest) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes, rest) {
+        (0, 0, 0, 0..10) => format!("{:.1} s", span.as_secs_f64().max(0.0)),
+        (0, 0, 0, _) => format!("{rest} s"),
+        (0, 0, _, 0) => format!("{minutes} min"),
+        (0, 0, _, _) => format!("{minutes} min {rest:02} s"),
+        (0, _, _, _) => format!("{hours} h {minutes:02} min"),
+        _ => format!("{days} d {hours} h"),
     }
 }
 
@@ -68,7 +84,11 @@ pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
 /// An amount of money.
 pub(crate) fn money(cost: Cost) -> String {
     let usd = cost.as_usd();
-    if usd >= 0.1 || cost.0 == 0 { format!("${usd:.2}") } else { format!("${usd:.4}") }
+    if usd >= 0.1 || cost.0 == 0 {
+        format!("${usd:.2}")
+    } else {
+        format!("${usd:.4}")
+    }
 }
 
 /// A large number in short.
@@ -82,12 +102,17 @@ pub(crate) fn tokens(count: u64) -> String {
 
 /// A count with its noun: `1 sheet`, `2 sheets`.
 pub(crate) fn count(number: u32, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
 }
 
 /// The text as one word of a POSIX shell, quoted only where it must be.
 pub(crate) fn shell_word(text: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '#' | ':' | '@' | '+' | ',' | '%' | '=');
+    let plain =
+        |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '#' | ':' | '@' | '+' | ',' | '%' | '=');
     if !text.is_empty() && !text.starts_with(['#', '-', '=']) && text.chars().all(plain) {
         Cow::Borrowed(text)
     } else {
@@ -111,9 +136,18 @@ mod tests {
         let now = Timestamp::from_seconds(1_795_228_661);
         let zone = TimeZone::UTC;
         assert_eq!(moment(now, now, &zone), "02:37");
-        assert_eq!(moment(Timestamp::from_seconds(1_795_000_000), now, &zone), "Wed 18 Nov 11:06");
-        assert_eq!(moment(Timestamp::from_seconds(1_700_000_000), now, &zone), "2023-11-14 22:13");
+        assert_eq!(
+            moment(Timestamp::from_seconds(1_795_000_000), now, &zone),
+            "Wed 18 Nov 11:06"
+        );
+        assert_eq!(
+            moment(Timestamp::from_seconds(1_700_000_000), now, &zone),
+            "2023-11-14 22:13"
+        );
+        assert_eq!(length(Span::from_secs_f64(0.54)), "0.5 s");
         assert_eq!(length(Span::from_secs(59)), "59 s");
+        assert_eq!(length(Span::from_secs(1_800)), "30 min");
+        assert_eq!(length(Span::from_secs(312)), "5 min 12 s");
         assert_eq!(length(Span::from_secs(3_725)), "1 h 02 min");
         assert_eq!(length(Span::from_secs(200_000)), "2 d 7 h");
     }

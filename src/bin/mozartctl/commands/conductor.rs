@@ -17,7 +17,9 @@ const STOPS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Starts the service.
 pub(crate) async fn start(finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
-    let Some((manager, service)) = finder.systemd().await? else { return Err(not_installed()) };
+    let Some((manager, service)) = finder.systemd().await? else {
+        return Err(not_installed());
+    };
     let already = service.is_active();
     if !already {
         manager.act(UNIT, Act::Start).await?;
@@ -27,7 +29,9 @@ pub(crate) async fn start(finder: &Finder<'_>, out: &Out) -> Result<ExitCode, Cl
 
 /// Restarts the service; its sessions are units of their own and go on.
 pub(crate) async fn restart(finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
-    let Some((manager, _)) = finder.systemd().await? else { return Err(not_installed()) };
+    let Some((manager, _)) = finder.systemd().await? else {
+        return Err(not_installed());
+    };
     manager.act(UNIT, Act::Restart).await?;
     tell(finder, "restarted; sessions that were running go on", out).await
 }
@@ -41,7 +45,10 @@ pub(crate) fn foreground(arguments: &StartArgs, global: &Global) -> Result<ExitC
         command.args(["--log-level", level.word()]);
     }
     let error = command.exec();
-    Err(CliError::new(Kind::NoConductor, format!("{} cannot be started: {error}", program.display())))
+    Err(CliError::new(
+        Kind::NoConductor,
+        format!("{} cannot be started: {error}", program.display()),
+    ))
 }
 
 /// Stops the conductor, whoever it is.
@@ -49,7 +56,10 @@ pub(crate) async fn stop(arguments: &StopArgs, finder: &Finder<'_>, out: &Out) -
     let service = finder.systemd().await?.filter(|(_, service)| service.is_running());
     if arguments.force {
         let Some((manager, _)) = service else {
-            return Err(CliError::new(Kind::NoConductor, format!("{UNIT} does not run, so there is nothing to kill")));
+            return Err(CliError::new(
+                Kind::NoConductor,
+                format!("{UNIT} does not run, so there is nothing to kill"),
+            ));
         };
         manager.kill().await?;
         // It would be restarted otherwise: it did not end well.
@@ -69,7 +79,14 @@ pub(crate) async fn stop(arguments: &StopArgs, finder: &Finder<'_>, out: &Out) -
     if let Some((manager, _)) = service {
         manager.act(UNIT, Act::Stop).await?;
     }
-    stopped(if arguments.stop_sessions { "stopped, with its sessions" } else { "stopped; sessions that were running go on" }, out)
+    stopped(
+        if arguments.stop_sessions {
+            "stopped, with its sessions"
+        } else {
+            "stopped; sessions that were running go on"
+        },
+        out,
+    )
 }
 
 /// Says whether one runs; starts none.
@@ -97,7 +114,11 @@ async fn ask(link: &Link) -> Result<ConductorState, CliError> {
     let view = link.manager().await?;
     Ok(ConductorState {
         running: true,
-        kind: Some(if matches!(link, Link::Service(_)) { "service" } else { "private" }),
+        kind: Some(if matches!(link, Link::Service(_)) {
+            "service"
+        } else {
+            "private"
+        }),
         version: Some(version),
         pid,
         slots: Some(view.slots),
@@ -110,8 +131,15 @@ async fn ask(link: &Link) -> Result<ConductorState, CliError> {
 
 fn describe(state: &ConductorState, out: &Out) {
     let pid = state.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
-    let place = if state.kind == Some("service") { "as a service" } else { "on the private socket" };
-    out.line(&format!("running {place}: Mozart {}{pid}", state.version.as_deref().unwrap_or("(version unknown)")));
+    let place = if state.kind == Some("service") {
+        "as a service"
+    } else {
+        "on the private socket"
+    };
+    out.line(&format!(
+        "running {place}: Mozart {}{pid}",
+        state.version.as_deref().unwrap_or("(version unknown)")
+    ));
     out.line(&format!(
         "runs: {} running (of at most {}), {} queued, {} waiting",
         state.runs_running.unwrap_or_default(),
@@ -147,7 +175,10 @@ async fn gone(link: &Link, out: &Out) -> Result<ExitCode, CliError> {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err(CliError::new(Kind::Refused, format!("the conductor still runs after {} s", STOPS_WITHIN.as_secs())))
+    Err(CliError::new(
+        Kind::Refused,
+        format!("the conductor still runs after {} s", STOPS_WITHIN.as_secs()),
+    ))
 }
 
 fn stopped(how: &str, out: &Out) -> Result<ExitCode, CliError> {

@@ -19,7 +19,11 @@ pub(crate) async fn run(arguments: &ListArgs, finder: &Finder<'_>, out: &Out) ->
         (true, true) => Vec::new(),
         (true, false) => vec![RunState::Queued, RunState::Running, RunState::Waiting, RunState::Paused],
     };
-    let filter = RunFilter { job: None, states, newest: false };
+    let filter = RunFilter {
+        job: None,
+        states,
+        newest: false,
+    };
     finder
         .with(Need::Answer, async |link| {
             let (runs, more) = link.list(&filter, arguments.limit).await?;
@@ -33,7 +37,11 @@ fn show(runs: &[RunSummary], more: bool, arguments: &ListArgs, out: &Out) {
     if out.json {
         out.document(&runs.iter().map(Run::from).collect::<Vec<_>>());
     } else if runs.is_empty() {
-        let hint = if arguments.all || !arguments.status.is_empty() { "" } else { "; `mozartctl list --all` shows those that are over" };
+        let hint = if arguments.all || !arguments.status.is_empty() {
+            ""
+        } else {
+            "; `mozartctl list --all` shows those that are over"
+        };
         out.note(&format!("no such runs{hint}"));
     } else {
         out.table(&rows(runs, out));
@@ -49,12 +57,22 @@ pub(crate) fn rows(runs: &[RunSummary], out: &Out) -> Vec<Row> {
     let heading = ["RUN", "STATE", "SHEETS", "SUBMITTED", "COST", "REASON"];
     let mut rows: Vec<Row> = vec![heading.map(|text| (text.to_owned(), Paint::Dim)).to_vec()];
     for run in runs {
-        let failed = if run.sheets_failed > 0 { format!(" ({} failed)", run.sheets_failed) } else { String::new() };
-        let until = run.until.map(|at| format!("until {} ", moment(at, now, &out.zone))).unwrap_or_default();
+        let failed = if run.sheets_failed > 0 {
+            format!(" ({} failed)", run.sheets_failed)
+        } else {
+            String::new()
+        };
+        let until = run
+            .until
+            .map(|at| format!("until {} ", moment(at, now, &out.zone)))
+            .unwrap_or_default();
         rows.push(vec![
             (format!("{}#{}", clean(run.job.as_str()), run.run), Paint::Bold),
             (run.state.to_string(), of_run(run.state)),
-            (format!("{}/{}{failed}", run.sheets_done, run.sheets_total), Paint::Plain),
+            (
+                format!("{}/{}{failed}", run.sheets_done, run.sheets_total),
+                Paint::Plain,
+            ),
             (moment(run.submitted_at, now, &out.zone), Paint::Plain),
             (run.cost.map(money).unwrap_or_default(), Paint::Plain),
             (format!("{until}{}", clean(&run.reason)), Paint::Dim),

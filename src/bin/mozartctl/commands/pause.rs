@@ -21,7 +21,11 @@ pub(crate) async fn run(arguments: &PauseArgs, finder: &Finder<'_>, out: &Out) -
         .with(Need::Answer, async |link| {
             let selector = link.select(&arguments.job).await?;
             link.pause(&selector, arguments.now).await?;
-            let code = if arguments.wait { until_still(link, &selector, arguments.timeout).await? } else { ExitCode::Done };
+            let code = if arguments.wait {
+                until_still(link, &selector, arguments.timeout).await?
+            } else {
+                ExitCode::Done
+            };
             tell(link, &selector, "pausing", out).await?;
             Ok(code)
         })
@@ -69,10 +73,17 @@ pub(crate) async fn tell(link: &Link, selector: &RunSelector, doing: &str, out: 
         0 => String::new(),
         some => format!(" ({} still running)", count(some, "sheet")),
     };
-    let state = if run.sheets_running > 0 { doing } else { run.state.as_str() };
+    let state = if run.sheets_running > 0 {
+        doing
+    } else {
+        run.state.as_str()
+    };
     out.line(&format!("{}#{} {state}{running}", clean(run.job.as_str()), run.run));
     if !run.state.is_ended() {
-        out.note(&format!("`mozartctl resume {}` lets it go on", shell_word(run.job.as_str())));
+        out.note(&format!(
+            "`mozartctl resume {}` lets it go on",
+            shell_word(run.job.as_str())
+        ));
     }
     Ok(())
 }

@@ -29,7 +29,9 @@ pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) 
     if names_a_file(target) {
         let source = read(target, arguments, out)?;
         return finder
-            .with(Need::Run, async |link| from_file(link, &source, arguments.detach, finder, out).await)
+            .with(Need::Run, async |link| {
+                from_file(link, &source, arguments.detach, finder, out).await
+            })
             .await;
     }
     finder
@@ -53,9 +55,17 @@ struct Source {
 
 fn read(path: &str, arguments: &ResumeArgs, out: &Out) -> Result<Source, CliError> {
     let file = JobFile::read(Path::new(path))?;
-    let overrides = Overrides { workspace: arguments.workspace.clone(), ..Overrides::default() };
+    let overrides = Overrides {
+        workspace: arguments.workspace.clone(),
+        ..Overrides::default()
+    };
     let (plan, problems) = file.plan(&overrides, out)?;
-    Ok(Source { file, overrides, plan, problems })
+    Ok(Source {
+        file,
+        overrides,
+        plan,
+        problems,
+    })
 }
 
 async fn from_file(
@@ -65,7 +75,10 @@ async fn from_file(
     finder: &Finder<'_>,
     out: &Out,
 ) -> Result<ExitCode, CliError> {
-    let selector = RunSelector { job: source.plan.name.to_string(), run: None };
+    let selector = RunSelector {
+        job: source.plan.name.to_string(),
+        run: None,
+    };
     match link.run(&selector).await {
         Ok(view) => {
             if view.summary.plan_hash != source.plan.hash {
@@ -81,9 +94,15 @@ async fn from_file(
             submit.resume = true;
             let submitted = link.submit(&submit).await?;
             super::run::told(&submitted.problems, &source.problems, out);
-            let selector = RunSelector { run: Some(submitted.run.0), ..selector };
+            let selector = RunSelector {
+                run: Some(submitted.run.0),
+                ..selector
+            };
             let told = (submitted.attached, submitted.problems.as_slice());
-            let manner = Manner { introduce: true, fresh: false };
+            let manner = Manner {
+                introduce: true,
+                fresh: false,
+            };
             super::run::stay(link, finder, &selector, manner, detach, told, out).await
         }
         Err(error) => Err(error),
@@ -98,7 +117,10 @@ async fn go_on(
     out: &Out,
 ) -> Result<ExitCode, CliError> {
     link.resume(selector).await?;
-    let manner = Manner { introduce: true, fresh: false };
+    let manner = Manner {
+        introduce: true,
+        fresh: false,
+    };
     super::run::stay(link, finder, selector, manner, detach, (false, &[]), out).await
 }
 

@@ -97,7 +97,12 @@ async fn show(link: &Link, job: Option<&RunSelector>, watched: bool, out: &Out) 
 /// One run with its sheets.
 async fn one(link: &Link, selector: &RunSelector, watched: bool, out: &Out) -> Result<RunView, CliError> {
     let view = link.run(selector).await?;
-    let sheets = link.sheets(&RunSelector { run: Some(view.summary.run.0), ..selector.clone() }).await?;
+    let sheets = link
+        .sheets(&RunSelector {
+            run: Some(view.summary.run.0),
+            ..selector.clone()
+        })
+        .await?;
     if out.json {
         picture(&RunDetail::new(&view, &sheets), watched, out);
     } else {
@@ -110,13 +115,23 @@ async fn one(link: &Link, selector: &RunSelector, watched: bool, out: &Out) -> R
 async fn all(link: &Link, watched: bool, out: &Out) -> Result<bool, CliError> {
     let held = vec![RunState::Queued, RunState::Running, RunState::Waiting, RunState::Paused];
     let ended = vec![RunState::Completed, RunState::Failed, RunState::Cancelled];
-    let filter = |states| RunFilter { job: None, states, newest: true };
+    let filter = |states| RunFilter {
+        job: None,
+        states,
+        newest: true,
+    };
     let (mut runs, _) = link.list(&filter(held), LIVE).await?;
     let live = runs.iter().any(|run| is_live(run.state));
     let (recent, more) = link.list(&filter(ended), RECENT).await?;
     runs.extend(recent);
     if out.json {
-        picture(&Overview { runs: runs.iter().map(Run::from).collect() }, watched, out);
+        picture(
+            &Overview {
+                runs: runs.iter().map(Run::from).collect(),
+            },
+            watched,
+            out,
+        );
     } else if runs.is_empty() {
         out.line("No runs yet. `mozartctl run FILE` starts one.");
     } else {
@@ -130,7 +145,11 @@ async fn all(link: &Link, watched: bool, out: &Out) -> Result<bool, CliError> {
 
 /// JSON: a document, or with `--watch` a line for each picture.
 fn picture(value: &impl Serialize, watched: bool, out: &Out) {
-    if watched { out.json_line(value) } else { out.document(value) }
+    if watched {
+        out.json_line(value)
+    } else {
+        out.document(value)
+    }
 }
 
 fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
@@ -139,7 +158,10 @@ fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
     let now = now();
     let mut facts: Vec<(&str, String)> = Vec::new();
     if !run.reason.is_empty() || run.until.is_some() {
-        let until = run.until.map(|at| format!(" until {}", moment(at, now, &out.zone))).unwrap_or_default();
+        let until = run
+            .until
+            .map(|at| format!(" until {}", moment(at, now, &out.zone)))
+            .unwrap_or_default();
         facts.push(("Reason", format!("{}{until}", clean(&run.reason))));
     }
     let mut counts = format!("{} of {} done", run.sheets_done, run.sheets_total);
@@ -155,7 +177,11 @@ fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
     }
     match (run.started_at, run.ended_at) {
         (Some(from), Some(to)) => {
-            times.push_str(&format!(", ended {}, took {}", moment(to, now, &out.zone), length(to.since(from))));
+            times.push_str(&format!(
+                ", ended {}, took {}",
+                moment(to, now, &out.zone),
+                length(to.since(from))
+            ));
         }
         (None, Some(to)) => times.push_str(&format!(", ended {}", moment(to, now, &out.zone))),
         _ => {}
@@ -166,7 +192,14 @@ fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
     }
     if run.cost.is_some() || run.tokens_in + run.tokens_out > 0 {
         let cost = run.cost.map_or_else(|| "unknown".to_owned(), money);
-        facts.push(("Cost", format!("{cost}, {} tokens in, {} out", tokens(run.tokens_in), tokens(run.tokens_out))));
+        facts.push((
+            "Cost",
+            format!(
+                "{cost}, {} tokens in, {} out",
+                tokens(run.tokens_in),
+                tokens(run.tokens_out)
+            ),
+        ));
     }
     facts.push(("Workspace", clean(&run.workspace).into_owned()));
     for (name, value) in facts {
@@ -174,15 +207,20 @@ fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
     }
 
     out.line("");
-    for group in groups(sheets, out.verbose > 0) {
-        match group {
-            [sheet] => sheet_lines(sheet, sheets.len(), out),
-            [first, .., last] => {
-                let width = sheets.len().to_string().len();
-                let range = format!("{:>width$}-{}", first.sheet_num, last.sheet_num);
-                out.line(&format!("  {range}  {}", out.paint(of_sheet(first.state), first.state.as_str())));
-            }
-            [] => {}
+    let groups: Vec<_> = groups(sheets, out.verbose > 0).collect();
+    let width = groups.iter().map(|group| label(group).len()).max().unwrap_or_default();
+    for group in groups {
+        if let Some(sheet) = group.first() {
+            let state = out.paint(of_sheet(sheet.state), &format!("{:<9}", sheet.state.as_str()));
+            let details = if group.len() == 1 {
+                details(sheet, out)
+            } else {
+                clean(&sheet.reason).into_owned()
+            };
+            out.line(format!("  {:>width$}  {state}  {details}", label(group)).trim_end());
+        }
+        if let [sheet] = group {
+            rules(sheet, width, out);
         }
     }
     if let Some(step) = next_step(run, sheets) {
@@ -194,7 +232,9 @@ fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
 fn headline(run: &RunSummary, out: &Out) -> String {
     let since = match run.state {
         RunState::Running => run.started_at.map(|at| format!(", started {}", ago(at, now()))),
-        RunState::Completed | RunState::Failed | RunState::Cancelled => run.ended_at.map(|at| format!(", {}", ago(at, now()))),
+        RunState::Completed | RunState::Failed | RunState::Cancelled => {
+            run.ended_at.map(|at| format!(", {}", ago(at, now())))
+        }
         RunState::Queued | RunState::Waiting | RunState::Paused => None,
     };
     format!(
@@ -208,52 +248,67 @@ fn headline(run: &RunSummary, out: &Out) -> String {
 
 /// Neighbours of which there is nothing to say but their state become one line.
 fn groups(sheets: &[SheetSummary], each: bool) -> impl Iterator<Item = &[SheetSummary]> {
-    let dull = |sheet: &SheetSummary| {
-        let quiet = sheet.flags.is_empty() && sheet.attempts <= 1 && sheet.reason.is_empty();
-        quiet && matches!(sheet.state, SheetStatus::Completed | SheetStatus::Pending | SheetStatus::Cancelled)
-            || sheet.state == SheetStatus::Skipped
+    let dull = |sheet: &SheetSummary| match sheet.state {
+        SheetStatus::Pending | SheetStatus::Skipped | SheetStatus::Cancelled => true,
+        SheetStatus::Completed => sheet.flags.is_empty() && sheet.attempts <= 1,
+        SheetStatus::Running | SheetStatus::Waiting | SheetStatus::Failed => false,
     };
     sheets.chunk_by(move |a, b| !each && a.state == b.state && a.reason == b.reason && dull(a) && dull(b))
 }
 
-fn sheet_lines(sheet: &SheetSummary, total: usize, out: &Out) {
-    let width = total.to_string().len();
-    let mut parts = Vec::new();
-    if let Some(label) = &sheet.description {
-        parts.push(clean(label).into_owned());
+/// The number of a sheet, or the first and the last of a group.
+fn label(group: &[SheetSummary]) -> String {
+    match group {
+        [sheet] => sheet.sheet_num.to_string(),
+        [first, .., last] => format!("{}-{}", first.sheet_num, last.sheet_num),
+        [] => String::new(),
     }
-    let took = match (sheet.started_at, sheet.ended_at) {
+}
+
+/// Everything that is to say of one sheet besides its state.
+fn details(sheet: &SheetSummary, out: &Out) -> String {
+    let mut parts = Vec::new();
+    parts.extend(sheet.description.as_deref().map(|label| clean(label).into_owned()));
+    parts.extend(match (sheet.started_at, sheet.ended_at) {
         (Some(from), Some(to)) => Some(length(to.since(from))),
         (Some(from), None) if sheet.state == SheetStatus::Running => Some(format!("for {}", length(now().since(from)))),
         _ => None,
-    };
-    parts.extend(took);
+    });
     if sheet.attempts > 1 {
         parts.push(format!("{} attempts", sheet.attempts));
     }
-    if matches!(sheet.state, SheetStatus::Failed | SheetStatus::Waiting) || (sheet.state == SheetStatus::Running && sheet.attempts > 1) {
-        let failure = failure(sheet);
-        if !failure.is_empty() {
-            parts.push(if sheet.state == SheetStatus::Running { format!("before: {failure}") } else { failure });
-        }
-    } else if !sheet.reason.is_empty() {
-        parts.push(clean(&sheet.reason).into_owned());
+    match sheet.state {
+        SheetStatus::Failed | SheetStatus::Waiting => parts.push(failure(sheet)),
+        SheetStatus::Running if sheet.attempts > 1 => parts.push(format!("before: {}", failure(sheet))),
+        _ => parts.push(clean(&sheet.reason).into_owned()),
     }
-    if let Some(at) = sheet.until {
-        parts.push(format!("until {}", moment(at, now(), &out.zone)));
-    }
+    parts.extend(sheet.until.map(|at| format!("until {}", moment(at, now(), &out.zone))));
     if !sheet.flags.is_empty() {
         parts.push(format!("flagged: {}", clean(&sheet.flags.join("; "))));
     }
-    let state = out.paint(of_sheet(sheet.state), &format!("{:<9}", sheet.state.as_str()));
-    out.line(format!("  {:>width$}  {state}  {}", sheet.sheet_num, parts.join(", ")).trim_end());
-    for rule in &sheet.validations {
-        if rule.passed && out.verbose == 0 {
-            continue;
-        }
-        let (paint, word) = if rule.passed { (Paint::Good, "passed") } else { (Paint::Bad, "failed") };
-        let reason = rule.reason.as_deref().filter(|_| !rule.passed).map(|text| format!(": {}", clean(text)));
-        let description = clean(&rule.description);
-        out.line(&format!("  {:>width$}  {} {description}{}", "", out.paint(paint, word), reason.unwrap_or_default()));
+    parts.retain(|part| !part.is_empty());
+    parts.join(", ")
+}
+
+/// What its rules found: those that failed, or all.
+fn rules(sheet: &SheetSummary, width: usize, out: &Out) {
+    for rule in sheet.validations.iter().filter(|rule| !rule.passed || out.verbose > 0) {
+        let (paint, word) = if rule.passed {
+            (Paint::Good, "passed")
+        } else {
+            (Paint::Bad, "failed")
+        };
+        let reason = rule
+            .reason
+            .as_deref()
+            .filter(|_| !rule.passed)
+            .map(|text| format!(": {}", clean(text)));
+        let rule = clean(&rule.description);
+        out.line(&format!(
+            "  {:>width$}  {} {rule}{}",
+            "",
+            out.paint(paint, word),
+            reason.unwrap_or_default()
+        ));
     }
 }

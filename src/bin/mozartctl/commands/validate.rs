@@ -31,11 +31,24 @@ struct Report<'a> {
 /// Prints every problem; 0 valid, 1 an error, 2 not YAML.
 pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliError> {
     let file = JobFile::read(&arguments.file)?;
-    let overrides = Overrides { workspace: arguments.workspace.clone(), ..Overrides::default() };
+    let overrides = Overrides {
+        workspace: arguments.workspace.clone(),
+        ..Overrides::default()
+    };
     let loaded = file.load(&overrides);
     let plan = loaded.plan.as_ref();
-    let number = |severity| loaded.problems.iter().filter(|problem| problem.severity == severity).count();
-    let (errors, warnings, infos) = (number(Severity::Error), number(Severity::Warning), number(Severity::Info));
+    let number = |severity| {
+        loaded
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
+    };
+    let (errors, warnings, infos) = (
+        number(Severity::Error),
+        number(Severity::Warning),
+        number(Severity::Info),
+    );
 
     if out.json {
         out.document(&Report {
@@ -50,8 +63,12 @@ pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliEr
             issues: &loaded.problems,
         });
     } else {
-        let shown: Vec<Problem> =
-            loaded.problems.iter().filter(|problem| !out.quiet || problem.severity == Severity::Error).cloned().collect();
+        let shown: Vec<Problem> = loaded
+            .problems
+            .iter()
+            .filter(|problem| !out.quiet || problem.severity == Severity::Error)
+            .cloned()
+            .collect();
         if !shown.is_empty() {
             out.line(file.report(&shown, out.stdout_color()).trim_end());
             out.line("");
@@ -61,12 +78,21 @@ pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliEr
             .filter(|(number, _)| *number > 0)
             .map(|(number, noun)| count(u32::try_from(number).unwrap_or(u32::MAX), noun))
             .collect();
-        let counts = if counts.is_empty() { String::new() } else { format!(", {}", counts.join(", ")) };
+        let counts = if counts.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", counts.join(", "))
+        };
         match plan {
             Some(plan) => {
                 let sheets = u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX);
                 let name = clean(plan.name.as_str());
-                out.line(&format!("{} {}: job {name}, {}{counts}", out.paint(Paint::Good, "valid"), file.shown, count(sheets, "sheet")));
+                out.line(&format!(
+                    "{} {}: job {name}, {}{counts}",
+                    out.paint(Paint::Good, "valid"),
+                    file.shown,
+                    count(sheets, "sheet")
+                ));
                 if out.verbose > 0 {
                     super::run::plan::describe(plan, out);
                 }

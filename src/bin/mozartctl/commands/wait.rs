@@ -12,7 +12,17 @@ pub(crate) async fn run(arguments: &WaitArgs, finder: &Finder<'_>, out: &Out) ->
     finder
         .with(Need::Answer, async |link| {
             let selector = link.select(&arguments.job).await?;
-            attach::watch(link, finder, &selector, Manner { introduce: false, fresh: false }, out).await
+            attach::watch(
+                link,
+                finder,
+                &selector,
+                Manner {
+                    introduce: false,
+                    fresh: false,
+                },
+                out,
+            )
+            .await
         })
         .await
 }

@@ -33,7 +33,15 @@ pub(crate) async fn run(arguments: &LogsArgs, finder: &Finder<'_>, out: &Out) ->
                 None => the_one(link).await?,
             };
             if arguments.follow {
-                Follower { link, run: &run, arguments, out, shown: BTreeMap::new() }.follow().await
+                Follower {
+                    link,
+                    run: &run,
+                    arguments,
+                    out,
+                    shown: BTreeMap::new(),
+                }
+                .follow()
+                .await
             } else {
                 once(link, &run, arguments, out).await
             }
@@ -44,28 +52,51 @@ pub(crate) async fn run(arguments: &LogsArgs, finder: &Finder<'_>, out: &Out) ->
 /// The run that is meant where none was named: the only live one, or else the newest.
 async fn the_one(link: &Link) -> Result<RunSelector, CliError> {
     let states = vec![RunState::Running, RunState::Waiting, RunState::Queued];
-    let (live, _) = link.list(&RunFilter { states, newest: true, ..RunFilter::default() }, LIVE).await?;
+    let (live, _) = link
+        .list(
+            &RunFilter {
+                states,
+                newest: true,
+                ..RunFilter::default()
+            },
+            LIVE,
+        )
+        .await?;
     let run = match live.as_slice() {
         [one] => one.clone(),
         [] => {
             let (newest, _) = link.list(&RunFilter::default(), 1).await?;
-            newest.into_iter().next().ok_or_else(|| CliError::new(Kind::NoSuchJob, "there are no runs yet"))?
+            newest
+                .into_iter()
+                .next()
+                .ok_or_else(|| CliError::new(Kind::NoSuchJob, "there are no runs yet"))?
         }
         several => {
             let names: Vec<_> = several.iter().map(|run| clean(run.job.as_str()).into_owned()).collect();
-            return Err(CliError::new(Kind::Usage, format!("several runs are live: {}", names.join(", ")))
-                .hint("`mozartctl logs JOB` shows one of them"));
+            return Err(
+                CliError::new(Kind::Usage, format!("several runs are live: {}", names.join(", ")))
+                    .hint("`mozartctl logs JOB` shows one of them"),
+            );
         }
     };
-    Ok(RunSelector { job: run.job.to_string(), run: Some(run.run.0) })
+    Ok(RunSelector {
+        job: run.job.to_string(),
+        run: Some(run.run.0),
+    })
 }
 
 async fn once(link: &Link, run: &RunSelector, arguments: &LogsArgs, out: &Out) -> Result<ExitCode, CliError> {
     let sheet = match arguments.sheet {
         Some(sheet) => sheet,
         None => last_tried(&link.sheets(run).await?).ok_or_else(|| {
-            CliError::new(Kind::NoSuchSheet, format!("no sheet of `{}` was started yet", clean(&run.job)))
-                .hint(format!("`mozartctl logs -F {}` waits for the first", shell_word(&run.job)))
+            CliError::new(
+                Kind::NoSuchSheet,
+                format!("no sheet of `{}` was started yet", clean(&run.job)),
+            )
+            .hint(format!(
+                "`mozartctl logs -F {}` waits for the first",
+                shell_word(&run.job)
+            ))
         })?,
     };
     let attempt = match arguments.attempt {
@@ -80,23 +111,48 @@ async fn once(link: &Link, run: &RunSelector, arguments: &LogsArgs, out: &Out) -
 
 /// The sheet that runs, else the one that was started last.
 fn last_tried(sheets: &[SheetSummary]) -> Option<u32> {
-    let running = sheets.iter().find(|sheet| sheet.state == SheetStatus::Running && sheet.attempts > 0);
-    let last = || sheets.iter().filter(|sheet| sheet.attempts > 0).max_by_key(|sheet| (sheet.started_at, sheet.sheet_num));
+    let running = sheets
+        .iter()
+        .find(|sheet| sheet.state == SheetStatus::Running && sheet.attempts > 0);
+    let last = || {
+        sheets
+            .iter()
+            .filter(|sheet| sheet.attempts > 0)
+            .max_by_key(|sheet| (sheet.started_at, sheet.sheet_num))
+    };
     running.or_else(last).map(|sheet| sheet.sheet_num)
 }
 
 async fn newest_attempt(link: &Link, run: &RunSelector, sheet: u32) -> Result<u32, CliError> {
     let newest = link.attempts(run, sheet).await?.last().map(|attempt| attempt.attempt);
     newest.ok_or_else(|| {
-        CliError::new(Kind::NoSuchSheet, format!("sheet {sheet} of `{}` was not started yet", clean(&run.job)))
+        CliError::new(
+            Kind::NoSuchSheet,
+            format!("sheet {sheet} of `{}` was not started yet", clean(&run.job)),
+        )
     })
 }
 
-async fn open(link: &Link, run: &RunSelector, sheet: u32, attempt: u32, raw: bool, out: &Out) -> Result<Stream, CliError> {
+async fn open(
+    link: &Link,
+    run: &RunSelector,
+    sheet: u32,
+    attempt: u32,
+    raw: bool,
+    out: &Out,
+) -> Result<Stream, CliError> {
     let output = link.open_output(run, sheet, attempt).await?;
     let number = run.run.unwrap_or_default();
-    out.note(&format!("{}#{number} sheet {sheet}, attempt {attempt}:", clean(&run.job)));
-    let source = Source { id: run.job.clone(), run: number, sheet_num: sheet, attempt };
+    out.note(&format!(
+        "{}#{number} sheet {sheet}, attempt {attempt}:",
+        clean(&run.job)
+    ));
+    let source = Source {
+        id: run.job.clone(),
+        run: number,
+        sheet_num: sheet,
+        attempt,
+    };
     Stream::new(output, source, raw, out)
 }
 
@@ -168,7 +224,11 @@ impl Follower<'_> {
     async fn is_over(&self) -> Result<bool, CliError> {
         if self.arguments.sheet.is_some() {
             let sheets = self.link.sheets(self.run).await?;
-            if sheets.iter().filter(|sheet| self.wanted(sheet)).all(|sheet| is_over(sheet.state)) {
+            if sheets
+                .iter()
+                .filter(|sheet| self.wanted(sheet))
+                .all(|sheet| is_over(sheet.state))
+            {
                 return Ok(true);
             }
         }
@@ -222,6 +282,9 @@ impl Follower<'_> {
 
     async fn attempt_is_over(&self, sheet: u32, attempt: u32) -> Result<bool, CliError> {
         let attempts = self.link.attempts(self.run, sheet).await?;
-        Ok(attempts.iter().find(|known| known.attempt == attempt).is_none_or(|known| known.report.is_some()))
+        Ok(attempts
+            .iter()
+            .find(|known| known.attempt == attempt)
+            .is_none_or(|known| known.report.is_some()))
     }
 }

@@ -143,7 +143,9 @@ impl Stream {
 
     /// Waits until there may be more to read. Dropping the future loses nothing.
     pub(super) async fn grown(&self) {
-        let Some(growth) = &self.growth else { return tokio::time::sleep(LOOK).await };
+        let Some(growth) = &self.growth else {
+            return tokio::time::sleep(LOOK).await;
+        };
         let ready = tokio::time::timeout(LOOK * 10, growth.readable()).await;
         if let Ok(Ok(mut ready)) = ready {
             let mut events = [0_u8; 4096];
@@ -197,12 +199,21 @@ impl Stream {
             Shape::Raw => show(ended(line)),
             Shape::Rendered => {
                 let Some(renderer) = &mut self.renderer else { return };
-                renderer.feed(&ended(line)).into_iter().for_each(|line| show(ended(line.as_bytes())));
+                renderer
+                    .feed(&ended(line))
+                    .into_iter()
+                    .for_each(|line| show(ended(line.as_bytes())));
             }
             Shape::Json => {
-                let event = serde_json::from_slice::<serde_json::Value>(line).ok().filter(serde_json::Value::is_object);
+                let event = serde_json::from_slice::<serde_json::Value>(line)
+                    .ok()
+                    .filter(serde_json::Value::is_object);
                 let text = event.is_none().then(|| String::from_utf8_lossy(line).into_owned());
-                let line = JsonLine { source: &self.source, event, text };
+                let line = JsonLine {
+                    source: &self.source,
+                    event,
+                    text,
+                };
                 show(ended(&serde_json::to_vec(&line).unwrap_or_default()));
             }
         }
@@ -217,7 +228,10 @@ fn unreadable(error: std::io::Error) -> CliError {
 fn kind(file: &File) -> Result<BackendKind, CliError> {
     let mut head = vec![0; HEAD];
     let count = file.read_at(&mut head, 0).map_err(unreadable)?;
-    let line = head[..count].split(|byte| *byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
+    let line = head[..count]
+        .split(|byte| *byte == b'\n')
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
     // The first event may be longer than what was read; how it begins tells enough.
     let events = match serde_json::from_slice::<serde_json::Value>(line) {
         Ok(event) => event["type"].is_string() && event["session_id"].is_string(),

@@ -56,8 +56,14 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
             other => other?,
         };
         told(&submitted.problems, &problems, out);
-        let selector = RunSelector { job: submitted.job.to_string(), run: Some(submitted.run.0) };
-        let manner = Manner { introduce: true, fresh: !submitted.attached };
+        let selector = RunSelector {
+            job: submitted.job.to_string(),
+            run: Some(submitted.run.0),
+        };
+        let manner = Manner {
+            introduce: true,
+            fresh: !submitted.attached,
+        };
         let told = (submitted.attached, submitted.problems.as_slice());
         stay(link, finder, &selector, manner, arguments.detach, told, out).await
     }))
@@ -85,7 +91,9 @@ pub(crate) async fn stay(
     }
     let view = link.run(run).await?;
     if link.is_embedded() {
-        out.warn("there is no service to leave the run to: it goes on here until it is over (see `mozartctl start --help`)");
+        out.warn(
+            "there is no service to leave the run to: it goes on here until it is over (see `mozartctl start --help`)",
+        );
         return attach::watch(link, finder, run, manner, out).await;
     }
     let summary = &view.summary;
@@ -99,8 +107,16 @@ pub(crate) async fn stay(
         });
     } else {
         let already = if attached { "is running already" } else { "accepted" };
-        out.line(&format!("{}#{} {already}: {}", clean(summary.job.as_str()), summary.run, summary.state));
-        out.note(&format!("`mozartctl status {}` shows how it goes", shell_word(summary.job.as_str())));
+        out.line(&format!(
+            "{}#{} {already}: {}",
+            clean(summary.job.as_str()),
+            summary.run,
+            summary.state
+        ));
+        out.note(&format!(
+            "`mozartctl status {}` shows how it goes",
+            shell_word(summary.job.as_str())
+        ));
     }
     Ok(ExitCode::Done)
 }
@@ -119,7 +135,10 @@ fn ask(error: &CliError, out: &Out) -> Result<Choice, CliError> {
     if out.json || !out.stderr_is_terminal || !std::io::stdin().is_terminal() {
         return Ok(Choice::Neither);
     }
-    out.prompt(&format!("{}\n[r]esume it, begin a [n]ew run, or [q]uit? ", error.message));
+    out.prompt(&format!(
+        "{}\n[r]esume it, begin a [n]ew run, or [q]uit? ",
+        error.message
+    ));
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)
@@ -138,9 +157,15 @@ async fn resume_instead(
     finder: &Finder<'_>,
     out: &Out,
 ) -> Result<ExitCode, CliError> {
-    let selector = RunSelector { job: job.to_owned(), run: None };
+    let selector = RunSelector {
+        job: job.to_owned(),
+        run: None,
+    };
     link.resume(&selector).await?;
-    let manner = Manner { introduce: true, fresh: false };
+    let manner = Manner {
+        introduce: true,
+        fresh: false,
+    };
     stay(link, finder, &selector, manner, detach, (false, &[]), out).await
 }
 

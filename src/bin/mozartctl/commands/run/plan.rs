@@ -53,7 +53,9 @@ struct PlannedRule {
 impl From<SheetRule> for PlannedRule {
     fn from(rule: SheetRule) -> Self {
         let (pattern, command) = match &rule.check {
-            Check::ContentContains { pattern, .. } | Check::ContentRegex { pattern, .. } => (Some(pattern.clone()), None),
+            Check::ContentContains { pattern, .. } | Check::ContentRegex { pattern, .. } => {
+                (Some(pattern.clone()), None)
+            }
             Check::CommandSucceeds { command, .. } => (None, Some(command.clone())),
             Check::FileExists { .. } | Check::FileModified { .. } => (None, None),
         };
@@ -74,7 +76,11 @@ impl From<SheetRule> for PlannedRule {
 /// # Errors
 /// [`Kind::InvalidJob`] where a prompt or a rule cannot be rendered after all.
 pub(crate) fn show(plan: &Plan, problems: &[Problem], start: u32, out: &Out) -> Result<(), CliError> {
-    let sheets = plan.sheets.iter().map(|sheet| planned(plan, sheet, start)).collect::<Result<Vec<_>, _>>()?;
+    let sheets = plan
+        .sheets
+        .iter()
+        .map(|sheet| planned(plan, sheet, start))
+        .collect::<Result<Vec<_>, _>>()?;
     if out.json {
         out.document(&DryRun {
             id: plan.name.as_str(),
@@ -91,7 +97,10 @@ pub(crate) fn show(plan: &Plan, problems: &[Problem], start: u32, out: &Out) -> 
     describe(plan, out);
     for sheet in &sheets {
         out.line("");
-        let label = sheet.description.map(|label| format!(", {}", clean(label))).unwrap_or_default();
+        let label = sheet
+            .description
+            .map(|label| format!(", {}", clean(label)))
+            .unwrap_or_default();
         let heading = format!("Sheet {} of {}", sheet.sheet_num, plan.sheets.len());
         let timeout = length(Span::from_secs_f64(sheet.timeout_seconds));
         out.line(&format!(
@@ -123,18 +132,28 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
         TemplateEngine::Jinja => "Jinja2",
     };
     let model = match &plan.backend.kind {
-        BackendKind::ClaudeCli(cli) => cli.model.as_deref().map(|model| format!(", model {model}")).unwrap_or_default(),
+        BackendKind::ClaudeCli(cli) => cli
+            .model
+            .as_deref()
+            .map(|model| format!(", model {model}"))
+            .unwrap_or_default(),
         BackendKind::Command { .. } => String::new(),
     };
     let sheets = count(u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX), "sheet");
-    let rules = count(u32::try_from(plan.validations.len()).unwrap_or(u32::MAX), "validation rule");
+    let rules = count(
+        u32::try_from(plan.validations.len()).unwrap_or(u32::MAX),
+        "validation rule",
+    );
     let program = plan.backend.kind.program();
     let backend = plan.backend.kind.as_str();
     let row = |name: &str, value: &str| vec![(name.to_owned(), Paint::Dim), (clean(value).into_owned(), Paint::Plain)];
     out.table(&[
         row("Job", plan.name.as_str()),
         row("Workspace", &plan.workspace),
-        row("Backend", &format!("{backend} ({program}{model}) in {}", plan.backend.working_directory)),
+        row(
+            "Backend",
+            &format!("{backend} ({program}{model}) in {}", plan.backend.working_directory),
+        ),
         row("Sheets", &format!("{sheets}, {rules}, templates by {engine}")),
     ]);
 }
@@ -143,7 +162,8 @@ fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32) -> Result<PlannedSh
     let number = sheet.number;
     let invalid = |what: &str, why: String| CliError::new(Kind::InvalidJob, format!("sheet {number}: {what}: {why}"));
     let rules = mozart::job::rules::rules_for(plan, sheet).map_err(|error| invalid("its rules", error))?;
-    let prompt = mozart::prompt::compose(plan, sheet, Ask::Task, &[]).map_err(|error| invalid("its prompt", error.to_string()))?;
+    let prompt = mozart::prompt::compose(plan, sheet, Ask::Task, &[])
+        .map_err(|error| invalid("its prompt", error.to_string()))?;
     Ok(PlannedSheet {
         sheet_num: number,
         description: sheet.description.as_deref(),
