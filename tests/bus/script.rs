@@ -198,7 +198,6 @@ impl Table {
                 self.calls.push(format!("stop {stop_sessions}"));
                 drop(reply.send(fails));
             }
-            Request::Interrupt(_, reply) => drop(reply.send(fails)),
             Request::Reload(reply) => {
                 self.calls.push("reload".to_owned());
                 drop(reply.send(fails));
