@@ -132,7 +132,7 @@ impl<'a> Finder<'a> {
     }
 
     async fn embed(&self, need: Need, paths: &Paths) -> Result<Link, CliError> {
-        crate::log::start(&self.global, self.out)?;
+        crate::log::start(self.global, self.out)?;
         let deadline = tokio::time::Instant::now() + HELD_FOR;
         loop {
             let options = EmbeddedOptions {

@@ -15,7 +15,6 @@ use super::spec::Secrets;
 use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
 
 pub(crate) mod exec;
-mod private_socket;
 pub mod record;
 pub mod spool;
 mod supervised;

@@ -24,11 +24,12 @@ use zbus::wire::{DynamicType, OwnedVariant, Variant};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use super::exec::now;
-use super::private_socket::PrivateSocket;
+
 use super::spool::{SecretsFrom, Spool};
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, sensible};
 use crate::model::{Certificate, Exit, Span, StopHow, Timestamp};
 use crate::runner::spec::Secrets;
+use crate::user_manager::PrivateSocket;
 
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const ROOT: &str = "/org/freedesktop/systemd1";
