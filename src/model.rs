@@ -496,6 +496,12 @@ pub struct SessionReport {
     pub terminal_reason: Option<String>,
     /// The final text; for `command` the standard output's end. At most 64 KiB are kept.
     pub result_text: String,
+    /// What an error subtype says instead of a text (`Reached maximum number of turns (2)`).
+    #[serde(default)]
+    pub errors: Vec<String>,
+    /// `stop_reason` of the result, where there is one (`end_turn`, `refusal`, …).
+    #[serde(default)]
+    pub stop_reason: Option<String>,
     /// The class that the session itself gave its error (`authentication_failed`, `overloaded`, …).
     pub error_class: Option<String>,
     /// `api_error` beside it (`usage_limit_reached`, `connection_failed`, …).
@@ -605,6 +611,9 @@ pub struct Outcome {
     pub worked: bool,
     /// The id under which the session can be resumed, where it can.
     pub session_id: Option<String>,
+    /// The session that was to be resumed does not exist: start anew and tell what exists.
+    #[serde(default)]
+    pub session_lost: bool,
     /// Cost of this attempt, where known.
     pub cost: Option<Cost>,
     /// Input tokens of this attempt, where known.

@@ -110,3 +110,27 @@ pub struct AttemptSummary {
     /// Once it is over.
     pub report: Option<AttemptReport>,
 }
+
+/// What an earlier attempt failed at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lesson {
+    /// The sheet.
+    pub sheet: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// Its failure in one sentence, where it was not a rule.
+    pub message: Option<String>,
+    /// The rules of its last validation, failed and passed.
+    pub rules: Vec<RuleResult>,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunFilter {
+    /// Only this job's.
+    pub job: Option<String>,
+    /// Only these states; empty: all.
+    pub states: Vec<RunState>,
+    /// Only the newest run of each job.
+    pub newest: bool,
+}

@@ -42,6 +42,9 @@ pub enum Request {
     Reload(Reply<()>),
     /// The conductor's own view.
     Manager(Reply<ManagerView>),
+    /// Hold every live run for a later conductor (Ctrl+C on an embedded one); `true` stops its sessions. Answered once
+    /// nothing runs any more.
+    Interrupt(bool, Reply<()>),
     /// Runs that are live or ended recently: what the bus shows as objects.
     Recent(Reply<Vec<RunView>>),
 }
@@ -64,7 +67,8 @@ impl Conductor {
         self.changes.subscribe()
     }
 
-    /// Sends one request and waits for its answer.
+    /// Sends one request and waits for its answer. What the request changes is announced before the answer, so
+    /// that one who has the answer sees the change.
     ///
     /// # Errors
     /// What the conductor answers; [`ApiError::Stopping`] where it is gone.

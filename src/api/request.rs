@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{JobName, Problem, RunNo, RunState};
+use crate::model::{JobName, Problem, RunNo};
+pub use crate::summary::RunFilter;
 
 /// A job file to run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,17 +45,6 @@ pub struct Submitted {
     pub attached: bool,
     /// Warnings and infos.
     pub problems: Vec<Problem>,
-}
-
-/// Which runs to list.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct RunFilter {
-    /// Only this job's.
-    pub job: Option<String>,
-    /// Only these states; empty: all.
-    pub states: Vec<RunState>,
-    /// Only the newest run of each job.
-    pub newest: bool,
 }
 
 /// Which run of a job: the newest unless said.

@@ -1,1 +1,29 @@
-//! Owns every task.
+//! Owns every task: the conductor as a service ([`service::run`]) and embedded in a front end ([`embedded()`]).
+//!
+//! ```text
+//! bus, front ends ──Request──▶ conductor ──facts──▶ ledger        (commit, then apply, then act)
+//!                                 │ ▲
+//!                        Command  │ │  Progress
+//!                                 ▼ │
+//!                               runner (one task an attempt)
+//! ```
+
+mod checkpoints;
+pub mod clock;
+mod conductor;
+mod embedded;
+pub mod environment;
+mod journal;
+pub mod logging;
+pub mod message_id;
+pub mod paths;
+mod program;
+mod project;
+mod requests;
+pub mod service;
+pub mod settings;
+mod start;
+pub mod submit;
+
+pub use embedded::{Embedded, EmbeddedOptions, embedded};
+pub use start::StartError;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fact::Fact;
 use super::rules::RunRules;
 use crate::model::{AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp};
 
@@ -169,4 +170,25 @@ pub enum Refusal {
     NoSuchRun(RunId),
     /// The run's state does not allow it; the text says which state and what would work.
     WrongState(String),
+}
+
+/// What follows from an event: commit the facts, apply them, then carry the commands out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// To be committed together, then applied in this order.
+    pub facts: Vec<Fact>,
+    /// To be carried out in this order, once the facts are applied.
+    pub commands: Vec<Command>,
+    /// Why a request was not followed; then there are no facts that it asked for.
+    pub refusal: Option<Refusal>,
+}
+
+impl Refusal {
+    /// The sentence for the person who asked.
+    pub fn text(&self) -> String {
+        match self {
+            Self::NoSuchRun(run) => format!("there is no live run with the number {run}"),
+            Self::WrongState(text) => text.clone(),
+        }
+    }
 }

@@ -154,6 +154,67 @@ pub enum FactKind {
     },
 }
 
+impl FactKind {
+    /// The word that the journal stores under `fact`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RunSubmitted { .. } => "run_submitted",
+            Self::AttemptIntended { .. } => "attempt_intended",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::StopAsked { .. } => "stop_asked",
+            Self::AttemptEnded { .. } => "attempt_ended",
+            Self::SheetWaits { .. } => "sheet_waits",
+            Self::SheetEnded { .. } => "sheet_ended",
+            Self::GenerationOpened { .. } => "generation_opened",
+            Self::GateClosed { .. } => "gate_closed",
+            Self::GateOpened { .. } => "gate_opened",
+            Self::RunPaused { .. } => "run_paused",
+            Self::RunResumed { .. } => "run_resumed",
+            Self::RunCancelling { .. } => "run_cancelling",
+            Self::RunEnded { .. } => "run_ended",
+        }
+    }
+
+    /// The run that it is about; `None` for the facts of gates, which all runs share.
+    pub fn run(&self) -> Option<RunId> {
+        match self {
+            Self::AttemptIntended { attempt, .. }
+            | Self::AttemptStarted { attempt, .. }
+            | Self::StopAsked { attempt }
+            | Self::AttemptEnded { attempt, .. } => Some(attempt.run),
+            Self::RunSubmitted { run, .. }
+            | Self::SheetWaits { run, .. }
+            | Self::SheetEnded { run, .. }
+            | Self::GenerationOpened { run, .. }
+            | Self::RunPaused { run, .. }
+            | Self::RunResumed { run }
+            | Self::RunCancelling { run }
+            | Self::RunEnded { run, .. } => Some(*run),
+            Self::GateClosed { .. } | Self::GateOpened { .. } => None,
+        }
+    }
+
+    /// The sheet that it is about, where it is about one.
+    pub fn sheet(&self) -> Option<SheetNo> {
+        match self {
+            Self::AttemptIntended { attempt, .. }
+            | Self::AttemptStarted { attempt, .. }
+            | Self::StopAsked { attempt }
+            | Self::AttemptEnded { attempt, .. } => Some(attempt.sheet),
+            Self::SheetWaits { sheet, .. } | Self::SheetEnded { sheet, .. } | Self::GenerationOpened { sheet, .. } => {
+                Some(*sheet)
+            }
+            Self::RunSubmitted { .. }
+            | Self::RunPaused { .. }
+            | Self::RunResumed { .. }
+            | Self::RunCancelling { .. }
+            | Self::RunEnded { .. }
+            | Self::GateClosed { .. }
+            | Self::GateOpened { .. } => None,
+        }
+    }
+}
+
 /// A sheet's verdict; final within its generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]

@@ -13,8 +13,8 @@ pub enum Value {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// A float.
-    Float(f64),
+    /// A float; JSON has no word for those that are not finite, so they are written as text.
+    Float(#[serde(with = "any_float")] f64),
     /// Text.
     Text(String),
     /// A list.
@@ -119,6 +119,34 @@ pub fn python_text(text: &str) -> String {
     out
 }
 
+/// Floats in JSON: numbers, or `inf`, `-inf`, `NaN`.
+mod any_float {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(float: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = if float.is_finite() {
+            Written::Number(*float)
+        } else {
+            Written::Text(float.to_string())
+        };
+        written.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Number(float) => Ok(float),
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +187,25 @@ mod tests {
         ]);
         let json = serde_json::to_string(&value).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
+    }
+
+    #[test]
+    fn every_float_survives_json() {
+        for float in [
+            0.1,
+            1.0,
+            0.1 + 0.2,
+            1e300,
+            f64::MIN_POSITIVE,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+        ] {
+            let json = serde_json::to_string(&Value::Float(float)).unwrap();
+            let Value::Float(read) = serde_json::from_str(&json).unwrap() else {
+                panic!("{json}")
+            };
+            assert_eq!(read.to_bits(), float.to_bits(), "{json}");
+        }
     }
 }

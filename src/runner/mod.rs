@@ -1,5 +1,20 @@
 //! Does one attempt and reports; knows nothing of jobs, retries or limits.
 
 #[cfg(feature = "daemon")]
+pub mod attempt;
+pub mod backend;
+pub mod classify;
+#[cfg(feature = "daemon")]
 pub mod launch;
+pub mod limits;
+#[cfg(feature = "daemon")]
+mod passwd;
 pub mod spec;
+#[cfg(feature = "daemon")]
+pub mod validate;
+
+/// Compiles a pattern that stands in the code.
+#[expect(clippy::expect_used, reason = "every such pattern is compiled by a test")]
+pub(crate) fn fixed_regex(pattern: &str) -> regex::Regex {
+    regex::Regex::new(pattern).expect("the pattern is part of the code")
+}

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::job::plan::{Plan, SubmitContext};
-use crate::model::{AttemptKind, AttemptRef, AttemptReport, Cost, RuleResult, Timestamp};
+use crate::model::{AttemptKind, AttemptRef, AttemptReport, Cost, Timestamp};
+pub use crate::summary::Lesson;
 
 /// Everything one attempt needs; the conductor gathers it.
 #[derive(Debug, Clone)]
@@ -54,19 +55,6 @@ impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
-}
-
-/// What an earlier attempt failed at.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Lesson {
-    /// The sheet.
-    pub sheet: u32,
-    /// The attempt.
-    pub attempt: u32,
-    /// Its failure in one sentence, where it was not a rule.
-    pub message: Option<String>,
-    /// The rules of its last validation, failed and passed.
-    pub rules: Vec<RuleResult>,
 }
 
 /// What the runner says while it works.

@@ -1,1 +1,295 @@
 //! Runs one command line so that it outlives the conductor and nothing of it outlives its end.
+//!
+//! Two launchers with the same promises: [`systemd`] makes each attempt a transient unit of the user's manager;
+//! [`supervised`] gives it a small supervisor process, for where there is no such manager. Both leave the same
+//! spool behind, and what became of an attempt is always read in the same order: the unit (or the supervisor's
+//! lock), the exit record, the output file's existence. Nothing here knows what a session is.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::classify;
+use super::spec::Secrets;
+use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
+
+pub(crate) mod exec;
+mod private_socket;
+pub mod record;
+pub mod spool;
+mod supervised;
+mod supervisor;
+mod systemd;
+
+pub(crate) use exec::now;
+pub use supervised::Supervised;
+pub use systemd::Systemd;
+
+use spool::{Order, SecretsFrom, Spool};
+
+/// One command line to run.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Name of the unit, without `.service`; never used for anything else before or after.
+    pub unit: String,
+    /// What it is, for people who list units.
+    pub description: String,
+    /// The attempt's own directory; absolute. Its `prompt` is the standard input and must be there.
+    pub spool: PathBuf,
+    /// Program and arguments; the program is absolute or found on `env`'s PATH.
+    pub argv: Vec<String>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// The whole environment, but for the secrets.
+    pub env: BTreeMap<String, String>,
+    /// Added to the environment on a way that no other process can read along.
+    pub secrets: Secrets,
+    /// The session is ended then; none where it is not positive.
+    pub timeout: Span,
+    /// Between TERM and KILL.
+    pub stop_grace: Span,
+}
+
+impl Launch {
+    fn order(&self, secrets_from: SecretsFrom) -> Order {
+        Order {
+            v: 1,
+            unit: self.unit.clone(),
+            argv: self.argv.clone(),
+            cwd: self.cwd.clone(),
+            env: self.env.clone(),
+            secrets: self.secrets.0.keys().cloned().collect(),
+            secrets_from,
+            timeout: self.timeout,
+            stop_grace: self.stop_grace,
+        }
+    }
+}
+
+/// What came of a start.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StartOutcome {
+    /// The process runs, or ran already to its end.
+    Started {
+        /// When it started.
+        at: Timestamp,
+        /// systemd's InvocationID, or the supervisor's start id.
+        invocation: Option<String>,
+        /// Process id of the session, or of its supervisor.
+        pid: Option<u32>,
+    },
+    /// It is certain that no session ran.
+    Failed {
+        /// `start-failed`.
+        certificate: Certificate,
+        /// One sentence for a person.
+        message: String,
+    },
+    /// The answer was lost, or something of that name was there before: ask for the evidence.
+    Unknown,
+}
+
+impl StartOutcome {
+    fn failed(message: String) -> Self {
+        let certificate = Certificate {
+            exit: Exit::Unknown,
+            result: classify::START_FAILED.to_owned(),
+            wall: None,
+            cpu: None,
+            peak_memory: None,
+            stopped_by_us: false,
+        };
+        Self::Failed { certificate, message }
+    }
+}
+
+/// What is known of an attempt that was to be started, now or by an earlier conductor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Evidence {
+    /// It runs.
+    Running {
+        /// systemd's InvocationID, or the supervisor's start id.
+        invocation: Option<String>,
+        /// Process id of the session, or of its supervisor.
+        pid: Option<u32>,
+        /// When it started, where known.
+        started_at: Option<Timestamp>,
+    },
+    /// It ended, and how is known.
+    Ended(Certificate),
+    /// It ran or was tried, is over, and left no record.
+    EndedUnknown,
+    /// Nothing of it ever ran: the same attempt may start again.
+    NeverRan,
+}
+
+/// Why a launcher could not find something out or do it.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The user manager does not answer.
+    #[error("the user's systemd cannot be reached: {0}")]
+    Bus(String),
+    /// A file of the spool.
+    #[error("{0}: {1}")]
+    Spool(PathBuf, std::io::Error),
+}
+
+/// Starts, finds, watches and ends sessions.
+#[derive(Debug)]
+pub enum Launcher {
+    /// Transient units of the user's manager.
+    Systemd(Systemd),
+    /// Supervisor processes.
+    Supervised(Supervised),
+}
+
+impl Launcher {
+    /// The launcher on the user's systemd. `self_exe` is the absolute path of this program (any one that calls
+    /// [`early`] first).
+    ///
+    /// # Errors
+    /// Where there is no user manager, or it does not answer.
+    pub async fn systemd(self_exe: PathBuf) -> Result<Self, LaunchError> {
+        Systemd::connect(self_exe).await.map(Self::Systemd)
+    }
+
+    /// The launcher that needs nothing but Linux. `spool_root` is the directory of all spools.
+    pub fn supervised(self_exe: PathBuf, spool_root: PathBuf) -> Self {
+        Self::Supervised(Supervised::new(self_exe, spool_root))
+    }
+
+    /// The word for this launcher: `systemd` or `supervised`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Systemd(_) => "systemd",
+            Self::Supervised(_) => "supervised",
+        }
+    }
+
+    /// Starts `launch`. Its spool exists and holds the prompt.
+    pub async fn start(&self, launch: &Launch) -> StartOutcome {
+        match self {
+            Self::Systemd(systemd) => systemd.start(launch).await,
+            Self::Supervised(supervised) => supervised.start(launch).await,
+        }
+    }
+
+    /// Finds out what became of an attempt, and keeps what the system knows of it until [`Self::release`].
+    ///
+    /// # Errors
+    /// Where the evidence cannot be read now; nothing may be concluded from that.
+    pub async fn evidence(&self, unit: &str, spool: &Path) -> Result<Evidence, LaunchError> {
+        match self {
+            Self::Systemd(systemd) => systemd.evidence(unit, spool).await,
+            Self::Supervised(supervised) => supervised.evidence(spool).await,
+        }
+    }
+
+    /// Waits until the attempt is over, woken by the system and not by a clock.
+    pub async fn wait(&self, unit: &str, spool: &Path) -> Certificate {
+        match self {
+            Self::Systemd(systemd) => systemd.wait(unit, spool).await,
+            Self::Supervised(supervised) => supervised.wait(spool).await,
+        }
+    }
+
+    /// Asks for the attempt's end and returns at once; [`Self::wait`] tells when it is over. An attempt that is
+    /// over already is no error.
+    ///
+    /// # Errors
+    /// Where it could not be asked.
+    pub async fn stop(&self, unit: &str, spool: &Path, how: StopHow) -> Result<(), LaunchError> {
+        let own = Spool::new(spool);
+        own.note_stop()
+            .map_err(|error| LaunchError::Spool(spool.to_owned(), error))?;
+        match self {
+            Self::Systemd(systemd) => systemd.stop(unit, how).await,
+            Self::Supervised(supervised) => supervised.stop(spool, how).await,
+        }
+    }
+
+    /// Lets the system forget the ended attempt: its verdict is committed.
+    pub async fn release(&self, unit: &str) {
+        match self {
+            Self::Systemd(systemd) => systemd.release(unit).await,
+            Self::Supervised(_) => {}
+        }
+    }
+
+    /// Names (without `.service`) of the attempts that the system has, running or held, whose name begins with
+    /// `prefix`.
+    ///
+    /// # Errors
+    /// Where the system cannot be asked.
+    pub async fn units(&self, prefix: &str) -> Result<Vec<String>, LaunchError> {
+        match self {
+            Self::Systemd(systemd) => systemd.units(prefix).await,
+            Self::Supervised(supervised) => Ok(supervised.units(prefix)),
+        }
+    }
+}
+
+/// What the spool alone tells of an attempt that does not run.
+fn left_behind(spool: &Spool) -> Evidence {
+    if let Some(record) = spool.record() {
+        Evidence::Ended(sensible(
+            record.certificate(spool.ordered_at(), spool.stop_was_asked()),
+            spool,
+        ))
+    } else if spool.has_stdout() {
+        Evidence::EndedUnknown
+    } else {
+        Evidence::NeverRan
+    }
+}
+
+/// Says it where nothing of the session's own ran, and takes back a `timeout` that was not the session's: systemd
+/// also says that where the session ended by itself and a process that it left behind ignored TERM.
+fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
+    let Exit::Code(code) = certificate.exit else {
+        return certificate;
+    };
+    let result = if exec::is_helper_status(code)
+        && let Some(error) = spool.exec_error()
+    {
+        match error.code {
+            Code::E505 => classify::PROGRAM_MISSING,
+            Code::E603 => classify::DIRECTORY_MISSING,
+            _ => classify::START_FAILED,
+        }
+    } else if certificate.result == classify::TIMEOUT
+        && let (Some(wall), Ok(order)) = (certificate.wall, spool.order())
+        && (order.timeout.0 <= 0 || wall < order.timeout)
+    {
+        if code == 0 { "success" } else { "exit-code" }
+    } else {
+        return certificate;
+    };
+    result.clone_into(&mut certificate.result);
+    certificate
+}
+
+/// The certificate of an attempt that is over without a record.
+fn lost(spool: &Spool) -> Certificate {
+    Certificate {
+        exit: Exit::Unknown,
+        result: classify::LOST.to_owned(),
+        wall: None,
+        cpu: None,
+        peak_memory: None,
+        stopped_by_us: spool.stop_was_asked(),
+    }
+}
+
+/// The hidden paths of both binaries: the helpers that run inside a session's unit. Called before anything
+/// else; `args` are those of the process, its own name first. `None`: go on as usual.
+pub fn early(args: &[OsString]) -> Option<ExitCode> {
+    let verb = args.get(1)?.to_str()?;
+    match (verb, args.get(2)) {
+        ("--mozart-exec", Some(spool)) => Some(exec::exec(Path::new(spool))),
+        ("--mozart-exit-record", _) => Some(exec::exit_record()),
+        ("--mozart-supervise", Some(spool)) => Some(supervisor::supervise(Path::new(spool))),
+        _ => None,
+    }
+}

@@ -1,0 +1,131 @@
+//! `resume JOB|FILE`: a paused, failed or cancelled run goes on.
+
+use std::path::Path;
+
+use mozart::api::request::RunSelector;
+use mozart::job::plan::Plan;
+use mozart::model::Problem;
+
+use crate::attach::Manner;
+use crate::cli::ResumeArgs;
+use crate::connect::{Finder, Need};
+use crate::error::{CliError, Kind};
+use crate::exit_code::ExitCode;
+use crate::job_file::{JobFile, Overrides};
+use crate::link::Link;
+use crate::output::Out;
+
+/// Lets it go on and stays with it. A file names the job in it, and its checkpoint where nothing else is known.
+pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
+    if arguments.config.is_some() || arguments.reload_config || arguments.force {
+        return Err(CliError::new(
+            Kind::Refused,
+            "--config, --reload-config and --force are known, but not supported yet: a run goes on with the plan it was submitted with",
+        )
+        .hint("`mozartctl run --fresh FILE` begins a new run with the file as it is now"));
+    }
+    super::run::healing(&arguments.healing, out);
+    let target = arguments.target.as_str();
+    if names_a_file(target) {
+        let source = read(target, arguments, out)?;
+        return finder
+            .with(Need::Run, async |link| {
+                from_file(link, &source, arguments.detach, finder, out).await
+            })
+            .await;
+    }
+    finder
+        .with(Need::Run, async |link| match link.select(target).await {
+            Ok(selector) => go_on(link, &selector, arguments.detach, finder, out).await,
+            Err(error) if error.kind == Kind::NoSuchJob && Path::new(target).is_file() => {
+                from_file(link, &read(target, arguments, out)?, arguments.detach, finder, out).await
+            }
+            Err(error) => Err(error),
+        })
+        .await
+}
+
+/// A checked job file.
+struct Source {
+    file: JobFile,
+    overrides: Overrides,
+    plan: Plan,
+    problems: Vec<Problem>,
+}
+
+fn read(path: &str, arguments: &ResumeArgs, out: &Out) -> Result<Source, CliError> {
+    let file = JobFile::read(Path::new(path))?;
+    let overrides = Overrides {
+        workspace: arguments.workspace.clone(),
+        ..Overrides::default()
+    };
+    let (plan, problems) = file.plan(&overrides, out)?;
+    Ok(Source {
+        file,
+        overrides,
+        plan,
+        problems,
+    })
+}
+
+async fn from_file(
+    link: &mut Link,
+    source: &Source,
+    detach: bool,
+    finder: &Finder<'_>,
+    out: &Out,
+) -> Result<ExitCode, CliError> {
+    let selector = RunSelector {
+        job: source.plan.name.to_string(),
+        run: None,
+    };
+    match link.run(&selector).await {
+        Ok(view) => {
+            if view.summary.plan_hash != source.plan.hash {
+                out.warn(&format!(
+                    "{} has changed since {}#{} was submitted; the run goes on with the plan it was submitted with",
+                    source.file.shown, selector.job, view.summary.run
+                ));
+            }
+            go_on(link, &selector, detach, finder, out).await
+        }
+        Err(error) if error.kind == Kind::NoSuchJob => {
+            let mut submit = source.file.submission(&source.plan, &source.overrides);
+            submit.resume = true;
+            let submitted = link.submit(&submit).await?;
+            super::run::told(&submitted.problems, &source.problems, out);
+            let selector = RunSelector {
+                run: Some(submitted.run.0),
+                ..selector
+            };
+            let told = (submitted.attached, submitted.problems.as_slice());
+            let manner = Manner {
+                introduce: true,
+                fresh: false,
+            };
+            super::run::stay(link, finder, &selector, manner, detach, told, out).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn go_on(
+    link: &mut Link,
+    selector: &RunSelector,
+    detach: bool,
+    finder: &Finder<'_>,
+    out: &Out,
+) -> Result<ExitCode, CliError> {
+    link.resume(selector).await?;
+    let manner = Manner {
+        introduce: true,
+        fresh: false,
+    };
+    super::run::stay(link, finder, selector, manner, detach, (false, &[]), out).await
+}
+
+/// A word that can only be meant as a file.
+fn names_a_file(target: &str) -> bool {
+    let ending = Path::new(target).extension().and_then(|ending| ending.to_str());
+    target.contains('/') || matches!(ending, Some("yaml" | "yml"))
+}

@@ -1,0 +1,188 @@
+//! `run FILE`: checks the file here, submits it, and stays with the run.
+
+pub(crate) mod plan;
+
+use mozart::api::request::RunSelector;
+use mozart::model::{Problem, RunState};
+
+use crate::attach::{self, Manner};
+use crate::cli::{Healing, RunArgs};
+use crate::connect::{Finder, Need};
+use crate::error::{CliError, Kind};
+use crate::exit_code::ExitCode;
+use crate::job_file::{JobFile, Overrides};
+use crate::json::Accepted;
+use crate::link::Link;
+use crate::output::Out;
+use crate::text::{clean, shell_word};
+
+/// Plans, and runs unless it is a dry run. Nothing is started before the file is free of errors.
+pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
+    let file = JobFile::read(&arguments.file)?;
+    let overrides = Overrides {
+        workspace: arguments.workspace.clone(),
+        set: arguments.set.iter().cloned().collect(),
+        priority: arguments.priority,
+    };
+    let (plan, problems) = file.plan(&overrides, out)?;
+    let sheets = u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX);
+    if let Some(start) = arguments.start_sheet
+        && start > sheets
+    {
+        return Err(CliError::new(
+            Kind::Usage,
+            format!("--start-sheet {start}: {} has only {sheets} sheets", file.shown),
+        ));
+    }
+    if arguments.dry_run {
+        plan::show(&plan, &problems, arguments.start_sheet.unwrap_or(1), out)?;
+        return Ok(ExitCode::Done);
+    }
+    healing(&arguments.healing, out);
+
+    super::drive(finder.with(Need::Run, async |link| {
+        let mut submit = file.submission(&plan, &overrides);
+        submit.start_sheet = arguments.start_sheet;
+        submit.fresh = arguments.fresh;
+        let submitted = match link.submit(&submit).await {
+            Err(error) if error.kind == Kind::WrongState => match ask(&error, out)? {
+                Choice::Resume => return resume_instead(link, plan.name.as_str(), arguments.detach, finder, out).await,
+                Choice::Anew => {
+                    submit.fresh = true;
+                    link.submit(&submit).await?
+                }
+                Choice::Neither => return Err(error),
+            },
+            other => other?,
+        };
+        told(&submitted.problems, &problems, out);
+        let selector = RunSelector {
+            job: submitted.job.to_string(),
+            run: Some(submitted.run.0),
+        };
+        let manner = Manner {
+            introduce: true,
+            fresh: !submitted.attached,
+        };
+        let told = (submitted.attached, submitted.problems.as_slice());
+        stay(link, finder, &selector, manner, arguments.detach, told, out).await
+    }))
+}
+
+/// Says that flags of healing change nothing yet.
+pub(crate) fn healing(flags: &Healing, out: &Out) {
+    if flags.self_healing || flags.yes {
+        out.warn("--self-healing and --yes have no effect yet: no remedies are built in");
+    }
+}
+
+/// Stays with an accepted run, or says that it was accepted and leaves.
+pub(crate) async fn stay(
+    link: &mut Link,
+    finder: &Finder<'_>,
+    run: &RunSelector,
+    manner: Manner,
+    detach: bool,
+    (attached, problems): (bool, &[Problem]),
+    out: &Out,
+) -> Result<ExitCode, CliError> {
+    if !detach {
+        return attach::watch(link, finder, run, manner, out).await;
+    }
+    let view = link.run(run).await?;
+    if link.is_embedded() {
+        out.warn(
+            "there is no service to leave the run to: it goes on here until it is over (see `mozartctl start --help`)",
+        );
+        return attach::watch(link, finder, run, manner, out).await;
+    }
+    let summary = &view.summary;
+    if out.json {
+        out.document(&Accepted {
+            id: summary.job.as_str(),
+            run: summary.run.0,
+            state: summary.state.as_str(),
+            attached,
+            problems,
+        });
+    } else {
+        let already = if attached { "is running already" } else { "accepted" };
+        out.line(&format!(
+            "{}#{} {already}: {}",
+            clean(summary.job.as_str()),
+            summary.run,
+            summary.state
+        ));
+        out.note(&format!(
+            "`mozartctl status {}` shows how it goes",
+            shell_word(summary.job.as_str())
+        ));
+    }
+    Ok(ExitCode::Done)
+}
+
+/// What the person wants where the last run left finished sheets.
+enum Choice {
+    Resume,
+    Anew,
+    Neither,
+}
+
+/// Asks, on a terminal only: elsewhere nobody is there to answer.
+fn ask(error: &CliError, out: &Out) -> Result<Choice, CliError> {
+    use std::io::IsTerminal as _;
+
+    if out.json || !out.stderr_is_terminal || !std::io::stdin().is_terminal() {
+        return Ok(Choice::Neither);
+    }
+    out.prompt(&format!(
+        "{}\n[r]esume it, begin a [n]ew run, or [q]uit? ",
+        error.message
+    ));
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CliError::new(Kind::System, format!("standard input cannot be read: {error}")))?;
+    Ok(match answer.trim().to_ascii_lowercase().as_str() {
+        "r" | "resume" => Choice::Resume,
+        "n" | "new" => Choice::Anew,
+        _ => Choice::Neither,
+    })
+}
+
+async fn resume_instead(
+    link: &mut Link,
+    job: &str,
+    detach: bool,
+    finder: &Finder<'_>,
+    out: &Out,
+) -> Result<ExitCode, CliError> {
+    let selector = RunSelector {
+        job: job.to_owned(),
+        run: None,
+    };
+    link.resume(&selector).await?;
+    let manner = Manner {
+        introduce: true,
+        fresh: false,
+    };
+    stay(link, finder, &selector, manner, detach, (false, &[]), out).await
+}
+
+/// Tells what the conductor warned of and this side did not know: keys that the service lacks, for example.
+pub(crate) fn told(theirs: &[Problem], ours: &[Problem], out: &Out) {
+    for problem in theirs.iter().filter(|problem| !ours.contains(problem)) {
+        if problem.severity == mozart::model::Severity::Info && out.verbose == 0 {
+            continue;
+        }
+        out.warn(&clean(&problem.message));
+        if let Some(suggestion) = &problem.suggestion {
+            out.note(&format!("  {}", clean(suggestion)));
+        }
+    }
+}
+
+/// Whether the run may still move by itself.
+pub(crate) fn is_live(state: RunState) -> bool {
+    matches!(state, RunState::Queued | RunState::Running | RunState::Waiting)
+}

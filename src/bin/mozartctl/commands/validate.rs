@@ -1,0 +1,108 @@
+//! `validate FILE`: checks a job file; needs no conductor.
+
+use mozart::job::plan::TemplateEngine;
+use mozart::model::{Problem, Severity};
+use serde::Serialize;
+
+use crate::cli::ValidateArgs;
+use crate::error::CliError;
+use crate::exit_code::ExitCode;
+use crate::job_file::{JobFile, Overrides};
+use crate::output::{Out, Paint};
+use crate::text::{clean, count};
+
+/// `{"valid", "file", "id", "sheets", "template_engine", "error_count", "warning_count", "info_count", "issues"}`.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    valid: bool,
+    file: &'a str,
+    /// The job's name; null where the file is invalid.
+    id: Option<&'a str>,
+    /// How many sheets it makes.
+    sheets: Option<usize>,
+    /// `tera` or `jinja`.
+    template_engine: Option<TemplateEngine>,
+    error_count: usize,
+    warning_count: usize,
+    info_count: usize,
+    issues: &'a [Problem],
+}
+
+/// Prints every problem; 0 valid, 1 an error, 2 not YAML.
+pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliError> {
+    let file = JobFile::read(&arguments.file)?;
+    let overrides = Overrides {
+        workspace: arguments.workspace.clone(),
+        ..Overrides::default()
+    };
+    let loaded = file.load(&overrides);
+    let plan = loaded.plan.as_ref();
+    let number = |severity| {
+        loaded
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
+    };
+    let (errors, warnings, infos) = (
+        number(Severity::Error),
+        number(Severity::Warning),
+        number(Severity::Info),
+    );
+
+    if out.json {
+        out.document(&Report {
+            valid: plan.is_some(),
+            file: &file.shown,
+            id: plan.map(|plan| plan.name.as_str()),
+            sheets: plan.map(|plan| plan.sheets.len()),
+            template_engine: plan.map(|plan| plan.prompt.engine),
+            error_count: errors,
+            warning_count: warnings,
+            info_count: infos,
+            issues: &loaded.problems,
+        });
+    } else {
+        let shown: Vec<Problem> = loaded
+            .problems
+            .iter()
+            .filter(|problem| !out.quiet || problem.severity == Severity::Error)
+            .cloned()
+            .collect();
+        if !shown.is_empty() {
+            out.line(file.report(&shown, out.stdout_color()).trim_end());
+            out.line("");
+        }
+        let counts: Vec<String> = [(errors, "error"), (warnings, "warning"), (infos, "remark")]
+            .into_iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, noun)| count(u32::try_from(number).unwrap_or(u32::MAX), noun))
+            .collect();
+        let counts = if counts.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", counts.join(", "))
+        };
+        match plan {
+            Some(plan) => {
+                let sheets = u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX);
+                let name = clean(plan.name.as_str());
+                out.line(&format!(
+                    "{} {}: job {name}, {}{counts}",
+                    out.paint(Paint::Good, "valid"),
+                    file.shown,
+                    count(sheets, "sheet")
+                ));
+                if out.verbose > 0 {
+                    super::run::plan::describe(plan, out);
+                }
+            }
+            None => out.line(&format!("{} {}{counts}", out.paint(Paint::Bad, "invalid"), file.shown)),
+        }
+    }
+    Ok(match (plan, loaded.not_yaml) {
+        (Some(_), _) => ExitCode::Done,
+        (None, false) => ExitCode::Failed,
+        (None, true) => ExitCode::Usage,
+    })
+}

@@ -1,0 +1,246 @@
+//! The JSON that `--json` prints. These shapes are a promise to scripts: keys are only ever added.
+//!
+//! Times are RFC 3339 in UTC, lengths are seconds, money is US dollars; what is not known is `null`.
+
+use mozart::api::view::RunView;
+use mozart::model::{Cost, Problem, RuleResult, Timestamp};
+use mozart::summary::{RunSummary, SheetSummary};
+use serde::Serialize;
+
+use crate::error::CliError;
+
+fn time(at: Option<Timestamp>) -> Option<String> {
+    at.map(Timestamp::to_rfc3339)
+}
+
+/// A run, without its sheets: an item of `list` and of `status`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Run {
+    /// The job's name.
+    id: String,
+    /// Number of the run within the job.
+    run: u32,
+    /// `queued`, `running`, `waiting`, `paused`, `completed`, `failed` or `cancelled`.
+    state: &'static str,
+    /// Why it is in that state; empty where the state says all.
+    reason: String,
+    /// When that reason ends by itself.
+    until: Option<String>,
+    /// Absolute path of the workspace.
+    workspace: String,
+    sheets_total: u32,
+    /// Completed or skipped.
+    sheets_done: u32,
+    sheets_failed: u32,
+    sheets_running: u32,
+    submitted_at: Option<String>,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+    cost_usd: Option<f64>,
+    tokens_in: u64,
+    tokens_out: u64,
+}
+
+impl From<&RunSummary> for Run {
+    fn from(run: &RunSummary) -> Self {
+        Self {
+            id: run.job.to_string(),
+            run: run.run.0,
+            state: run.state.as_str(),
+            reason: run.reason.clone(),
+            until: time(run.until),
+            workspace: run.workspace.clone(),
+            sheets_total: run.sheets_total,
+            sheets_done: run.sheets_done,
+            sheets_failed: run.sheets_failed,
+            sheets_running: run.sheets_running,
+            submitted_at: time(Some(run.submitted_at)),
+            started_at: time(run.started_at),
+            ended_at: time(run.ended_at),
+            cost_usd: run.cost.map(Cost::as_usd),
+            tokens_in: run.tokens_in,
+            tokens_out: run.tokens_out,
+        }
+    }
+}
+
+/// A run with its sheets: `status JOB`, and the end of `run`, `resume` and `wait`.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunDetail {
+    #[serde(flatten)]
+    run: Run,
+    /// Rest of its time, once it can be believed.
+    eta_seconds: Option<f64>,
+    sheets: Vec<Sheet>,
+}
+
+impl RunDetail {
+    /// From what the conductor tells.
+    pub(crate) fn new(view: &RunView, sheets: &[SheetSummary]) -> Self {
+        Self {
+            run: Run::from(&view.summary),
+            eta_seconds: view.eta.map(mozart::model::Span::as_secs_f64),
+            sheets: sheets.iter().map(Sheet::from).collect(),
+        }
+    }
+}
+
+/// A sheet of a run.
+#[derive(Debug, Serialize)]
+struct Sheet {
+    sheet_num: u32,
+    /// `pending`, `running`, `waiting`, `completed`, `failed`, `skipped` or `cancelled`.
+    state: &'static str,
+    description: Option<String>,
+    reason: String,
+    until: Option<String>,
+    /// How many so far.
+    attempts: u32,
+    /// Completion attempts among them.
+    completion_attempts: u32,
+    /// Of the last failure; `null` once completed.
+    cause: Option<&'static str>,
+    /// Its code, such as `E201`; `null` once completed.
+    code: Option<&'static str>,
+    /// It in one sentence; `null` once completed.
+    message: Option<String>,
+    /// Suspicious marks of the last attempt.
+    flags: Vec<String>,
+    validations: Vec<Rule>,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+    cost_usd: Option<f64>,
+    tokens_in: u64,
+    tokens_out: u64,
+}
+
+impl From<&SheetSummary> for Sheet {
+    fn from(sheet: &SheetSummary) -> Self {
+        let failed = sheet.state != mozart::model::SheetStatus::Completed;
+        Self {
+            sheet_num: sheet.sheet_num,
+            state: sheet.state.as_str(),
+            description: sheet.description.clone(),
+            reason: sheet.reason.clone(),
+            until: time(sheet.until),
+            attempts: sheet.attempts,
+            completion_attempts: sheet.completion_attempts,
+            cause: sheet.cause.filter(|_| failed).map(mozart::model::Cause::as_str),
+            code: sheet.code.filter(|_| failed).map(mozart::model::Code::as_str),
+            message: sheet.message.clone().filter(|_| failed),
+            flags: sheet.flags.clone(),
+            validations: sheet.validations.iter().map(Rule::from).collect(),
+            started_at: time(sheet.started_at),
+            ended_at: time(sheet.ended_at),
+            cost_usd: sheet.cost.map(Cost::as_usd),
+            tokens_in: sheet.tokens_in,
+            tokens_out: sheet.tokens_out,
+        }
+    }
+}
+
+/// What a validation rule found.
+#[derive(Debug, Serialize)]
+struct Rule {
+    /// Index in the job file, from 0.
+    rule: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    description: String,
+    path: Option<String>,
+    pattern: Option<String>,
+    passed: bool,
+    actual: Option<String>,
+    expected: Option<String>,
+    reason: Option<String>,
+    /// `missing`, `stale`, `incomplete`, `malformed`, `error` or `skipped`.
+    category: Option<String>,
+    hint: Option<String>,
+    code: Option<&'static str>,
+    checked_at: Option<String>,
+    duration_ms: u64,
+}
+
+impl From<&RuleResult> for Rule {
+    fn from(rule: &RuleResult) -> Self {
+        Self {
+            rule: rule.rule,
+            kind: rule.kind.clone(),
+            description: rule.description.clone(),
+            path: rule.path.clone(),
+            pattern: rule.pattern.clone(),
+            passed: rule.passed,
+            actual: rule.actual.clone(),
+            expected: rule.expected.clone(),
+            reason: rule.reason.clone(),
+            category: rule.category.clone(),
+            hint: rule.hint.clone(),
+            code: rule.code.map(mozart::model::Code::as_str),
+            checked_at: time(Some(rule.checked_at)),
+            duration_ms: rule.duration_ms,
+        }
+    }
+}
+
+/// Answer of verbs that only ask for something: `pause`, `cancel`, `run --detach`, `resume --detach`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Accepted<'a> {
+    /// The job's name.
+    pub(crate) id: &'a str,
+    /// Number of the run within the job.
+    pub(crate) run: u32,
+    /// Its state afterwards.
+    pub(crate) state: &'static str,
+    /// A live run of the same plan was there already: this is it.
+    pub(crate) attached: bool,
+    /// Warnings about the job file.
+    pub(crate) problems: &'a [Problem],
+}
+
+/// Answer of `conductor-status`, `start`, `stop` and `restart`.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ConductorState {
+    /// Whether one runs.
+    pub(crate) running: bool,
+    /// `service` or `private` (a conductor that listens on the private socket only).
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) version: Option<String>,
+    /// The process, where it is known.
+    pub(crate) pid: Option<u32>,
+    /// Runs that may run at once.
+    pub(crate) slots: Option<u32>,
+    pub(crate) runs_running: Option<u32>,
+    pub(crate) runs_queued: Option<u32>,
+    pub(crate) runs_waiting: Option<u32>,
+    /// What is wrong with the storage; empty while it works.
+    pub(crate) storage: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorDocument<'a> {
+    error: ErrorBody<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody<'a> {
+    /// Such as `no_such_job`.
+    kind: &'static str,
+    /// The exit code.
+    exit_code: u8,
+    message: &'a str,
+    hints: &'a [String],
+    problems: &'a [Problem],
+}
+
+/// An error: `{"error": {"kind", "exit_code", "message", "hints", "problems"}}`.
+pub(crate) fn error(error: &CliError) -> impl Serialize + '_ {
+    ErrorDocument {
+        error: ErrorBody {
+            kind: error.kind.word(),
+            exit_code: error.kind.exit_code().number(),
+            message: &error.message,
+            hints: &error.hints,
+            problems: &error.problems,
+        },
+    }
+}

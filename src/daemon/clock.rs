@@ -1,0 +1,110 @@
+//! The only place that reads the clocks, and the one timer that serves every wait.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+use crate::model::{Now, Timestamp};
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    let wall = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+    };
+    let boot = clock_gettime(ClockId::Boottime);
+    Now {
+        wall: Timestamp(wall),
+        boot: boot
+            .tv_sec
+            .saturating_mul(1_000_000)
+            .saturating_add(boot.tv_nsec / 1000),
+    }
+}
+
+/// A timer at a moment of wall time. It also rings when the wall clock is set, because every moment that
+/// was waited for may be past then (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`).
+#[derive(Debug)]
+pub(super) struct Alarm {
+    fd: AsyncFd<OwnedFd>,
+    at: Option<Timestamp>,
+}
+
+impl Alarm {
+    /// A timer that is not set.
+    pub(super) fn new() -> io::Result<Self> {
+        let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        #[expect(
+            deprecated,
+            reason = "an OwnedFd stays the same open file, which is all that `register` asks"
+        )]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self { fd, at: None })
+    }
+
+    /// Rings at `at` from now on, or never. Setting the same moment again costs nothing.
+    pub(super) fn set(&mut self, at: Option<Timestamp>) -> io::Result<()> {
+        if self.at == at {
+            return Ok(());
+        }
+        // An it_value of zero disarms the timer, so a moment at or before the epoch becomes one nanosecond after it.
+        let it_value = match at {
+            None => Timespec { tv_sec: 0, tv_nsec: 0 },
+            Some(Timestamp(micros)) if micros <= 0 => Timespec { tv_sec: 0, tv_nsec: 1 },
+            Some(Timestamp(micros)) => Timespec {
+                tv_sec: micros / 1_000_000,
+                tv_nsec: (micros % 1_000_000) * 1000 + 1,
+            },
+        };
+        timerfd_settime(
+            self.fd.get_ref(),
+            TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
+            &Itimerspec {
+                it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+                it_value,
+            },
+        )?;
+        self.at = at;
+        Ok(())
+    }
+
+    /// Waits until it rings; then it is no longer set.
+    pub(super) async fn rings(&mut self) -> io::Result<()> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            let mut expirations = [0_u8; 8];
+            match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut expirations)?)) {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => break,
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => {}
+            }
+        }
+        self.at = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Span;
+
+    #[tokio::test]
+    async fn the_alarm_rings_at_its_time_and_not_before() {
+        let mut alarm = Alarm::new().unwrap();
+        let start = now().wall;
+        let due = start.plus(Span::from_secs_f64(0.03));
+        alarm.set(Some(due)).unwrap();
+        alarm.rings().await.unwrap();
+        assert!(now().wall >= due);
+        alarm.set(Some(Timestamp(0))).unwrap();
+        alarm.rings().await.unwrap();
+    }
+}

@@ -1,0 +1,531 @@
+//! The one task that owns the engine: takes requests and reports, decides, commits, applies, acts.
+//!
+//! Order is a promise: facts are committed before they are applied, applied before anything is done about
+//! them, and a request is answered after all three. Where the ledger cannot be written nothing was applied:
+//! what sessions report is kept and decided again, what people ask is refused with the reason.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::clock::{self, Alarm};
+use super::environment::Environment;
+use super::journal;
+use super::paths::Paths;
+use super::project;
+use super::settings::Settings;
+use crate::api::handle::{Reply, Request};
+use crate::api::request::ApiError;
+use crate::api::view::Change;
+use crate::engine::Engine;
+use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start};
+use crate::engine::fact::{Fact, FactKind};
+use crate::job::plan::{Plan, SubmitContext};
+use crate::ledger::{Batch, Ledger, Submission};
+use crate::model::{AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, SheetNo, Span, StopHow, Timestamp};
+use crate::runner::attempt::Runner;
+use crate::runner::spec::{self, AttemptSpec, Progress};
+
+/// Between two tries to write a ledger that could not be written.
+const STORAGE_RETRY: Span = Span(1_000_000);
+
+/// What the conductor is built of.
+pub(super) struct Parts {
+    /// Where things are.
+    pub(super) paths: Paths,
+    /// How it is to behave.
+    pub(super) settings: Settings,
+    /// The conductor's own environment, as it was at start.
+    pub(super) environment: Environment,
+    /// The truth.
+    pub(super) ledger: Arc<Ledger>,
+    /// Does attempts.
+    pub(super) runner: Arc<Runner>,
+    /// Whether live runs are taken up, or only shown.
+    pub(super) conducts: bool,
+    /// Requests from bus and front ends.
+    pub(super) requests: mpsc::Receiver<Request>,
+    /// What changed, for whoever listens.
+    pub(super) changes: broadcast::Sender<Change>,
+}
+
+/// A run that the engine holds.
+pub(super) struct Live {
+    pub(super) job: JobName,
+    pub(super) no: RunNo,
+    pub(super) plan: Arc<Plan>,
+    pub(super) context: Arc<SubmitContext>,
+    pub(super) checkpoint: super::checkpoints::State,
+}
+
+/// What ends the conductor's loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Go on.
+    None,
+    /// Return once nothing runs any more.
+    Drained,
+    /// Return now; sessions go on by themselves.
+    Now,
+}
+
+pub(super) struct Conductor {
+    pub(super) paths: Paths,
+    pub(super) settings: Settings,
+    pub(super) environment: Environment,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) runner: Arc<Runner>,
+    pub(super) conducts: bool,
+    pub(super) engine: Engine,
+    pub(super) live: HashMap<RunId, Live>,
+    pub(super) changes: broadcast::Sender<Change>,
+    requests: mpsc::Receiver<Request>,
+    running: HashMap<AttemptRef, watch::Sender<Option<StopHow>>>,
+    attempts: JoinSet<()>,
+    progress_in: mpsc::Sender<(AttemptRef, Progress)>,
+    progress: mpsc::Receiver<(AttemptRef, Progress)>,
+    pub(super) checkpoints: super::checkpoints::Writers,
+    alarm: Alarm,
+    /// The moment of the last decision that was followed.
+    decided_at: Now,
+    /// Why the ledger cannot be written, and when to try again.
+    blocked: Option<(String, Timestamp)>,
+    /// What sessions reported while the ledger could not be written.
+    backlog: VecDeque<(Event, Option<Evidence>)>,
+    drained: Vec<Reply<()>>,
+    pub(super) ending: Ending,
+    pub(super) status: watch::Sender<project::Status>,
+}
+
+/// What is kept of an attempt that ended.
+type Evidence = (AttemptRef, Box<AttemptReport>);
+
+/// Why a step was not taken.
+#[derive(Debug)]
+pub(super) enum StepError {
+    /// The engine refuses.
+    Refused(Refusal),
+    /// The ledger cannot be written.
+    Storage(String),
+}
+
+impl From<StepError> for ApiError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Refused(Refusal::NoSuchRun(run)) => Self::NoSuchRun(format!("run {run} is not live")),
+            StepError::Refused(Refusal::WrongState(text)) => Self::WrongState(text),
+            StepError::Storage(text) => Self::Storage(text),
+        }
+    }
+}
+
+impl Conductor {
+    /// Loads what the ledger holds, and takes up the live runs if this conductor conducts.
+    pub(super) async fn restore(parts: Parts) -> Result<Self, String> {
+        let Parts {
+            paths,
+            settings,
+            environment,
+            ledger,
+            runner,
+            conducts,
+            requests,
+            changes,
+        } = parts;
+        let (progress_in, progress) = mpsc::channel(256);
+        let engine = Engine::new(settings.engine(), ledger.id(), seed_of(ledger.id()));
+        let mut conductor = Self {
+            paths,
+            settings,
+            environment,
+            ledger,
+            runner,
+            conducts,
+            engine,
+            live: HashMap::new(),
+            changes,
+            requests,
+            running: HashMap::new(),
+            attempts: JoinSet::new(),
+            progress_in,
+            progress,
+            checkpoints: super::checkpoints::Writers::default(),
+            alarm: Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?,
+            decided_at: clock::now(),
+            blocked: None,
+            backlog: VecDeque::new(),
+            drained: Vec::new(),
+            ending: Ending::None,
+            status: watch::channel(project::Status::default()).0,
+        };
+        let facts = conductor.ledger.live_facts().await.map_err(|error| error.to_string())?;
+        for fact in &facts {
+            conductor.engine.apply(fact);
+        }
+        let runs: Vec<_> = conductor.engine.runs().map(|run| run.id()).collect();
+        for run in runs {
+            conductor.hold(run).await.map_err(|error| error.to_string())?;
+        }
+        if conductor.conducts {
+            match conductor.step(Event::Restored, None).await {
+                Ok(()) => {}
+                Err(StepError::Storage(text)) => return Err(text),
+                Err(StepError::Refused(refusal)) => {
+                    tracing::error!(?refusal, "the loaded runs were refused by the engine");
+                }
+            }
+        }
+        conductor.publish_status();
+        Ok(conductor)
+    }
+
+    /// Serves until it is told to stop. `stop` is answered by going away at once: sessions outlive it.
+    pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) {
+        loop {
+            match self.ending {
+                Ending::Now => break,
+                Ending::Drained if self.running.is_empty() => break,
+                Ending::Drained | Ending::None => {}
+            }
+            if self.running.is_empty() {
+                for reply in self.drained.drain(..) {
+                    // The asker may be gone; then nobody waits.
+                    drop(reply.send(Ok(())));
+                }
+            }
+            if let Err(error) = self.set_alarm() {
+                tracing::error!(%error, "the timer cannot be set");
+            }
+            tokio::select! {
+                biased;
+                () = asked(&mut stop) => break,
+                Some((attempt, progress)) = self.progress.recv() => self.report(attempt, progress).await,
+                request = self.requests.recv() => match request {
+                    Some(request) => self.answer(request).await,
+                    None => break,
+                },
+                Some(done) = self.attempts.join_next(), if !self.attempts.is_empty() => {
+                    if let Err(error) = done {
+                        tracing::error!(%error, "an attempt's task ended unexpectedly");
+                    }
+                }
+                Some(done) = self.checkpoints.finished() => self.checkpoint_written(done),
+                rung = self.alarm.rings() => {
+                    if let Err(error) = rung {
+                        tracing::error!(%error, "the timer cannot be read");
+                    }
+                    self.wake().await;
+                }
+            }
+        }
+        self.close().await;
+    }
+
+    /// Writes what people read while nobody conducts.
+    async fn close(&mut self) {
+        let runs: Vec<_> = self.live.keys().copied().collect();
+        for run in runs {
+            self.write_checkpoint(run).await;
+        }
+        self.checkpoints.drain().await;
+    }
+
+    fn set_alarm(&mut self) -> io::Result<()> {
+        // As of the last decision: what has become due since then rings at once.
+        let engine = if self.conducts {
+            self.engine.next_wakeup(self.decided_at)
+        } else {
+            None
+        };
+        let storage = self.blocked.as_ref().map(|(_, at)| *at);
+        let next = [engine.filter(|_| storage.is_none()), storage, self.checkpoint_due()]
+            .into_iter()
+            .flatten()
+            .min();
+        self.alarm.set(next)
+    }
+
+    /// The alarm rang, or the wall clock was set.
+    async fn wake(&mut self) {
+        if self.blocked.as_ref().is_some_and(|(_, at)| *at <= clock::now().wall) {
+            while let Some((event, report)) = self.backlog.pop_front() {
+                if let Err(StepError::Storage(_)) = self.step(event, report).await {
+                    return;
+                }
+            }
+            self.unblock();
+        }
+        self.write_due_checkpoints();
+        if self.conducts && self.blocked.is_none() {
+            self.step_or_log(Event::Tick).await;
+        }
+    }
+
+    /// A session's task says something.
+    async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
+        let (event, report) = match progress {
+            Progress::Started { at, invocation } => (
+                Event::AttemptStarted {
+                    attempt,
+                    at,
+                    invocation,
+                },
+                None,
+            ),
+            Progress::NeverRan => {
+                self.running.remove(&attempt);
+                (Event::NeverRan { attempt }, None)
+            }
+            Progress::Finished(report) => {
+                self.running.remove(&attempt);
+                let outcome = report.outcome.clone();
+                (Event::AttemptFinished { attempt, outcome }, Some((attempt, report)))
+            }
+        };
+        if self.blocked.is_some() {
+            self.backlog.push_back((event, report));
+            return;
+        }
+        match self.step(event, report).await {
+            Ok(()) | Err(StepError::Storage(_)) => {}
+            Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, %attempt, "a late report changes nothing"),
+        }
+    }
+
+    async fn step_or_log(&mut self, event: Event) {
+        if let Err(StepError::Refused(refusal)) = self.step(event, None).await {
+            tracing::error!(?refusal, "the engine refused its own timer");
+        }
+    }
+
+    /// Decide, commit, apply, act. `report` is the evidence of an attempt that ended.
+    pub(super) async fn step(&mut self, event: Event, report: Option<Evidence>) -> Result<(), StepError> {
+        self.step_with(event, report, None).await
+    }
+
+    /// The same, with what a new run brings along.
+    pub(super) async fn step_with(
+        &mut self,
+        event: Event,
+        report: Option<Evidence>,
+        submission: Option<(RunId, Arc<Plan>, Arc<SubmitContext>)>,
+    ) -> Result<(), StepError> {
+        let now = clock::now();
+        self.engine.observe(&event);
+        let decision = self.engine.decide(now, &event);
+        if let Some(refusal) = decision.refusal {
+            return Err(StepError::Refused(refusal));
+        }
+        if !decision.facts.is_empty() || report.is_some() {
+            let batch = Batch {
+                facts: &decision.facts,
+                submission: submission.as_ref().map(|(run, plan, context)| Submission {
+                    run: *run,
+                    plan,
+                    context,
+                }),
+                report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
+                at: now.wall,
+            };
+            if let Err(error) = self.ledger.commit(batch).await {
+                let text = error.to_string();
+                self.block(text.clone(), now);
+                if matches!(
+                    event,
+                    Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. }
+                ) {
+                    self.backlog.push_front((event, report));
+                }
+                return Err(StepError::Storage(text));
+            }
+        }
+        self.unblock();
+        self.decided_at = now;
+        if let Some((run, plan, context)) = submission {
+            self.insert(run, plan, context);
+        }
+        for fact in &decision.facts {
+            self.engine.apply(fact);
+        }
+        if let Some((attempt, _)) = &report {
+            self.release(*attempt);
+        }
+        for command in decision.commands {
+            self.act(command).await;
+        }
+        self.tell(&decision.facts, now).await;
+        Ok(())
+    }
+
+    /// Marks storage as blocked, said once.
+    fn block(&mut self, text: String, now: Now) {
+        if self.blocked.is_none() {
+            journal::storage_blocked(&text);
+        }
+        self.blocked = Some((text, now.wall.plus(STORAGE_RETRY)));
+        self.publish_status();
+    }
+
+    fn unblock(&mut self) {
+        if self.blocked.take().is_some() {
+            journal::storage_back();
+            self.publish_status();
+        }
+    }
+
+    /// Why the ledger cannot be written; empty while it can.
+    pub(super) fn storage(&self) -> &str {
+        self.blocked.as_ref().map_or("", |(text, _)| text)
+    }
+
+    /// Lets the system forget the ended unit: its verdict is committed.
+    fn release(&mut self, attempt: AttemptRef) {
+        let runner = Arc::clone(&self.runner);
+        self.attempts.spawn(async move { runner.release(attempt).await });
+    }
+
+    async fn act(&mut self, command: Command) {
+        match command {
+            Command::StartAttempt(start) => self.launch(start, false).await,
+            Command::AdoptAttempt(start) => self.launch(start, true).await,
+            Command::StopAttempt { attempt, how } => {
+                if let Some(stop) = self.running.get(&attempt) {
+                    stop.send_replace(Some(how));
+                }
+            }
+        }
+    }
+
+    async fn launch(&mut self, start: Start, adopt: bool) {
+        let Some(live) = self.live.get(&start.attempt.run) else {
+            tracing::error!(attempt = %start.attempt, "an attempt of a run that is not loaded cannot start");
+            return;
+        };
+        let (plan, context) = (Arc::clone(&live.plan), Arc::clone(&live.context));
+        // What is only told to the session is worth less than the start: a read that fails costs the lessons.
+        let lessons = self
+            .ledger
+            .lessons(start.attempt.run, start.attempt.sheet)
+            .await
+            .unwrap_or_default();
+        let earlier_cost = match &start.session {
+            SessionChoice::Resume(id) => self.ledger.session_cost(id).await.unwrap_or_default(),
+            SessionChoice::New(_) => None,
+        };
+        let secrets = self
+            .environment
+            .secrets(&plan.backend.pass_env, &self.settings.pass_env);
+        let spec = AttemptSpec {
+            attempt: start.attempt,
+            kind: start.kind,
+            ask: match start.ask {
+                crate::engine::event::Ask::Task => spec::Ask::Task,
+                crate::engine::event::Ask::TaskAgain => spec::Ask::TaskAgain,
+                crate::engine::event::Ask::Completion => spec::Ask::Completion,
+                crate::engine::event::Ask::GoOn => spec::Ask::GoOn,
+            },
+            session_id: start.session.id().to_owned(),
+            resume: matches!(start.session, SessionChoice::Resume(_)),
+            plan,
+            context,
+            lessons,
+            earlier_cost,
+            extra_env: self.environment.extra(&self.settings.pass_env),
+            secrets,
+        };
+        // A directory with output in it is evidence of a start that this ledger does not remember (it was restored
+        // from a backup): read it instead of starting beside it.
+        let adopt = adopt || self.runner.spool_dir(start.attempt).join("stdout").exists();
+        let (stop, stopped) = watch::channel(None);
+        self.running.insert(start.attempt, stop);
+        let (runner, progress) = (Arc::clone(&self.runner), self.progress_in.clone());
+        self.attempts
+            .spawn(async move { runner.run(spec, adopt, stopped, progress).await });
+    }
+
+    /// Puts a run that the engine holds into `live`.
+    pub(super) async fn hold(&mut self, run: RunId) -> Result<(), crate::ledger::StoreError> {
+        let (plan, context) = self.ledger.plan(run).await?;
+        self.insert(run, Arc::new(plan), Arc::new(context));
+        Ok(())
+    }
+
+    fn insert(&mut self, run: RunId, plan: Arc<Plan>, context: Arc<SubmitContext>) {
+        let no = self.engine.run(run).map_or(RunNo(0), |run| run.no());
+        let job = plan.name.clone();
+        self.live.insert(
+            run,
+            Live {
+                job,
+                no,
+                plan,
+                context,
+                checkpoint: super::checkpoints::State::default(),
+            },
+        );
+    }
+
+    /// Tells journal, views and checkpoint what was decided.
+    async fn tell(&mut self, facts: &[Fact], now: Now) {
+        let mut sheets: BTreeSet<(RunId, SheetNo)> = BTreeSet::new();
+        let mut runs: BTreeSet<RunId> = BTreeSet::new();
+        let mut ended: BTreeMap<RunId, crate::model::RunState> = BTreeMap::new();
+        let mut paused: BTreeSet<RunId> = BTreeSet::new();
+        for fact in facts {
+            if let FactKind::RunSubmitted { run, no, .. } = &fact.kind
+                && let Some(live) = self.live.get_mut(run)
+            {
+                live.no = *no;
+            }
+            journal::tell(fact, |run| self.live.get(&run).map(|live| (live.job.as_str(), live.no)));
+            if let Some(run) = fact.kind.run() {
+                runs.insert(run);
+                sheets.extend(fact.kind.sheet().map(|sheet| (run, sheet)));
+            }
+            match &fact.kind {
+                FactKind::RunEnded { run, state } => {
+                    ended.insert(*run, *state);
+                }
+                FactKind::RunPaused { run, .. } => {
+                    paused.insert(*run);
+                }
+                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
+                FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => runs.extend(self.live.keys()),
+                _ => {}
+            }
+        }
+        if runs.is_empty() {
+            return;
+        }
+        for run in ended.keys().chain(&paused) {
+            self.write_checkpoint(*run).await;
+        }
+        self.write_due_checkpoints();
+        if self.changes.receiver_count() > 0 {
+            self.publish(&runs, &sheets, &ended, now).await;
+        }
+        for run in ended.keys() {
+            self.engine.forget(*run);
+            self.live.remove(run);
+        }
+        self.publish_status();
+    }
+
+    /// Remembers who waits until nothing runs any more.
+    pub(super) fn when_drained(&mut self, reply: Reply<()>) {
+        self.drained.push(reply);
+    }
+}
+
+/// Returns when the sender says so or is gone.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// The engine's randomness starts from the ledger's own id, so that two conductors do not move in step.
+fn seed_of(id: uuid::Uuid) -> u64 {
+    id.as_u64_pair().0 ^ id.as_u64_pair().1
+}

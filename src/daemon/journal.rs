@@ -1,0 +1,265 @@
+//! What the journal is told: one line for each thing that happened, with fields to filter by and a MESSAGE_ID
+//! whose catalog entry explains it (`journalctl -x`).
+
+use super::message_id as id;
+use crate::engine::event::PauseWhy;
+use crate::engine::fact::{Fact, FactKind, Verdict};
+use crate::model::{AttemptRef, RunId, RunNo, RunState};
+
+/// One line at the given level, with the fields that every line of a run has.
+macro_rules! line {
+    ($level:ident, $kind:expr, $job:expr, $no:expr, $($rest:tt)*) => {
+        tracing::$level!(MESSAGE_ID = $kind.id, MOZART_JOB = $job, MOZART_RUN = $no.0, $($rest)*)
+    };
+}
+
+/// Tells a fact. `job` names a run's job and number; a run that is not known is told by its id.
+pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunNo)>) {
+    let name = |run: RunId| job(run).unwrap_or(("?", RunNo(0)));
+    match &fact.kind {
+        FactKind::RunSubmitted {
+            run, rules, completed, ..
+        } => {
+            let (job, no) = name(*run);
+            let done = match completed.len() {
+                0 => String::new(),
+                count => format!(", {count} taken over as done"),
+            };
+            line!(
+                info,
+                id::RUN_SUBMITTED,
+                job,
+                no,
+                "{job}#{no} submitted: {} sheets{done}",
+                rules.sheets
+            );
+        }
+        FactKind::AttemptIntended { attempt, kind, .. } => {
+            let (job, no) = name(attempt.run);
+            let (sheet, number) = (attempt.sheet, attempt.attempt);
+            line!(
+                debug,
+                id::ATTEMPT_STARTED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                "{job}#{no} sheet {sheet}: attempt {number} ({}) is about to start",
+                kind.as_str()
+            );
+        }
+        FactKind::AttemptStarted { attempt, .. } => {
+            let (job, no) = name(attempt.run);
+            let (sheet, number) = (attempt.sheet, attempt.attempt);
+            line!(
+                debug,
+                id::ATTEMPT_STARTED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                "{job}#{no} sheet {sheet}: attempt {number} runs"
+            );
+        }
+        FactKind::StopAsked { attempt } => {
+            let (job, no) = name(attempt.run);
+            let (sheet, number) = (attempt.sheet, attempt.attempt);
+            line!(
+                info,
+                id::ATTEMPT_ENDED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                "{job}#{no} sheet {sheet}: attempt {number} is asked to stop"
+            );
+        }
+        FactKind::AttemptEnded { attempt, outcome } => attempt_ended(*attempt, outcome, name(attempt.run)),
+        FactKind::SheetWaits {
+            run,
+            sheet,
+            until,
+            cause,
+            code,
+            kind,
+            ..
+        } => {
+            let (job, no) = name(*run);
+            line!(
+                info,
+                id::SHEET_RETRYING,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_CODE = code.as_str(),
+                "{job}#{no} sheet {sheet}: {} after {cause} ({code}, {}) not before {}",
+                kind.as_str(),
+                code.meaning(),
+                until.to_rfc3339()
+            );
+        }
+        FactKind::SheetEnded { run, sheet, verdict } => {
+            let (job, no) = name(*run);
+            match verdict {
+                Verdict::Completed => {
+                    line!(
+                        info,
+                        id::SHEET_COMPLETED,
+                        job,
+                        no,
+                        MOZART_SHEET = sheet.0,
+                        "{job}#{no} sheet {sheet} completed"
+                    );
+                }
+                Verdict::Failed { code, message, .. } => line!(
+                    error,
+                    id::SHEET_FAILED,
+                    job,
+                    no,
+                    MOZART_SHEET = sheet.0,
+                    MOZART_CODE = code.as_str(),
+                    "{job}#{no} sheet {sheet} failed: {code} {message}"
+                ),
+                Verdict::Skipped { reason } => line!(
+                    debug,
+                    id::SHEET_SKIPPED,
+                    job,
+                    no,
+                    MOZART_SHEET = sheet.0,
+                    "{job}#{no} sheet {sheet} skipped: {reason}"
+                ),
+                Verdict::Cancelled => {
+                    line!(
+                        debug,
+                        id::SHEET_SKIPPED,
+                        job,
+                        no,
+                        MOZART_SHEET = sheet.0,
+                        "{job}#{no} sheet {sheet} cancelled"
+                    );
+                }
+            }
+        }
+        FactKind::GenerationOpened { run, sheet, generation } => {
+            let (job, no) = name(*run);
+            line!(
+                debug,
+                id::RUN_RESUMED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                "{job}#{no} sheet {sheet} is open again (generation {generation})"
+            );
+        }
+        FactKind::GateClosed { gate, until } => tracing::warn!(
+            MESSAGE_ID = id::GATE_CLOSED.id,
+            "no new starts for this account ({}) before {}",
+            gate.window.as_deref().unwrap_or("limit"),
+            until.to_rfc3339()
+        ),
+        FactKind::GateOpened { gate } => tracing::info!(
+            MESSAGE_ID = id::GATE_OPENED.id,
+            "starts go on for this account ({})",
+            gate.window.as_deref().unwrap_or("limit")
+        ),
+        FactKind::RunPaused { run, why } => {
+            let (job, no) = name(*run);
+            let why = match why {
+                PauseWhy::Person => "a person asked",
+                PauseWhy::Interrupted => "the conductor was interrupted",
+            };
+            line!(info, id::RUN_PAUSED, job, no, "{job}#{no} paused: {why}");
+        }
+        FactKind::RunResumed { run } => {
+            let (job, no) = name(*run);
+            line!(info, id::RUN_RESUMED, job, no, "{job}#{no} goes on");
+        }
+        FactKind::RunCancelling { run } => {
+            let (job, no) = name(*run);
+            line!(info, id::RUN_CANCELLED, job, no, "{job}#{no} is being cancelled");
+        }
+        FactKind::RunEnded { run, state } => {
+            let (job, no) = name(*run);
+            match state {
+                RunState::Failed => line!(error, id::RUN_FAILED, job, no, "{job}#{no} failed"),
+                RunState::Cancelled => line!(warn, id::RUN_CANCELLED, job, no, "{job}#{no} cancelled"),
+                state => line!(info, id::RUN_COMPLETED, job, no, "{job}#{no} {state}"),
+            }
+        }
+    }
+}
+
+fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no): (&str, RunNo)) {
+    let (sheet, number) = (attempt.sheet, attempt.attempt);
+    let rules = format!("{} of {} rules", outcome.rules_passed, outcome.rules_total);
+    let flags = match outcome.flags.is_empty() {
+        true => String::new(),
+        false => format!(" [{}]", outcome.flags.join("; ")),
+    };
+    match &outcome.failure {
+        None => line!(
+            debug,
+            id::ATTEMPT_ENDED,
+            job,
+            no,
+            MOZART_SHEET = sheet.0,
+            MOZART_ATTEMPT = number.0,
+            "{job}#{no} sheet {sheet}: attempt {number} succeeded, {rules}{flags}"
+        ),
+        Some(failure) => {
+            let kind = match failure.cause {
+                crate::model::Cause::Validation => id::VALIDATION_FAILED,
+                _ => id::ATTEMPT_ENDED,
+            };
+            line!(
+                warn,
+                kind,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                MOZART_ATTEMPT = number.0,
+                MOZART_CODE = failure.code.as_str(),
+                "{job}#{no} sheet {sheet}: attempt {number} failed, {}: {} {}, {rules}{flags}",
+                failure.cause,
+                failure.code,
+                failure.message
+            );
+        }
+    }
+}
+
+/// The conductor is there.
+pub(super) fn started(live: usize) {
+    tracing::info!(
+        MESSAGE_ID = id::CONDUCTOR_STARTED.id,
+        "mozart {} started, {live} live runs",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+/// The conductor goes away; sessions go on unless they were stopped.
+pub(super) fn stopping(running: usize) {
+    tracing::info!(
+        MESSAGE_ID = id::CONDUCTOR_STOPPING.id,
+        "stopping; {running} live runs are taken up by the next start"
+    );
+}
+
+/// The settings were read anew.
+pub(super) fn reloaded() {
+    tracing::info!("the settings were read anew");
+}
+
+/// The ledger cannot be written.
+pub(super) fn storage_blocked(text: &str) {
+    tracing::error!(
+        MESSAGE_ID = id::STORAGE_BLOCKED.id,
+        MOZART_CODE = "E801",
+        "storage is blocked, nothing new starts: {text}"
+    );
+}
+
+/// It can be written again.
+pub(super) fn storage_back() {
+    tracing::info!(MESSAGE_ID = id::STORAGE_BACK.id, "storage works again");
+}

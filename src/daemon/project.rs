@@ -1,0 +1,196 @@
+//! Views: the ledger's rows, with the state and the reason that the engine gives live runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::clock;
+use super::conductor::{Conductor, Live};
+use crate::api::view::{Change, ManagerView, RunView};
+use crate::model::{Now, RunId, RunState, SheetNo, Span, Timestamp};
+use crate::summary::{RunSummary, SheetSummary};
+
+/// What systemd and the idle clock are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Status {
+    /// One line for `systemctl --user status`.
+    pub(super) text: String,
+    /// Runs that have not ended.
+    pub(super) live: usize,
+}
+
+/// The rest of a run's time: the mean of what is done, over what is left. Believed from the second sheet on.
+pub(super) fn eta(row: &RunSummary, now: Timestamp) -> Option<Span> {
+    let left = i64::from(row.sheets_total.saturating_sub(row.sheets_done));
+    let done = i64::from(row.sheets_done);
+    if row.state != RunState::Running || done < 2 {
+        return None;
+    }
+    let spent = now.since(row.started_at?).0;
+    (spent > 0).then(|| Span(spent / done * left))
+}
+
+impl Conductor {
+    /// The row as it is now: a live run's state and reason come from the engine that decides them.
+    pub(super) fn dress(&self, mut row: RunSummary, now: Now) -> RunView {
+        if !self.conducts && !row.state.is_ended() && row.state != RunState::Paused {
+            row.state = RunState::Paused;
+            row.reason = "conductor gone".to_owned();
+            row.until = None;
+        } else if let Some(status) = self.engine.describe(row.id, now) {
+            row.state = status.state;
+            row.reason = status.reason;
+            row.until = status.until;
+            if self.blocked_text().is_some() && !row.state.is_ended() {
+                row.reason = "storage".to_owned();
+            }
+        }
+        let eta = eta(&row, now.wall);
+        RunView { summary: row, eta }
+    }
+
+    fn blocked_text(&self) -> Option<&str> {
+        Some(self.storage()).filter(|text| !text.is_empty())
+    }
+
+    /// A sheet's row as it is now.
+    pub(super) fn dress_sheet(&self, run: RunId, mut row: SheetSummary, now: Now) -> SheetSummary {
+        if let Some((status, reason, until)) = self.engine.sheet_status(run, SheetNo(row.sheet_num), now) {
+            row.state = status;
+            row.reason = reason;
+            row.until = until;
+        }
+        row
+    }
+
+    /// The conductor's own view.
+    pub(super) fn manager(&self) -> ManagerView {
+        let overview = self.engine.overview(clock::now());
+        ManagerView {
+            slots: overview.slots,
+            running: overview.running,
+            queued: overview.queued,
+            waiting: overview.waiting,
+            storage: self.storage().to_owned(),
+        }
+    }
+
+    /// Sends what changed to whoever listens: sheets, then runs, then the ends.
+    pub(super) async fn publish(
+        &self,
+        runs: &BTreeSet<RunId>,
+        sheets: &BTreeSet<(RunId, SheetNo)>,
+        ended: &BTreeMap<RunId, RunState>,
+        now: Now,
+    ) {
+        for (run, sheet) in sheets {
+            let Some(Live { job, no, .. }) = self.live.get(run) else {
+                continue;
+            };
+            if let Ok(rows) = self.ledger.sheets(*run, sheet.0, 1).await
+                && let Some(row) = rows.into_iter().next()
+            {
+                let sheet = Box::new(self.dress_sheet(*run, row, now));
+                self.send(Change::Sheet {
+                    job: job.clone(),
+                    run: *no,
+                    sheet,
+                });
+            }
+        }
+        for run in runs {
+            let Some(Live { job, no, .. }) = self.live.get(run) else {
+                continue;
+            };
+            if let Ok(Some(row)) = self.ledger.run(job.as_str(), Some(no.0)).await {
+                self.send(Change::Run(Box::new(self.dress(row, now))));
+            }
+        }
+        for (run, state) in ended {
+            let Some(Live { job, no, .. }) = self.live.get(run) else {
+                continue;
+            };
+            self.send(Change::Finished {
+                job: job.clone(),
+                run: *no,
+                result: *state,
+            });
+        }
+    }
+
+    fn send(&self, change: Change) {
+        // Nobody listening is no fault.
+        drop(self.changes.send(change));
+    }
+
+    /// The line for systemd, and the conductor's own view for the bus.
+    pub(super) fn publish_status(&self) {
+        let view = self.manager();
+        let now = clock::now();
+        let until = self
+            .live
+            .keys()
+            .filter_map(|run| {
+                self.engine
+                    .describe(*run, now)
+                    .filter(|status| status.state == RunState::Waiting)?
+                    .until
+            })
+            .min();
+        let status = Status {
+            text: status_text(&view, until),
+            live: self.live.len(),
+        };
+        let changed = self.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+        if changed {
+            self.send(Change::Manager(view));
+        }
+    }
+}
+
+fn status_text(view: &ManagerView, until: Option<Timestamp>) -> String {
+    if !view.storage.is_empty() {
+        return format!("storage: {}", view.storage);
+    }
+    let mut parts = Vec::new();
+    for (count, word) in [
+        (view.running, "running"),
+        (view.waiting, "waiting"),
+        (view.queued, "queued"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
+    }
+    if parts.is_empty() {
+        return "idle".to_owned();
+    }
+    if let Some(at) = until.and_then(|at| jiff::Timestamp::from_microsecond(at.0).ok()) {
+        let local = at.to_zoned(jiff::tz::TimeZone::system());
+        parts.push(format!("until {}", local.strftime("%H:%M:%S")));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_line_says_what_goes_on() {
+        let view = ManagerView {
+            running: 3,
+            queued: 12,
+            ..ManagerView::default()
+        };
+        assert_eq!(status_text(&view, None), "3 running, 12 queued");
+        assert_eq!(status_text(&ManagerView::default(), None), "idle");
+        let blocked = ManagerView {
+            storage: "disk full: /s".to_owned(),
+            ..ManagerView::default()
+        };
+        assert_eq!(status_text(&blocked, None), "storage: disk full: /s");
+    }
+}

@@ -1,0 +1,280 @@
+//! Takes a job in: checks, plans, looks at what is there already, and gives the run its numbers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::conductor::Conductor;
+use super::program;
+use super::requests::storage;
+use crate::api::request::{ApiError, RunSelector, Submit, Submitted};
+use crate::engine::event::Event;
+use crate::engine::rules::RunRules;
+use crate::job::files::Disk;
+use crate::job::plan::{Plan, SubmitContext};
+use crate::job::secret::looks_secret;
+use crate::job::{self, JobInput};
+use crate::ledger::checkpoint;
+use crate::model::{Code, Problem, RunNo, RunState, Severity, SheetNo};
+use crate::runner::backend;
+use crate::summary::RunSummary;
+
+/// Under this key of `Submit.environment` a front end names the secrets (names only, separated by commas)
+/// that the submitter's shell has; it is no variable and never reaches a session.
+pub const PRESENT_SECRETS: &str = "MOZART_PRESENT_SECRETS";
+
+impl Conductor {
+    /// Checks only.
+    pub(super) async fn validate(&self, submit: Submit) -> Result<(bool, Vec<Problem>), ApiError> {
+        let (plan, problems) = self.load(&submit).await?;
+        Ok((plan.is_some(), problems))
+    }
+
+    /// Checks, plans, stores and queues; returns once the run is durable.
+    pub(super) async fn submit(&mut self, submit: Submit) -> Result<Submitted, ApiError> {
+        let (plan, mut problems) = self.load(&submit).await?;
+        let Some(plan) = plan else {
+            return Err(invalid(problems));
+        };
+        let start_sheet = SheetNo(submit.start_sheet.unwrap_or(1));
+        if plan.sheet(start_sheet).is_none() {
+            let last = plan.sheets.len();
+            return Err(ApiError::InvalidArgument(format!(
+                "there is no sheet {start_sheet}: the job has 1 to {last}"
+            )));
+        }
+        if submit.dry_run {
+            return Ok(Submitted {
+                job: plan.name,
+                run: RunNo(0),
+                attached: false,
+                problems,
+            });
+        }
+        let last = self.ledger.run(plan.name.as_str(), None).await.map_err(storage)?;
+        if let Some(last) = last
+            && let Some(attached) = self.meet(&last, &plan, &submit).await?
+        {
+            return Ok(Submitted {
+                attached,
+                job: plan.name,
+                run: last.run,
+                problems,
+            });
+        }
+        let context = self.context(&plan, &submit, &mut problems).await?;
+        make_workspace(&plan.workspace)?;
+        let completed = if submit.resume { taken_over(&plan)? } else { Vec::new() };
+
+        let (run, no) = self.ledger.next_numbers(&plan.name).await.map_err(storage)?;
+        let rules = RunRules::of(&plan, &context, start_sheet);
+        let event = Event::Submitted {
+            run,
+            job: plan.name.clone(),
+            no,
+            rules,
+            completed,
+        };
+        let job = plan.name.clone();
+        self.step_with(event, None, Some((run, Arc::new(plan), Arc::new(context))))
+            .await?;
+        Ok(Submitted {
+            job,
+            run: no,
+            attached: false,
+            problems,
+        })
+    }
+
+    /// What the newest run of the same job means for this submission: `Some(attached)` if it is taken instead.
+    async fn meet(&mut self, last: &RunSummary, plan: &Plan, submit: &Submit) -> Result<Option<bool>, ApiError> {
+        let name = &last.job;
+        let label = format!("{name}#{}", last.run);
+        let selector = RunSelector {
+            job: name.to_string(),
+            run: None,
+        };
+        if submit.resume && last.state != RunState::Completed {
+            if matches!(last.state, RunState::Paused) || last.state.is_ended() {
+                self.resume(&selector).await?;
+            }
+            return Ok(Some(true));
+        }
+        match last.state {
+            RunState::Completed if submit.resume => Err(ApiError::WrongState(format!(
+                "{label} is completed; there is nothing to resume (`mozartctl run --fresh` runs it anew)"
+            ))),
+            RunState::Paused => Err(ApiError::Busy(format!(
+                "{label} is paused; `mozartctl resume {name}` goes on with it"
+            ))),
+            RunState::Queued | RunState::Running | RunState::Waiting
+                if last.plan_hash == plan.hash && !submit.fresh =>
+            {
+                Ok(Some(true))
+            }
+            RunState::Queued | RunState::Running | RunState::Waiting => Err(ApiError::Busy(format!(
+                "{label} is live with another plan; wait for it or `mozartctl cancel {name}` first (`modify`, which \
+                 changes a live run, does not exist yet)"
+            ))),
+            RunState::Failed | RunState::Cancelled if last.sheets_done > 0 && !submit.fresh => {
+                Err(ApiError::WrongState(format!(
+                    "{label} is {} with {} of {} sheets done; `mozartctl resume {name}` goes on with the rest, `mozartctl \
+                     run --fresh` begins anew",
+                    last.state, last.sheets_done, last.sheets_total
+                )))
+            }
+            RunState::Completed | RunState::Failed | RunState::Cancelled => Ok(None),
+        }
+    }
+
+    /// Reads and lowers the job file off the conductor's own task: it may be large.
+    async fn load(&self, submit: &Submit) -> Result<(Option<Plan>, Vec<Problem>), ApiError> {
+        if !Path::new(&submit.base_directory).is_absolute() {
+            return Err(ApiError::InvalidArgument(
+                "`base_directory` is not an absolute path".to_owned(),
+            ));
+        }
+        let submit = submit.clone();
+        let environment = self.submitted_environment(&submit);
+        let thinking = self.settings.default_thinking_method.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            job::load(
+                &JobInput {
+                    text: submit.text.as_bytes(),
+                    path: submit.path.as_deref().map(Path::new),
+                    base_directory: Path::new(&submit.base_directory),
+                    submit_directory: None,
+                    workspace: submit.workspace.as_deref().map(Path::new),
+                    set: &submit.set,
+                    environment: &environment,
+                    priority: submit.priority,
+                    default_thinking_method: thinking.as_deref(),
+                },
+                &Disk,
+            )
+        });
+        match loaded.await {
+            Ok(loaded) => Ok((loaded.plan, loaded.problems)),
+            Err(error) => Err(ApiError::Storage(format!("the job file could not be read: {error}"))),
+        }
+    }
+
+    /// The submitter's environment, or the conductor's own PATH and locale where none came along.
+    fn submitted_environment(&self, submit: &Submit) -> BTreeMap<String, String> {
+        let mut environment = match &submit.environment {
+            Some(environment) => environment.clone(),
+            None => {
+                let own = self.environment.all().iter();
+                let travels = |name: &str| {
+                    matches!(name, "PATH" | "LANG" | "TZ")
+                        || name.starts_with("LC_")
+                        || backend::CLI_PASSES.contains(&name)
+                };
+                own.filter(|(name, _)| travels(name))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect()
+            }
+        };
+        if !environment.contains_key("HOME")
+            && let Some(home) = self.environment.get("HOME")
+        {
+            environment.insert("HOME".to_owned(), home.to_owned());
+        }
+        environment
+    }
+
+    /// What is stored with the run; finds the program, and warns of a missing login.
+    async fn context(
+        &self,
+        plan: &Plan,
+        submit: &Submit,
+        problems: &mut Vec<Problem>,
+    ) -> Result<SubmitContext, ApiError> {
+        let mut environment = self.submitted_environment(submit);
+        let told = environment.remove(PRESENT_SECRETS).unwrap_or_default();
+        // Where the job itself names a directory, that is the one the session uses.
+        environment.retain(|name, _| !looks_secret(name));
+        let program = program::find(
+            plan.backend.kind.program(),
+            environment.get("PATH"),
+            Path::new(&plan.backend.working_directory),
+        )
+        .map_err(|message| missing_program(message, problems))?;
+        let secrets = self
+            .environment
+            .secrets(&plan.backend.pass_env, &self.settings.pass_env);
+        problems.extend(program::warnings(plan, &program, &environment, &secrets, &told).await);
+
+        let mut visible = environment.clone();
+        visible.extend(plan.backend.env.clone());
+        let account = backend::account(&plan.backend.kind, &visible, &secrets.0.keys().cloned().collect());
+        environment.remove("HOME");
+        Ok(SubmitContext {
+            environment,
+            program: Some(program.to_string_lossy().into_owned()),
+            job_file: submit.path.clone(),
+            account,
+        })
+    }
+}
+
+/// Creates the workspace, whose parent exists.
+fn make_workspace(workspace: &str) -> Result<(), ApiError> {
+    match std::fs::create_dir(workspace) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(ApiError::InvalidArgument(format!(
+            "the workspace {workspace} cannot be created: {error}"
+        ))),
+    }
+}
+
+/// Sheets that the checkpoint in the workspace says are done.
+fn taken_over(plan: &Plan) -> Result<Vec<SheetNo>, ApiError> {
+    let path = PathBuf::from(&plan.checkpoint_path);
+    let read = checkpoint::read(&path).map_err(|error| {
+        ApiError::NoSuchJob(format!(
+            "there is no run of `{}` to resume, and no checkpoint that can be read ({error}); `mozartctl run` begins anew",
+            plan.name
+        ))
+    })?;
+    Ok(read
+        .completed_sheets()
+        .into_iter()
+        .map(SheetNo)
+        .filter(|sheet| plan.sheet(*sheet).is_some())
+        .collect())
+}
+
+fn missing_program(message: String, problems: &[Problem]) -> ApiError {
+    let mut problems = problems.to_vec();
+    problems.push(Problem {
+        check_id: Code::E505.as_str().to_owned(),
+        severity: Severity::Error,
+        message,
+        line: None,
+        column: None,
+        context: Some("backend".to_owned()),
+        suggestion: Some("install it, or say where it is with `backend.cli_path`".to_owned()),
+        auto_fixable: false,
+        metadata: BTreeMap::new(),
+    });
+    invalid(problems)
+}
+
+fn invalid(problems: Vec<Problem>) -> ApiError {
+    let errors: Vec<_> = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .collect();
+    let message = match errors.as_slice() {
+        [one] => format!("the job file is invalid: {}", one.message),
+        [first, rest @ ..] => format!(
+            "the job file has {} errors; the first: {}",
+            rest.len() + 1,
+            first.message
+        ),
+        [] => "the job file is invalid".to_owned(),
+    };
+    ApiError::InvalidJob { message, problems }
+}

@@ -1,0 +1,531 @@
+//! What each event leads to.
+
+use super::Engine;
+use super::event::{Ask, Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
+use super::fact::{FACT_VERSION, Fact, FactKind, GateKey, Verdict};
+use super::retry::{After, Situation, after};
+use super::rules::RunRules;
+use super::run::{Phase, Run};
+use super::sheet::{SheetState, Waiting, next_attempt};
+use crate::model::{
+    AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo, StopHow,
+    Timestamp,
+};
+
+/// Decides what follows from `event`.
+pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
+    let mut draft = Draft {
+        engine: engine.clone(),
+        now,
+        decision: Decision::default(),
+    };
+    draft.engine.observe(event);
+    let followed = match event {
+        Event::Submitted {
+            run,
+            job,
+            no,
+            rules,
+            completed,
+        } => draft.submit(*run, job, *no, rules, completed),
+        Event::AttemptStarted {
+            attempt,
+            at,
+            invocation,
+        } => {
+            draft.attempt_started(*attempt, *at, invocation.clone());
+            Ok(())
+        }
+        Event::NeverRan { attempt } => {
+            draft.never_ran(*attempt);
+            Ok(())
+        }
+        Event::AttemptFinished { attempt, outcome } => {
+            draft.attempt_finished(*attempt, outcome.clone());
+            Ok(())
+        }
+        Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
+        Event::ResumeRequested { run } => draft.resume(*run),
+        Event::CancelRequested { run } => draft.cancel(*run),
+        Event::ShutdownRequested { stop_sessions } => {
+            if *stop_sessions {
+                draft.stop_everything();
+            }
+            Ok(())
+        }
+        Event::Restored => {
+            draft.take_up_again();
+            Ok(())
+        }
+        Event::Tick | Event::SettingsChanged { .. } => Ok(()),
+    };
+    draft.go_on();
+    draft.decision.refusal = followed.err();
+    draft.decision
+}
+
+/// A decision in the making, and the engine as it will be after it.
+struct Draft {
+    engine: Engine,
+    now: Now,
+    decision: Decision,
+}
+
+impl Draft {
+    /// Decides a fact. One that the state does not allow is no decision: it is dropped, and a fault of this module.
+    fn fact(&mut self, kind: FactKind) {
+        let fact = Fact {
+            v: FACT_VERSION,
+            at: self.now.wall,
+            kind,
+        };
+        match self.engine.try_apply(&fact) {
+            Ok(()) => self.decision.facts.push(fact),
+            Err(illegal) => debug_assert!(false, "{illegal}: {fact:?}"),
+        }
+    }
+
+    fn live_run(&self, run: RunId) -> Result<&Run, Refusal> {
+        self.engine.run(run).ok_or(Refusal::NoSuchRun(run))
+    }
+
+    fn sheet_state(&self, run: RunId, sheet: SheetNo) -> Option<&SheetState> {
+        Some(&self.engine.run(run)?.sheets.get(sheet)?.state)
+    }
+
+    /// The running attempt, if it is that one: everything about another one comes too late.
+    fn running(&self, attempt: AttemptRef) -> Option<&super::sheet::Attempt> {
+        self.sheet_state(attempt.run, attempt.sheet)?
+            .attempt()
+            .filter(|running| running.no == attempt.attempt)
+    }
+
+    fn submit(
+        &mut self,
+        run: RunId,
+        job: &JobName,
+        no: RunNo,
+        rules: &RunRules,
+        completed: &[SheetNo],
+    ) -> Result<(), Refusal> {
+        if self.engine.run(run).is_some() {
+            return Err(Refusal::WrongState(format!(
+                "there is a run with the number {run} already"
+            )));
+        }
+        self.only_live_run(job, run)?;
+        self.fact(FactKind::RunSubmitted {
+            run,
+            job: job.clone(),
+            no,
+            rules: rules.clone(),
+            completed: completed.to_vec(),
+        });
+        for &sheet in completed {
+            if self.sheet_state(run, sheet) == Some(&SheetState::Pending) {
+                self.fact(FactKind::SheetEnded {
+                    run,
+                    sheet,
+                    verdict: Verdict::Completed,
+                });
+            }
+        }
+        for sheet in (1..rules.start_sheet.0).map(SheetNo) {
+            if self.sheet_state(run, sheet) == Some(&SheetState::Pending) {
+                let verdict = Verdict::Skipped {
+                    reason: "before start sheet".into(),
+                };
+                self.fact(FactKind::SheetEnded { run, sheet, verdict });
+            }
+        }
+        self.end_if_over(run);
+        Ok(())
+    }
+
+    /// At most one run of a job is live.
+    fn only_live_run(&self, job: &JobName, run: RunId) -> Result<(), Refusal> {
+        match self
+            .engine
+            .runs()
+            .find(|other| other.id != run && other.job == *job && !other.has_ended())
+        {
+            Some(other) => {
+                let label = other.label();
+                Err(Refusal::WrongState(format!(
+                    "{label} is not over yet; cancel it first, or wait until it has ended"
+                )))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn attempt_started(&mut self, attempt: AttemptRef, started_at: Timestamp, invocation: Option<String>) {
+        if self
+            .running(attempt)
+            .is_some_and(|running| running.started_at.is_none())
+        {
+            self.fact(FactKind::AttemptStarted {
+                attempt,
+                started_at,
+                invocation,
+            });
+        }
+    }
+
+    fn never_ran(&mut self, attempt: AttemptRef) {
+        let Some(running) = self.running(attempt) else { return };
+        let (start, started, stop_asked) = (running.start(attempt), running.started_at.is_some(), running.stop_asked);
+        if started {
+            // It did run, and its traces are gone: nobody knows what it did.
+            let session_id = match &start.session {
+                SessionChoice::Resume(session) => Some(session.clone()),
+                SessionChoice::New(_) => None,
+            };
+            self.ended(
+                attempt,
+                interruption("the traces of the session are gone", true, session_id),
+            );
+        } else if stop_asked || !self.may_start(attempt.run) {
+            if !self.engine.overlay.stopping {
+                self.ended(
+                    attempt,
+                    interruption("it was held before its session started", false, None),
+                );
+            }
+        } else if !self.engine.overlay.stopping {
+            self.decision.commands.push(Command::StartAttempt(start));
+        }
+    }
+
+    /// Whether an intended attempt of the run may be started still.
+    fn may_start(&self, run: RunId) -> bool {
+        self.engine.run(run).is_some_and(|run| {
+            let account = run.rules.account.as_ref();
+            let shut = |key: &GateKey| account == Some(&key.account);
+            run.phase == Phase::Open && !self.engine.gates.keys().any(shut)
+        })
+    }
+
+    fn attempt_finished(&mut self, attempt: AttemptRef, mut outcome: Outcome) {
+        let Some(running) = self.running(attempt) else { return };
+        if running.stop_asked
+            && let Some(failure) = outcome.failure.take()
+        {
+            // Whatever its end looks like: it ended so because it was stopped.
+            outcome.failure = Some(match failure.cause {
+                Cause::Interrupted => failure,
+                Cause::RateLimit | Cause::Transient | Cause::Validation | Cause::Fatal => stopped(),
+            });
+        }
+        self.ended(attempt, outcome);
+    }
+
+    fn ended(&mut self, attempt: AttemptRef, outcome: Outcome) {
+        self.fact(FactKind::AttemptEnded { attempt, outcome });
+        self.settle(attempt);
+    }
+
+    /// Decides what follows on an attempt that is over.
+    fn settle(&mut self, attempt: AttemptRef) {
+        let AttemptRef { run, sheet, .. } = attempt;
+        let Some(live) = self.engine.run(run) else { return };
+        let Some(state) = live.sheets.get(sheet) else { return };
+        let SheetState::Over(over) = &state.state else { return };
+        let cancelling = live.phase == Phase::Cancelling;
+        let next = if cancelling && over.outcome.failure.is_some() {
+            After::Verdict(Verdict::Cancelled)
+        } else {
+            after(&Situation {
+                attempt,
+                over,
+                rules: &live.rules,
+                used: state.used,
+                limits: live.limits,
+                now: self.now.wall,
+                chance: self.engine.chance,
+            })
+        };
+        let account = live.rules.account.clone();
+        match next {
+            After::Verdict(verdict) => {
+                self.fact(FactKind::SheetEnded { run, sheet, verdict });
+                self.end_if_over(run);
+            }
+            After::Again(wait) => self.wait(run, sheet, wait),
+            After::BehindGate { kind, window, mut wait } => {
+                if let Some(account) = account {
+                    let gate = GateKey { account, kind, window };
+                    // A gate that another session closed for longer stays closed for longer.
+                    let closed_until = self.engine.gates.get(&gate).map(|gate| gate.until);
+                    match closed_until.filter(|until| *until >= wait.until) {
+                        Some(until) => wait.until = until,
+                        None => self.fact(FactKind::GateClosed {
+                            gate,
+                            until: wait.until,
+                        }),
+                    }
+                }
+                self.wait(run, sheet, wait);
+            }
+        }
+    }
+
+    fn wait(&mut self, run: RunId, sheet: SheetNo, wait: Waiting) {
+        let Waiting {
+            until,
+            cause,
+            code,
+            kind,
+            ask,
+            resume,
+        } = wait;
+        self.fact(FactKind::SheetWaits {
+            run,
+            sheet,
+            until,
+            cause,
+            code,
+            kind,
+            ask,
+            resume,
+        });
+    }
+
+    fn end_if_over(&mut self, run: RunId) {
+        let Some(live) = self.engine.run(run) else { return };
+        let done = live.counts.completed + live.counts.skipped;
+        let state = if live.has_ended() || live.is_running() {
+            return;
+        } else if live.phase == Phase::Cancelling {
+            RunState::Cancelled
+        } else if live.counts.failed > 0 {
+            RunState::Failed
+        } else if done == live.sheets.len() {
+            RunState::Completed
+        } else {
+            return;
+        };
+        self.fact(FactKind::RunEnded { run, state });
+    }
+
+    fn pause(&mut self, run: RunId, now: bool, why: PauseWhy) -> Result<(), Refusal> {
+        let live = self.live_run(run)?;
+        let label = live.label();
+        match live.phase {
+            Phase::Open => self.fact(FactKind::RunPaused { run, why }),
+            // Asked again, perhaps with `now` this time.
+            Phase::Paused(_) => {}
+            Phase::Cancelling => return Err(Refusal::WrongState(format!("{label} is being cancelled"))),
+            Phase::Ended(state) => {
+                return Err(Refusal::WrongState(format!(
+                    "{label} is {state}; there is nothing to pause"
+                )));
+            }
+        }
+        if now {
+            self.stop_sessions(run);
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, run: RunId) -> Result<(), Refusal> {
+        let live = self.live_run(run)?;
+        let label = live.label();
+        match live.phase {
+            Phase::Paused(_) => self.fact(FactKind::RunResumed { run }),
+            Phase::Ended(RunState::Failed | RunState::Cancelled) => {
+                self.only_live_run(&live.job, run)?;
+                let again: Vec<_> = live
+                    .sheets()
+                    .filter(|(_, sheet)| {
+                        matches!(
+                            sheet.state,
+                            SheetState::Done(Verdict::Failed { .. } | Verdict::Cancelled)
+                        )
+                    })
+                    .map(|(no, sheet)| (no, crate::model::Generation(sheet.generation.0.saturating_add(1))))
+                    .collect();
+                self.fact(FactKind::RunResumed { run });
+                for (sheet, generation) in again {
+                    self.fact(FactKind::GenerationOpened { run, sheet, generation });
+                }
+                self.end_if_over(run);
+            }
+            Phase::Ended(state) => {
+                let text = format!("{label} is {state}: nothing of it is left to do; `run --fresh` starts a new run");
+                return Err(Refusal::WrongState(text));
+            }
+            Phase::Open => {
+                return Err(Refusal::WrongState(format!(
+                    "{label} is not paused; it goes on by itself"
+                )));
+            }
+            Phase::Cancelling => {
+                let text = format!("{label} is being cancelled; it can be resumed once its session has ended");
+                return Err(Refusal::WrongState(text));
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, run: RunId) -> Result<(), Refusal> {
+        let live = self.live_run(run)?;
+        match live.phase {
+            Phase::Open | Phase::Paused(_) => {}
+            Phase::Cancelling | Phase::Ended(RunState::Cancelled) => return Ok(()),
+            Phase::Ended(state) => {
+                let text = format!("{} is {state}; there is nothing to cancel", live.label());
+                return Err(Refusal::WrongState(text));
+            }
+        }
+        let idle: Vec<_> = live
+            .sheets()
+            .filter(|(_, sheet)| matches!(sheet.state, SheetState::Pending | SheetState::Waiting(_)))
+            .map(|(no, _)| no)
+            .collect();
+        self.fact(FactKind::RunCancelling { run });
+        self.stop_sessions(run);
+        for sheet in idle {
+            self.fact(FactKind::SheetEnded {
+                run,
+                sheet,
+                verdict: Verdict::Cancelled,
+            });
+        }
+        self.end_if_over(run);
+        Ok(())
+    }
+
+    /// Ends the sessions of a run; each is noted before it is asked, and asked once.
+    fn stop_sessions(&mut self, run: RunId) {
+        let Some(live) = self.engine.run(run) else { return };
+        let asked: Vec<_> = live
+            .running()
+            .filter(|(_, running)| !running.stop_asked)
+            .map(|(attempt, _)| attempt)
+            .collect();
+        for attempt in asked {
+            self.fact(FactKind::StopAsked { attempt });
+            self.decision.commands.push(Command::StopAttempt {
+                attempt,
+                how: StopHow::Terminate,
+            });
+        }
+    }
+
+    fn stop_everything(&mut self) {
+        let runs: Vec<_> = self.engine.runs.keys().copied().collect();
+        for run in runs {
+            self.stop_sessions(run);
+        }
+    }
+
+    /// After loading: every attempt without a known end is looked for, and a stop that was asked is asked again.
+    fn take_up_again(&mut self) {
+        let runs = self.engine.runs();
+        let unknown: Vec<_> = runs
+            .flat_map(Run::running)
+            .map(|(attempt, running)| (running.start(attempt), running.stop_asked))
+            .collect();
+        // A journal never ends between an attempt's end and what follows on it, unless it was cut by hand.
+        let over: Vec<_> = self.engine.runs().flat_map(Run::over).collect();
+        for attempt in over {
+            self.settle(attempt);
+        }
+        for (start, stop_asked) in unknown {
+            let attempt = start.attempt;
+            self.decision.commands.push(Command::AdoptAttempt(start));
+            if stop_asked {
+                self.decision.commands.push(Command::StopAttempt {
+                    attempt,
+                    how: StopHow::Terminate,
+                });
+            }
+        }
+    }
+
+    /// Opens the gates whose time has come and starts what may start.
+    fn go_on(&mut self) {
+        if self.engine.overlay.stopping {
+            return;
+        }
+        let now = self.now.wall;
+        let open: Vec<_> = self
+            .engine
+            .gates
+            .iter()
+            .filter(|(_, gate)| gate.until <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for gate in open {
+            self.fact(FactKind::GateOpened { gate });
+        }
+        for (run, sheet) in self.engine.startable(now) {
+            self.start(run, sheet);
+        }
+    }
+
+    fn start(&mut self, run: RunId, no: SheetNo) {
+        let Some(sheet) = self.engine.run(run).and_then(|live| live.sheets.get(no)) else {
+            return;
+        };
+        let attempt = next_attempt(run, no, sheet);
+        let generation = sheet.generation;
+        let (kind, ask, resume) = match &sheet.state {
+            SheetState::Pending => (AttemptKind::First, Ask::Task, None),
+            SheetState::Waiting(wait) => (wait.kind, wait.ask, wait.resume.clone()),
+            SheetState::Running(_) | SheetState::Over(_) | SheetState::Done(_) => return,
+        };
+        let session = match resume {
+            Some(session) => SessionChoice::Resume(session),
+            // Known before the start, so that a lost start leaves no session that nobody can name.
+            None => {
+                let name = attempt.to_string();
+                SessionChoice::New(uuid::Uuid::new_v5(&self.engine.ledger, name.as_bytes()).to_string())
+            }
+        };
+        self.fact(FactKind::AttemptIntended {
+            attempt,
+            generation,
+            kind,
+            ask,
+            session: session.clone(),
+        });
+        let start = super::event::Start {
+            attempt,
+            kind,
+            ask,
+            session,
+        };
+        self.decision.commands.push(Command::StartAttempt(start));
+    }
+}
+
+/// The outcome of an attempt that Mozart or the system cut off.
+fn interruption(message: &str, worked: bool, session_id: Option<String>) -> Outcome {
+    Outcome {
+        failure: Some(Failure {
+            message: message.into(),
+            ..stopped()
+        }),
+        flags: Vec::new(),
+        rules_passed: 0,
+        rules_total: 0,
+        worked,
+        session_id,
+        session_lost: false,
+        cost: None,
+        tokens_in: None,
+        tokens_out: None,
+    }
+}
+
+fn stopped() -> Failure {
+    Failure {
+        cause: Cause::Interrupted,
+        code: Code::E004,
+        message: "the session was stopped as asked".into(),
+        hint: None,
+        limit: None,
+    }
+}

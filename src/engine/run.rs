@@ -1,0 +1,369 @@
+//! One run: its phase, its sheets, and what is kept so that no event has to look at all of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::event::PauseWhy;
+use super::fact::{Fact, FactKind, Verdict};
+use super::rules::RunRules;
+use super::sheet::{Illegal, Sheet, SheetState};
+use super::sheets::Sheets;
+use crate::model::{AttemptRef, Cause, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Timestamp};
+
+/// A run that is live, or has ended and was not forgotten yet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    pub(super) id: RunId,
+    pub(super) job: JobName,
+    pub(super) no: RunNo,
+    // In an `Arc` because every decision about the run clones it.
+    #[serde(serialize_with = "super::through")]
+    pub(super) rules: Arc<RunRules>,
+    pub(super) submitted_at: Timestamp,
+    pub(super) phase: Phase,
+    pub(super) sheets: Sheets,
+    pub(super) counts: Counts,
+    /// The lowest pending sheet; one above the last where there is none.
+    pub(super) first_pending: SheetNo,
+    /// Sheets that run or wait.
+    pub(super) active: BTreeSet<SheetNo>,
+    /// The sheet that failed first since the run was submitted or resumed.
+    pub(super) failed: Option<SheetNo>,
+    /// The next pending sheet starts not before this moment (`pause_between_sheets`).
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) limits: Limits,
+}
+
+/// What people made of the run, and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) enum Phase {
+    /// It goes on as its sheets can.
+    Open,
+    /// No new starts.
+    Paused(PauseWhy),
+    /// No new starts; it ends as cancelled with its last session.
+    Cancelling,
+    /// Completed, failed or cancelled.
+    Ended(RunState),
+}
+
+/// Refusals by limits that the run has waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Limits {
+    pub(super) throttles: u32,
+    pub(super) quotas: u32,
+}
+
+/// How many sheets are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Not started.
+    pub pending: u32,
+    /// With an attempt under way.
+    pub running: u32,
+    /// Between attempts.
+    pub waiting: u32,
+    /// Completed.
+    pub completed: u32,
+    /// Failed.
+    pub failed: u32,
+    /// Skipped.
+    pub skipped: u32,
+    /// Cancelled.
+    pub cancelled: u32,
+}
+
+impl Counts {
+    fn of(&mut self, status: SheetStatus) -> &mut u32 {
+        match status {
+            SheetStatus::Pending => &mut self.pending,
+            SheetStatus::Running => &mut self.running,
+            SheetStatus::Waiting => &mut self.waiting,
+            SheetStatus::Completed => &mut self.completed,
+            SheetStatus::Failed => &mut self.failed,
+            SheetStatus::Skipped => &mut self.skipped,
+            SheetStatus::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open run",
+            Self::Paused(_) => "paused run",
+            Self::Cancelling => "run being cancelled",
+            Self::Ended(_) => "ended run",
+        }
+    }
+
+    /// Whether a fact may follow on this phase, and the phase after it: the whole of legality for runs.
+    pub(super) fn next(self, fact: &FactKind) -> Result<Self, Illegal> {
+        let illegal = Err(Illegal {
+            state: self.name(),
+            fact: fact.name(),
+        });
+        match fact {
+            FactKind::RunPaused { why, .. } => match self {
+                Self::Open => Ok(Self::Paused(*why)),
+                Self::Paused(_) | Self::Cancelling | Self::Ended(_) => illegal,
+            },
+            FactKind::RunResumed { .. } => match self {
+                Self::Paused(_) | Self::Ended(RunState::Failed | RunState::Cancelled) => Ok(Self::Open),
+                Self::Open | Self::Cancelling | Self::Ended(_) => illegal,
+            },
+            FactKind::RunCancelling { .. } => match self {
+                Self::Open | Self::Paused(_) => Ok(Self::Cancelling),
+                Self::Cancelling | Self::Ended(_) => illegal,
+            },
+            FactKind::RunEnded { state, .. } => match (self, state) {
+                (Self::Open | Self::Paused(_), RunState::Completed | RunState::Failed)
+                | (Self::Cancelling, RunState::Cancelled) => Ok(Self::Ended(*state)),
+                (Self::Open | Self::Paused(_) | Self::Cancelling | Self::Ended(_), _) => illegal,
+            },
+            FactKind::AttemptIntended { .. } | FactKind::GenerationOpened { .. } => match self {
+                Self::Open => Ok(self),
+                Self::Paused(_) | Self::Cancelling | Self::Ended(_) => illegal,
+            },
+            FactKind::AttemptStarted { .. }
+            | FactKind::StopAsked { .. }
+            | FactKind::AttemptEnded { .. }
+            | FactKind::SheetWaits { .. }
+            | FactKind::SheetEnded { .. } => match self {
+                Self::Open | Self::Paused(_) | Self::Cancelling => Ok(self),
+                Self::Ended(_) => illegal,
+            },
+            FactKind::RunSubmitted { .. } | FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => illegal,
+        }
+    }
+}
+
+impl Run {
+    /// A run to which only its submission has happened.
+    pub(super) fn new(id: RunId, job: JobName, no: RunNo, rules: RunRules, submitted_at: Timestamp) -> Self {
+        let sheets = Sheets::new(rules.sheets);
+        Self {
+            id,
+            job,
+            no,
+            counts: Counts {
+                pending: sheets.len(),
+                ..Counts::default()
+            },
+            sheets,
+            rules: Arc::new(rules),
+            submitted_at,
+            phase: Phase::Open,
+            first_pending: SheetNo(1),
+            active: BTreeSet::new(),
+            failed: None,
+            not_before: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// The ledger's number.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// The job.
+    pub fn job(&self) -> &JobName {
+        &self.job
+    }
+
+    /// Its number within the job.
+    pub fn no(&self) -> RunNo {
+        self.no
+    }
+
+    /// How it goes.
+    pub fn rules(&self) -> &RunRules {
+        &self.rules
+    }
+
+    /// When it was submitted.
+    pub fn submitted_at(&self) -> Timestamp {
+        self.submitted_at
+    }
+
+    /// How many sheets are in each state.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether it is over; only a resume moves it again.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// The sheet of that number.
+    pub fn sheet(&self, sheet: SheetNo) -> Option<&Sheet> {
+        self.sheets.get(sheet)
+    }
+
+    /// All sheets, in order.
+    pub fn sheets(&self) -> impl Iterator<Item = (SheetNo, &Sheet)> {
+        self.sheets.iter()
+    }
+
+    /// Attempts that are intended or under way.
+    pub fn running(&self) -> impl Iterator<Item = (AttemptRef, &super::sheet::Attempt)> {
+        self.active.iter().filter_map(|&no| {
+            let attempt = self.sheets.get(no)?.state.attempt()?;
+            Some((
+                AttemptRef {
+                    run: self.id,
+                    sheet: no,
+                    attempt: attempt.no,
+                },
+                attempt,
+            ))
+        })
+    }
+
+    /// Attempts that are over without a word on what follows.
+    pub(super) fn over(&self) -> impl Iterator<Item = AttemptRef> {
+        self.active.iter().filter_map(|&no| match &self.sheets.get(no)?.state {
+            SheetState::Over(over) => Some(AttemptRef {
+                run: self.id,
+                sheet: no,
+                attempt: over.attempt.no,
+            }),
+            SheetState::Pending | SheetState::Running(_) | SheetState::Waiting(_) | SheetState::Done(_) => None,
+        })
+    }
+
+    /// `job#no`, as people are told.
+    pub(super) fn label(&self) -> String {
+        format!("{}#{}", self.job, self.no)
+    }
+
+    /// Whether a sheet of it runs: then it holds a slot.
+    pub(super) fn is_running(&self) -> bool {
+        self.counts.running > 0
+    }
+
+    /// Follows a fact about this run, or changes nothing.
+    pub(super) fn apply(&mut self, fact: &Fact) -> Result<(), Illegal> {
+        let illegal = Illegal {
+            state: self.phase.name(),
+            fact: fact.kind.name(),
+        };
+        let phase = self.phase.next(&fact.kind)?;
+        if let Some(no) = fact.kind.sheet() {
+            // One at a time: the sheets of a run go in order.
+            let starts = matches!(fact.kind, FactKind::AttemptIntended { .. });
+            if starts && (self.is_running() || self.active.iter().chain([&self.first_pending]).any(|&first| first < no))
+            {
+                return Err(illegal);
+            }
+            return self.apply_to_sheet(no, fact, illegal);
+        }
+        match (self.phase, phase) {
+            (_, Phase::Ended(state)) if !self.can_end(state) => return Err(illegal),
+            (Phase::Ended(_), Phase::Open) => {
+                self.failed = None;
+                self.not_before = None;
+                self.limits = Limits::default();
+            }
+            (Phase::Open | Phase::Paused(_) | Phase::Cancelling | Phase::Ended(_), _) => {}
+        }
+        self.phase = phase;
+        Ok(())
+    }
+
+    /// Whether the sheets allow that end.
+    fn can_end(&self, state: RunState) -> bool {
+        let Counts {
+            completed,
+            failed,
+            skipped,
+            ..
+        } = self.counts;
+        self.active.is_empty()
+            && match state {
+                RunState::Completed => completed + skipped == self.sheets.len(),
+                RunState::Failed => failed > 0,
+                RunState::Queued | RunState::Running | RunState::Waiting | RunState::Paused | RunState::Cancelled => {
+                    true
+                }
+            }
+    }
+
+    fn apply_to_sheet(&mut self, no: SheetNo, fact: &Fact, illegal: Illegal) -> Result<(), Illegal> {
+        let sheet = self.sheets.get_mut(no).ok_or(illegal)?;
+        let before = sheet.state.status();
+        let was_over = matches!(sheet.state, SheetState::Over(_));
+        sheet.apply(fact)?;
+        let after = sheet.state.status();
+        *self.counts.of(before) -= 1;
+        *self.counts.of(after) += 1;
+        self.keep_indices(no, after);
+        match &fact.kind {
+            FactKind::AttemptEnded { outcome, .. } => {
+                let failure = outcome
+                    .failure
+                    .as_ref()
+                    .filter(|failure| failure.cause == Cause::RateLimit);
+                match failure.map(super::retry::limit_kind) {
+                    Some(LimitKind::Usage) => self.limits.quotas = self.limits.quotas.saturating_add(1),
+                    Some(LimitKind::Throttle) => self.limits.throttles = self.limits.throttles.saturating_add(1),
+                    None => {}
+                }
+            }
+            FactKind::SheetEnded { verdict, .. } => {
+                if matches!(verdict, Verdict::Failed { .. }) && self.failed.is_none() {
+                    self.failed = Some(no);
+                }
+                // A sheet that was never run (skipped, taken over) asks for no pause.
+                if was_over && self.rules.pause_between_sheets.0 > 0 {
+                    self.not_before = Some(fact.at.plus(self.rules.pause_between_sheets));
+                }
+            }
+            FactKind::AttemptIntended { .. } => self.not_before = None,
+            FactKind::AttemptStarted { .. }
+            | FactKind::StopAsked { .. }
+            | FactKind::SheetWaits { .. }
+            | FactKind::GenerationOpened { .. }
+            | FactKind::RunSubmitted { .. }
+            | FactKind::GateClosed { .. }
+            | FactKind::GateOpened { .. }
+            | FactKind::RunPaused { .. }
+            | FactKind::RunResumed { .. }
+            | FactKind::RunCancelling { .. }
+            | FactKind::RunEnded { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn keep_indices(&mut self, no: SheetNo, status: SheetStatus) {
+        match status {
+            SheetStatus::Running | SheetStatus::Waiting => {
+                self.active.insert(no);
+            }
+            SheetStatus::Pending
+            | SheetStatus::Completed
+            | SheetStatus::Failed
+            | SheetStatus::Skipped
+            | SheetStatus::Cancelled => {
+                self.active.remove(&no);
+            }
+        }
+        if status == SheetStatus::Pending {
+            self.first_pending = self.first_pending.min(no);
+        } else {
+            // Every step forward is paid for by a sheet that left `pending`; only a resume goes back.
+            let pending = |no| {
+                self.sheets
+                    .get(no)
+                    .is_some_and(|sheet| sheet.state == SheetState::Pending)
+            };
+            while self.first_pending.0 <= self.sheets.len() && !pending(self.first_pending) {
+                self.first_pending.0 += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Why something does not run, in words, from the same state that decides. Times are given beside the words, so
+//! that each client can show them in its own way.
+
+use super::Engine;
+use super::event::PauseWhy;
+use super::fact::{GateKey, Verdict};
+use super::run::{Phase, Run};
+use super::schedule::{Hold, Next};
+use super::sheet::{SheetState, Waiting};
+use crate::model::{AttemptKind, Cause, LimitKind, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
+
+/// What is to be said of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunStatus {
+    /// Its state.
+    pub state: RunState,
+    /// Why it is in that state; empty where the state says all.
+    pub reason: String,
+    /// When the reason ends by itself, where known.
+    pub until: Option<Timestamp>,
+    /// Sheets in all.
+    pub sheets_total: u32,
+    /// Completed or skipped.
+    pub sheets_done: u32,
+    /// Failed.
+    pub sheets_failed: u32,
+    /// Running now.
+    pub sheets_running: u32,
+}
+
+/// How many runs are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// `max_concurrent_jobs`.
+    pub slots: u32,
+    /// Runs with a sheet running.
+    pub running: u32,
+    /// Runs that wait for a slot.
+    pub queued: u32,
+    /// Runs that something outside holds.
+    pub waiting: u32,
+    /// Runs that a person holds.
+    pub paused: u32,
+}
+
+impl Engine {
+    /// State and reason of a run; `None` where it is not in memory.
+    pub fn describe(&self, run: RunId, now: Now) -> Option<RunStatus> {
+        self.run(run)
+            .map(|run| self.status_of(run, now.wall, self.slots_used()))
+    }
+
+    /// State and reason of a sheet, and until when the reason holds; `None` where there is no such run or sheet.
+    pub fn sheet_status(
+        &self,
+        run: RunId,
+        sheet: SheetNo,
+        now: Now,
+    ) -> Option<(SheetStatus, String, Option<Timestamp>)> {
+        let run = self.run(run)?;
+        let state = &run.sheets.get(sheet)?.state;
+        let (reason, until) = match state {
+            SheetState::Running(attempt) if attempt.stop_asked => ("is being stopped".into(), None),
+            SheetState::Running(attempt) if attempt.started_at.is_none() => ("starts".into(), None),
+            SheetState::Running(_) | SheetState::Over(_) => (String::new(), None),
+            SheetState::Done(Verdict::Completed | Verdict::Cancelled) => (String::new(), None),
+            SheetState::Done(Verdict::Failed { message, .. }) => (message.clone(), None),
+            SheetState::Done(Verdict::Skipped { reason }) => (reason.clone(), None),
+            SheetState::Pending | SheetState::Waiting(_) => self.why_idle(run, sheet, now.wall),
+        };
+        Some((state.status(), reason, until))
+    }
+
+    /// How many runs are in which state; those that have ended are not counted.
+    pub fn overview(&self, now: Now) -> Overview {
+        let used = self.slots_used();
+        let mut overview = Overview {
+            slots: self.overlay.settings.max_concurrent_jobs,
+            ..Overview::default()
+        };
+        for run in self.runs() {
+            match self.status_of(run, now.wall, used).state {
+                RunState::Running => overview.running += 1,
+                RunState::Queued => overview.queued += 1,
+                RunState::Waiting => overview.waiting += 1,
+                RunState::Paused => overview.paused += 1,
+                RunState::Completed | RunState::Failed | RunState::Cancelled => {}
+            }
+        }
+        overview
+    }
+
+    fn status_of(&self, run: &Run, now: Timestamp, slots_used: u32) -> RunStatus {
+        let (state, reason, until) = match run.phase {
+            Phase::Ended(RunState::Failed) => (RunState::Failed, failure(run), None),
+            Phase::Ended(state) => (state, String::new(), None),
+            Phase::Cancelling => (
+                RunState::Running,
+                "is being cancelled; its session is ending".into(),
+                None,
+            ),
+            Phase::Paused(why) => (RunState::Paused, paused(run, why), None),
+            Phase::Open if run.is_running() => (RunState::Running, String::new(), None),
+            Phase::Open => match self.next_of(run, now) {
+                Next::Held { until, why, .. } => (RunState::Waiting, why.words(), Some(until)),
+                Next::Ready(_) => self.ready(slots_used),
+                Next::Nothing => (RunState::Running, String::new(), None),
+            },
+        };
+        RunStatus {
+            state,
+            reason,
+            until,
+            sheets_total: run.sheets.len(),
+            sheets_done: run.counts.completed + run.counts.skipped,
+            sheets_failed: run.counts.failed,
+            sheets_running: run.counts.running,
+        }
+    }
+
+    /// Why a run that could start has not.
+    fn ready(&self, slots_used: u32) -> (RunState, String, Option<Timestamp>) {
+        let slots = self.overlay.settings.max_concurrent_jobs;
+        if self.overlay.stopping {
+            (
+                RunState::Queued,
+                "the conductor stops; it goes on with the next start".into(),
+                None,
+            )
+        } else if slots_used >= slots {
+            let (used, runs) = (slots_used, if slots == 1 { "run" } else { "runs" });
+            (
+                RunState::Queued,
+                format!("{used} other {runs} at work, `max_concurrent_jobs` is {slots}"),
+                None,
+            )
+        } else {
+            (RunState::Running, String::new(), None)
+        }
+    }
+
+    fn why_idle(&self, run: &Run, sheet: SheetNo, now: Timestamp) -> (String, Option<Timestamp>) {
+        match run.phase {
+            Phase::Paused(_) => return ("the run is paused".into(), None),
+            Phase::Cancelling | Phase::Ended(_) => return ("the run is over; `resume` goes on with it".into(), None),
+            Phase::Open => {}
+        }
+        let first = run.active.first().copied().unwrap_or(run.first_pending);
+        if first != sheet {
+            return (format!("sheet {first} comes first"), None);
+        }
+        match self.next_of(run, now) {
+            Next::Held { until, why, .. } => (why.words(), Some(until)),
+            Next::Ready(_) | Next::Nothing => (self.ready(self.slots_used()).1, None),
+        }
+    }
+}
+
+/// Which sheet ended the run, and how.
+fn failure(run: &Run) -> String {
+    let failed = run.failed.and_then(|no| Some((no, &run.sheets.get(no)?.state)));
+    match failed {
+        Some((no, SheetState::Done(Verdict::Failed { code, message, .. }))) => format!("sheet {no}: {code} {message}"),
+        Some((
+            _,
+            SheetState::Pending
+            | SheetState::Running(_)
+            | SheetState::Over(_)
+            | SheetState::Waiting(_)
+            | SheetState::Done(_),
+        ))
+        | None => String::new(),
+    }
+}
+
+fn paused(run: &Run, why: PauseWhy) -> String {
+    let why = match why {
+        PauseWhy::Person => "as asked",
+        PauseWhy::Interrupted => "interrupted",
+    };
+    match run.running().next() {
+        Some((attempt, _)) => format!("{why}; sheet {} is still at work", attempt.sheet),
+        None => why.into(),
+    }
+}
+
+impl Hold<'_> {
+    /// What holds, as a phrase that "until …" may follow.
+    fn words(&self) -> String {
+        match self {
+            Self::Gate(GateKey { kind, window, .. }) => {
+                let what = match kind {
+                    LimitKind::Usage => "usage limit",
+                    LimitKind::Throttle => "throttled by the API",
+                };
+                match window {
+                    Some(window) => format!("{what} ({window})"),
+                    None => what.into(),
+                }
+            }
+            Self::Wait(Waiting { cause, code, kind, .. }) => {
+                let what = match cause {
+                    Cause::Validation if *kind == AttemptKind::Completion => "completion attempt",
+                    Cause::Validation => "retry",
+                    Cause::Transient | Cause::Fatal => "backoff",
+                    Cause::RateLimit => "limit",
+                    Cause::Interrupted => "goes on",
+                };
+                format!("{what} after {code} ({})", code.meaning())
+            }
+            Self::Between => "pause between sheets".into(),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Writing and reading the journal.
+
+use sha2::{Digest, Sha256};
+use sqlx::{Row, SqliteConnection};
+
+use super::error::StoreError;
+use super::evidence::{self, Tails};
+use super::rows::{self, Rows};
+use super::{Ledger, codec, table};
+use crate::engine::fact::{Fact, FactKind};
+use crate::job::plan::{Plan, SubmitContext};
+use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, Timestamp};
+
+/// What is committed at once: all of it, or nothing.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// What was decided, in order.
+    pub facts: &'a [Fact],
+    /// With the fact that submits a run: what it is made of.
+    pub submission: Option<Submission<'a>>,
+    /// With the fact that ends an attempt: its report. Without such a fact it is kept as late evidence.
+    pub report: Option<(AttemptRef, &'a AttemptReport)>,
+    /// When: told of late evidence, facts have their own times.
+    pub at: Timestamp,
+}
+
+/// What a run is made of.
+#[derive(Debug)]
+pub struct Submission<'a> {
+    /// The run, as [`Ledger::next_numbers`] gave it.
+    pub run: RunId,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What the submitter brought along.
+    pub context: &'a SubmitContext,
+}
+
+impl Ledger {
+    /// The numbers of a job's next run: the ledger's own, and the one within the job. Taken only when the
+    /// submission is committed.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn next_numbers(&self, job: &JobName) -> Result<(RunId, RunNo), StoreError> {
+        let row = sqlx::query(
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'runs'), 0) + 1,
+                    coalesce((SELECT max(no) FROM runs WHERE job = ?), 0) + 1",
+        )
+        .bind(job.as_str())
+        .fetch_one(&mut self.store().await.connection)
+        .await
+        .map_err(self.reading())?;
+        let id = row.try_get(0).map_err(self.reading())?;
+        let no = row.try_get(1).map_err(self.reading())?;
+        Ok((RunId(id), RunNo(no)))
+    }
+
+    /// Appends the facts to the journal and follows them in the rows, in one transaction. When it returns, all
+    /// of it survives a power cut.
+    ///
+    /// # Errors
+    /// The ledger cannot be written (a full disk, say), or the facts do not fit to it. Then nothing was kept.
+    pub async fn commit(&self, batch: Batch<'_>) -> Result<(), StoreError> {
+        if batch.facts.is_empty() && batch.submission.is_none() && batch.report.is_none() {
+            return Ok(());
+        }
+        let mut store = self.store().await;
+        store.begin().await.map_err(self.writing())?;
+        let written = self.write(&mut store.connection, &batch).await;
+        let ended = match written {
+            Ok(()) => store.end().await.map_err(self.writing()),
+            Err(error) => Err(error),
+        };
+        if ended.is_err() {
+            store.roll_back().await;
+        }
+        ended
+    }
+
+    async fn write(&self, connection: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
+        if let Some(submission) = &batch.submission {
+            self.write_source(connection, submission).await?;
+        }
+        let before = self.load(connection, batch.facts).await?;
+        let mut rows = before.clone();
+        let mut report = batch.report;
+        for fact in batch.facts {
+            if let FactKind::GateClosed { .. } | FactKind::GateOpened { .. } = &fact.kind {
+                self.write_gate(connection, fact).await?;
+                continue;
+            }
+            let evidence = match (&fact.kind, report) {
+                (FactKind::AttemptEnded { attempt, outcome }, Some((of, given))) if *attempt == of => {
+                    report = None;
+                    self.write_cost(connection, given).await?;
+                    let tails = self.tails(connection, of.run).await?;
+                    Some(evidence::encode(given, Some(outcome), tails)?)
+                }
+                _ => None,
+            };
+            let seq = self.append(connection, fact, evidence).await?;
+            rows::project(&mut rows, seq, fact).map_err(StoreError::Inconsistent)?;
+        }
+        if let Some((attempt, report)) = report {
+            self.write_late(connection, batch.at, attempt, report).await?;
+        }
+        table::store(connection, &before, &rows).await.map_err(self.writing())
+    }
+
+    /// The rows that the facts are about, as they are now.
+    async fn load(&self, connection: &mut SqliteConnection, facts: &[Fact]) -> Result<Rows, StoreError> {
+        let mut rows = Rows::default();
+        for fact in facts {
+            let Some(run) = fact.kind.run() else { continue };
+            if !rows.runs.contains_key(&run)
+                && let Some(row) = table::run(connection, run).await.map_err(self.reading())?
+            {
+                rows.runs.insert(run, row);
+            }
+            if let Some(sheet) = fact.kind.sheet()
+                && !rows.sheets.contains_key(&(run, sheet))
+                && let Some(row) = table::sheet(connection, run, sheet).await.map_err(self.reading())?
+            {
+                rows.sheets.insert((run, sheet), row);
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn append(
+        &self,
+        connection: &mut SqliteConnection,
+        fact: &Fact,
+        evidence: Option<String>,
+    ) -> Result<i64, StoreError> {
+        let written = sqlx::query("INSERT INTO facts (run, sheet, json, evidence) VALUES (?, ?, ?, ?)")
+            .bind(fact.kind.run().map_or(0, |run| run.0))
+            .bind(fact.kind.sheet().map_or(0, |sheet| sheet.0))
+            .bind(codec::encode(fact)?)
+            .bind(evidence)
+            .execute(connection)
+            .await
+            .map_err(self.writing())?;
+        Ok(written.last_insert_rowid())
+    }
+
+    /// Of a gate only the fact that closed it is kept, and only while it is closed.
+    async fn write_gate(&self, connection: &mut SqliteConnection, fact: &Fact) -> Result<(), StoreError> {
+        let query = match &fact.kind {
+            FactKind::GateClosed { gate, .. } => sqlx::query(
+                "INSERT INTO gates (gate, seq, json) VALUES (?, (SELECT coalesce(max(seq), 0) FROM facts), ?)
+                 ON CONFLICT (gate) DO UPDATE SET seq = excluded.seq, json = excluded.json",
+            )
+            .bind(codec::encode(gate)?)
+            .bind(codec::encode(fact)?),
+            FactKind::GateOpened { gate } => sqlx::query("DELETE FROM gates WHERE gate = ?").bind(codec::encode(gate)?),
+            _ => return Ok(()),
+        };
+        query.execute(connection).await.map_err(self.writing())?;
+        Ok(())
+    }
+
+    async fn write_source(
+        &self,
+        connection: &mut SqliteConnection,
+        submission: &Submission<'_>,
+    ) -> Result<(), StoreError> {
+        let Submission { run, plan, context } = submission;
+        let json = codec::encode(plan)?;
+        // The plan's own hash leaves out where it is run, so it cannot tell two plans apart.
+        let digest: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
+        let plan_id: i64 = sqlx::query_scalar(
+            "INSERT INTO plans (digest, json) VALUES (?, ?) ON CONFLICT (digest) DO UPDATE SET digest = digest RETURNING id",
+        )
+        .bind(digest)
+        .bind(json)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(self.writing())?;
+        sqlx::query(
+            "INSERT INTO sources (run, plan, plan_hash, workspace, capture_bytes, whole_tails, context)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(run.0)
+        .bind(plan_id)
+        .bind(&plan.hash)
+        .bind(&plan.workspace)
+        .bind(i64::try_from(plan.backend.max_output_capture_bytes).unwrap_or(i64::MAX))
+        .bind(plan.checkpoint_every_sheet)
+        .bind(codec::encode(context)?)
+        .execute(connection)
+        .await
+        .map_err(self.writing())?;
+        Ok(())
+    }
+
+    async fn tails(&self, connection: &mut SqliteConnection, run: RunId) -> Result<Tails, StoreError> {
+        let row = sqlx::query("SELECT capture_bytes, whole_tails FROM sources WHERE run = ?")
+            .bind(run.0)
+            .fetch_optional(connection)
+            .await
+            .map_err(self.reading())?
+            .ok_or(StoreError::NoSuchRun(run.0))?;
+        let capture_bytes: i64 = row.try_get(0).map_err(self.reading())?;
+        Ok(Tails {
+            capture_bytes: usize::try_from(capture_bytes).unwrap_or(0),
+            whole: row.try_get(1).map_err(self.reading())?,
+        })
+    }
+
+    async fn write_cost(&self, connection: &mut SqliteConnection, report: &AttemptReport) -> Result<(), StoreError> {
+        let (Some(session), Some(cost)) = (&report.session.session_id, report.session.total_cost) else {
+            return Ok(());
+        };
+        sqlx::query(
+            "INSERT INTO sessions (id, total_cost) VALUES (?, ?)
+             ON CONFLICT (id) DO UPDATE SET total_cost = excluded.total_cost",
+        )
+        .bind(session)
+        .bind(cost.0)
+        .execute(connection)
+        .await
+        .map_err(self.writing())?;
+        Ok(())
+    }
+
+    async fn write_late(
+        &self,
+        connection: &mut SqliteConnection,
+        at: Timestamp,
+        attempt: AttemptRef,
+        report: &AttemptReport,
+    ) -> Result<(), StoreError> {
+        let tails = self.tails(connection, attempt.run).await?;
+        sqlx::query("INSERT INTO late_reports (at, run, sheet, attempt, json) VALUES (?, ?, ?, ?, ?)")
+            .bind(at.0)
+            .bind(attempt.run.0)
+            .bind(attempt.sheet.0)
+            .bind(attempt.attempt.0)
+            .bind(evidence::encode(report, None, tails)?)
+            .execute(connection)
+            .await
+            .map_err(self.writing())?;
+        Ok(())
+    }
+
+    /// Everything that is not over: all facts of runs that have not ended, and of gates that are closed, in the
+    /// order in which they were committed.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or a newer version wrote to it.
+    pub async fn live_facts(&self) -> Result<Vec<Fact>, StoreError> {
+        let mut store = self.store().await;
+        // Gates come after the fact that they followed.
+        let rows = sqlx::query(
+            "SELECT facts.seq, 0 AS gate, facts.json FROM live CROSS JOIN facts ON facts.run = live.run
+             UNION ALL SELECT seq, 1, json FROM gates ORDER BY 1, 2",
+        )
+        .fetch_all(&mut store.connection)
+        .await
+        .map_err(self.reading())?;
+        self.facts(&rows, 2)
+    }
+
+    /// All facts of one run, in order; none where there is no such run.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or a newer version wrote to it.
+    pub async fn facts_of(&self, run: RunId) -> Result<Vec<Fact>, StoreError> {
+        let rows = sqlx::query("SELECT seq, json FROM facts WHERE run = ? ORDER BY seq")
+            .bind(run.0)
+            .fetch_all(&mut self.store().await.connection)
+            .await
+            .map_err(self.reading())?;
+        self.facts(&rows, 1)
+    }
+
+    fn facts(&self, rows: &[sqlx::sqlite::SqliteRow], json: usize) -> Result<Vec<Fact>, StoreError> {
+        rows.iter()
+            .map(|row| {
+                let seq: i64 = row.try_get(0).map_err(self.reading())?;
+                let json: &str = row.try_get(json).map_err(self.reading())?;
+                codec::decode_fact(seq, json)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,562 @@
+//! One attempt from its spec to its report: prompt, launch, end, output, validation, classification.
+//!
+//! It may be taken up at any point by another process: everything it needs besides the spec lies in the spool. It
+//! tells through a channel what it learns, and decides nothing about what comes next.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::backend::{self, Caps, Passwd, Reader};
+use super::classify::{ClassifyInput, LOST, START_FAILED, classify};
+use super::launch::spool::Spool;
+use super::launch::{Evidence, Launch, Launcher, StartOutcome, now, record};
+use super::passwd;
+use super::spec::{AttemptSpec, Progress};
+use super::validate::baseline::Baseline;
+use super::validate::{Checks, end_leftovers};
+use crate::job::rules::{SheetRule, rules_for};
+use crate::model::{
+    AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
+    StopHow, Timestamp, ValidationReport,
+};
+use crate::prompt;
+
+/// Between TERM and KILL. The Claude CLI takes up to 1.5 s to end its tools' processes after TERM.
+const STOP_GRACE: Span = Span(10_000_000);
+
+/// Bytes of standard error that are read; the report keeps less.
+const STDERR_BYTES: u64 = 256 * 1024;
+
+/// First and longest wait before something that cannot be reached now is asked again.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// What a runner is made of.
+#[derive(Debug)]
+pub struct RunnerSettings {
+    /// Starts and watches the processes.
+    pub launcher: Launcher,
+    /// Directory of all spools; absolute.
+    pub spool_root: PathBuf,
+    /// Eight hexadecimal digits of the ledger's id.
+    pub ledger_tag: String,
+}
+
+/// Does attempts; one of it serves all of a conductor's.
+#[derive(Debug)]
+pub struct Runner {
+    launcher: Launcher,
+    spool_root: PathBuf,
+    ledger_tag: String,
+    passwd: Passwd,
+}
+
+/// A running session's wish to be ended, as the conductor says it.
+type Stop = watch::Receiver<Option<StopHow>>;
+
+/// How the process of an attempt came to its end.
+struct End {
+    started_at: Option<Timestamp>,
+    certificate: Certificate,
+    /// What to take for its standard error where nothing of it ran.
+    instead: Option<String>,
+}
+
+/// What is ready before a start.
+struct Prepared {
+    rules: Vec<SheetRule>,
+    prompt: Vec<u8>,
+    baseline: Arc<Baseline>,
+}
+
+impl Runner {
+    /// A runner.
+    pub fn new(settings: RunnerSettings) -> Self {
+        let RunnerSettings {
+            launcher,
+            spool_root,
+            ledger_tag,
+        } = settings;
+        Self {
+            launcher,
+            spool_root,
+            ledger_tag,
+            passwd: passwd::current(),
+        }
+    }
+
+    /// The unit of an attempt, without `.service`.
+    pub fn unit_name(&self, attempt: AttemptRef) -> String {
+        format!("mozart-{}-{attempt}", self.ledger_tag)
+    }
+
+    /// The directory of an attempt.
+    pub fn spool_dir(&self, attempt: AttemptRef) -> PathBuf {
+        self.sheet_dir(attempt).join(attempt.attempt.to_string())
+    }
+
+    fn sheet_dir(&self, attempt: AttemptRef) -> PathBuf {
+        self.spool_root
+            .join(attempt.run.to_string())
+            .join(attempt.sheet.to_string())
+    }
+
+    /// The launcher, for questions about units that no attempt asks.
+    pub fn launcher(&self) -> &Launcher {
+        &self.launcher
+    }
+
+    /// Lets the system forget an attempt whose verdict is committed.
+    pub async fn release(&self, attempt: AttemptRef) {
+        self.launcher.release(&self.unit_name(attempt)).await;
+    }
+
+    /// Makes one attempt, or with `adopt` takes up what an earlier conductor began. Sends `Started` once its process
+    /// runs or is known to have run, then `Finished`; or `NeverRan` alone.
+    ///
+    /// The future may be dropped at any time: the session goes on, and can be adopted.
+    pub async fn run(
+        &self,
+        spec: AttemptSpec,
+        adopt: bool,
+        mut stop: Stop,
+        progress: mpsc::Sender<(AttemptRef, Progress)>,
+    ) {
+        let attempt = spec.attempt;
+        let tell = Tell { attempt, progress };
+        let spool = Spool::new(self.spool_dir(attempt));
+
+        let prepared = prepare(&spec, &self.sheet_dir(attempt)).await;
+        // A spool with output is one of an attempt that was started, whatever the ledger remembers.
+        let end = if adopt || spool.has_stdout() {
+            match self.take_up(&spec, &spool, &mut stop, &tell).await {
+                Some(end) => end,
+                None => return tell.say(Progress::NeverRan).await,
+            }
+        } else {
+            match &prepared {
+                Err(failure) => return tell.say(unstarted(failure.clone())).await,
+                Ok(prepared) => match self.start(&spec, prepared, &spool, &mut stop, &tell).await {
+                    Some(end) => end,
+                    None => return tell.say(Progress::NeverRan).await,
+                },
+            }
+        };
+        let report = self.report(&spec, prepared, &spool, end, &mut stop).await;
+        tell.say(Progress::Finished(Box::new(report))).await;
+    }
+
+    /// Starts the session and waits for its end. `None`: nothing of it ever ran, and nothing says why.
+    async fn start(
+        &self,
+        spec: &AttemptSpec,
+        prepared: &Prepared,
+        spool: &Spool,
+        stop: &mut Stop,
+        tell: &Tell,
+    ) -> Option<End> {
+        let stopped = stop.borrow_and_update().is_some();
+        if stopped {
+            let certificate = Certificate {
+                stopped_by_us: true,
+                ..nothing_known(START_FAILED)
+            };
+            return Some(End {
+                started_at: None,
+                certificate,
+                instead: None,
+            });
+        }
+        let written = spool.create().and_then(|()| spool.write_prompt(&prepared.prompt));
+        if let Err(error) = written {
+            let instead = format!("cannot write to {}: {error}", spool.directory().display());
+            return Some(End {
+                started_at: None,
+                certificate: nothing_known(START_FAILED),
+                instead: Some(instead),
+            });
+        }
+        match self.launcher.start(&self.launch(spec, spool)).await {
+            StartOutcome::Started { at, invocation, .. } => {
+                tell.say(Progress::Started { at, invocation }).await;
+                let certificate = self.until_over(spec.attempt, spool, stop).await;
+                Some(End {
+                    started_at: Some(at),
+                    certificate,
+                    instead: None,
+                })
+            }
+            StartOutcome::Failed { certificate, message } => Some(End {
+                started_at: None,
+                certificate,
+                instead: Some(message),
+            }),
+            StartOutcome::Unknown => self.take_up(spec, spool, stop, tell).await,
+        }
+    }
+
+    fn launch(&self, spec: &AttemptSpec, spool: &Spool) -> Launch {
+        let plan = &spec.plan;
+        let timeout = plan.sheet(spec.attempt.sheet).map_or(Span(0), |sheet| sheet.timeout);
+        Launch {
+            unit: self.unit_name(spec.attempt),
+            description: format!("Mozart: {}, sheet {}", plan.name, spec.attempt.sheet),
+            spool: spool.directory().to_owned(),
+            argv: backend::command_line(spec).argv,
+            cwd: PathBuf::from(&plan.backend.working_directory),
+            env: backend::environment(spec, &self.passwd),
+            secrets: spec.secrets.clone(),
+            timeout,
+            stop_grace: STOP_GRACE,
+        }
+    }
+
+    /// Finds out what became of an attempt that was or may have been started, and waits for its end. `None`: nothing
+    /// of it ever ran. As long as the evidence cannot be read, nothing is concluded.
+    async fn take_up(&self, spec: &AttemptSpec, spool: &Spool, stop: &mut Stop, tell: &Tell) -> Option<End> {
+        let unit = self.unit_name(spec.attempt);
+        let mut pause = RETRY_FIRST;
+        let evidence = loop {
+            match self.launcher.evidence(&unit, spool.directory()).await {
+                Ok(evidence) => break evidence,
+                Err(_) => sleep(pause).await,
+            }
+            pause = (pause * 2).min(RETRY_LONGEST);
+        };
+        let (started_at, invocation) = match &evidence {
+            Evidence::Running {
+                invocation, started_at, ..
+            } => (*started_at, invocation.clone()),
+            Evidence::Ended(_) | Evidence::EndedUnknown => (None, None),
+            Evidence::NeverRan => return None,
+        };
+        let started_at = started_at.or_else(|| spool.ordered_at());
+        tell.say(Progress::Started {
+            at: started_at.unwrap_or_else(now),
+            invocation,
+        })
+        .await;
+        let certificate = match evidence {
+            Evidence::Running { .. } => self.until_over(spec.attempt, spool, stop).await,
+            Evidence::Ended(certificate) => certificate,
+            Evidence::EndedUnknown | Evidence::NeverRan => Certificate {
+                stopped_by_us: spool.stop_was_asked(),
+                ..nothing_known(LOST)
+            },
+        };
+        Some(End {
+            started_at,
+            certificate,
+            instead: None,
+        })
+    }
+
+    /// Waits for the end of a running session, and asks for it when the conductor does.
+    async fn until_over(&self, attempt: AttemptRef, spool: &Spool, stop: &mut Stop) -> Certificate {
+        let unit = self.unit_name(attempt);
+        let mut over = pin!(self.launcher.wait(&unit, spool.directory()));
+        let mut asked = None;
+        loop {
+            let how = tokio::select! {
+                certificate = &mut over => return certificate,
+                how = wanted(stop, asked) => how,
+            };
+            let asking = async {
+                let mut pause = RETRY_FIRST;
+                while self.launcher.stop(&unit, spool.directory(), how).await.is_err() {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_LONGEST);
+                }
+            };
+            tokio::select! {
+                certificate = &mut over => return certificate,
+                () = asking => asked = Some(how),
+            }
+        }
+    }
+
+    /// The three verdicts of an attempt whose process is over, and what follows from them.
+    async fn report(
+        &self,
+        spec: &AttemptSpec,
+        prepared: Result<Prepared, Failure>,
+        spool: &Spool,
+        end: End,
+        stop: &mut Stop,
+    ) -> AttemptReport {
+        let End {
+            started_at,
+            mut certificate,
+            instead,
+        } = end;
+        let session = read_session(spec, spool, &certificate, instead).await;
+        let unit = self.unit_name(spec.attempt);
+        end_leftovers(&self.launcher, &unit, spool.directory()).await;
+
+        let env = backend::environment(spec, &self.passwd);
+        let judge = |certificate: &Certificate, validation: &ValidationReport| {
+            classify(&ClassifyInput {
+                backend: &spec.plan.backend.kind,
+                patterns: &spec.plan.rate_limit.detection_patterns,
+                certificate,
+                session: &session,
+                validation,
+                now: now(),
+                timezone: env.get("TZ").map(String::as_str),
+            })
+        };
+        let mut validation = ValidationReport::default();
+        let mut outcome = judge(&certificate, &all_well());
+        // Rules are asked only of a session that the first two verdicts let pass.
+        if outcome.failure.is_none() {
+            match prepared {
+                Ok(Prepared { rules, baseline, .. }) => {
+                    let checks = Checks {
+                        launcher: &self.launcher,
+                        unit: &unit,
+                        spool: spool.directory(),
+                        env: &env,
+                        secrets: &spec.secrets,
+                        baseline,
+                    };
+                    let checked = tokio::select! {
+                        biased;
+                        checked = checks.run(&rules) => Some(checked),
+                        _ = wanted(stop, None) => None,
+                    };
+                    match checked {
+                        Some(checked) => validation = checked,
+                        None => {
+                            end_leftovers(&self.launcher, &unit, spool.directory()).await;
+                            validation = broken_off(&rules);
+                            certificate.stopped_by_us = true;
+                        }
+                    }
+                    outcome = judge(&certificate, &validation);
+                }
+                Err(failure) => outcome.failure = Some(failure),
+            }
+        }
+        AttemptReport {
+            started_at,
+            ended_at: now(),
+            certificate,
+            session,
+            validation,
+            outcome,
+        }
+    }
+}
+
+/// Waits until the conductor wants the end in another way than it was `asked` for.
+async fn wanted(stop: &mut Stop, asked: Option<StopHow>) -> StopHow {
+    match stop
+        .wait_for(|how| how.is_some() && *how != asked)
+        .await
+        .map(|how| *how)
+    {
+        Ok(Some(how)) => how,
+        // The conductor is gone: nobody will want anything.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// Everything that can fail before a start, and the baseline, which must be taken before it.
+async fn prepare(spec: &AttemptSpec, sheet_dir: &Path) -> Result<Prepared, Failure> {
+    let Some(sheet) = spec.plan.sheet(spec.attempt.sheet) else {
+        return Err(fatal(
+            Code::E301,
+            format!("the plan has no sheet {}", spec.attempt.sheet),
+        ));
+    };
+    let rules = rules_for(&spec.plan, sheet).map_err(|error| fatal(Code::E604, error))?;
+    let text = prompt::compose(&spec.plan, sheet, spec.ask, &spec.lessons)
+        .map_err(|error| fatal(Code::E301, error.to_string()))?;
+    let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
+    let (directory, of_rules) = (sheet_dir.to_owned(), rules.clone());
+    let taken = tokio::task::spawn_blocking(move || {
+        Spool::new(&directory).create()?;
+        Baseline::ensure(&directory.join("baseline.json"), &of_rules)
+    });
+    let baseline = taken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let baseline = baseline.map_err(|error| Failure {
+        cause: Cause::Transient,
+        ..fatal(
+            Code::E604,
+            format!(
+                "what the files were before cannot be kept in {}: {error}",
+                sheet_dir.display()
+            ),
+        )
+    })?;
+    Ok(Prepared {
+        rules,
+        prompt,
+        baseline: Arc::new(baseline),
+    })
+}
+
+/// Where an attempt's progress goes.
+struct Tell {
+    attempt: AttemptRef,
+    progress: mpsc::Sender<(AttemptRef, Progress)>,
+}
+
+impl Tell {
+    /// Where nobody listens any more, nobody needs to know.
+    async fn say(&self, what: Progress) {
+        drop(self.progress.send((self.attempt, what)).await);
+    }
+}
+
+/// The session's own report, read from its output as a stream.
+async fn read_session(
+    spec: &AttemptSpec,
+    spool: &Spool,
+    certificate: &Certificate,
+    instead: Option<String>,
+) -> SessionReport {
+    let (kind, secrets, own) = (
+        spec.plan.backend.kind.clone(),
+        spec.secrets.clone(),
+        certificate.clone(),
+    );
+    let (tail_bytes, resumed, earlier_cost) = (
+        spec.plan.backend.max_output_capture_bytes,
+        spec.resume,
+        spec.earlier_cost,
+    );
+    let spool = spool.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut reader = Reader::new(&kind);
+        // What cannot be read has not been said.
+        feed(&mut reader, &spool.stdout()).ok();
+        let stderr = instead.map_or_else(|| end_of(&spool.stderr()).unwrap_or_default(), String::into_bytes);
+        let mut caps = Caps {
+            tail_bytes,
+            resumed,
+            earlier_cost,
+            secrets: &secrets,
+        };
+        caps.tail_bytes = caps.tail_bytes.min(STDERR_BYTES);
+        reader.finish(&own, &stderr, caps)
+    });
+    read.await.unwrap_or_default()
+}
+
+fn feed(reader: &mut Reader, stdout: &Path) -> io::Result<()> {
+    let own = record::find(stdout)?.map_or(u64::MAX, |(_, own)| own);
+    let mut output = File::open(stdout)?.take(own);
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match output.read(&mut chunk)? {
+            0 => return Ok(()),
+            read => reader.feed(&chunk[..read]),
+        }
+    }
+}
+
+fn end_of(stderr: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(stderr)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(STDERR_BYTES)))?;
+    let mut end = Vec::new();
+    file.take(STDERR_BYTES).read_to_end(&mut end)?;
+    Ok(end)
+}
+
+fn nothing_known(result: &str) -> Certificate {
+    Certificate {
+        exit: Exit::Unknown,
+        result: result.to_owned(),
+        wall: None,
+        cpu: None,
+        peak_memory: None,
+        stopped_by_us: false,
+    }
+}
+
+fn fatal(code: Code, message: String) -> Failure {
+    Failure {
+        cause: Cause::Fatal,
+        code,
+        message,
+        hint: None,
+        limit: None,
+    }
+}
+
+/// The report of an attempt that could not even be started.
+fn unstarted(failure: Failure) -> Progress {
+    let outcome = Outcome {
+        failure: Some(failure),
+        flags: Vec::new(),
+        rules_passed: 0,
+        rules_total: 0,
+        worked: false,
+        session_id: None,
+        session_lost: false,
+        cost: None,
+        tokens_in: None,
+        tokens_out: None,
+    };
+    Progress::Finished(Box::new(AttemptReport {
+        started_at: None,
+        ended_at: now(),
+        certificate: nothing_known(START_FAILED),
+        session: SessionReport::default(),
+        validation: ValidationReport::default(),
+        outcome,
+    }))
+}
+
+/// A validation that found nothing wrong: to ask what the other two verdicts are.
+fn all_well() -> ValidationReport {
+    ValidationReport {
+        rules: vec![RuleResult {
+            passed: true,
+            ..blank(0)
+        }],
+    }
+}
+
+/// The report of a validation that was broken off.
+fn broken_off(rules: &[SheetRule]) -> ValidationReport {
+    let skipped = |rule: &SheetRule| RuleResult {
+        kind: rule.check.as_str().to_owned(),
+        description: rule.description.clone(),
+        category: Some("skipped".to_owned()),
+        reason: Some("Mozart stopped the attempt while it was checked".to_owned()),
+        code: Some(Code::E209),
+        ..blank(rule.index)
+    };
+    ValidationReport {
+        rules: rules.iter().map(skipped).collect(),
+    }
+}
+
+fn blank(rule: u32) -> RuleResult {
+    RuleResult {
+        rule,
+        kind: String::new(),
+        description: String::new(),
+        path: None,
+        pattern: None,
+        passed: false,
+        actual: None,
+        expected: None,
+        reason: None,
+        category: None,
+        hint: None,
+        checked_at: now(),
+        duration_ms: 0,
+        code: None,
+    }
+}

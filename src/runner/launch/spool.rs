@@ -1,0 +1,242 @@
+//! An attempt's directory: what its session is given, and what it left.
+//!
+//! `stdout` is made by systemd or the supervisor alone, never here: that it exists is evidence that the
+//! session was started.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{self, Record};
+use crate::model::{Code, Span, Timestamp};
+
+/// What the exec helper and the supervisor are to do. Never holds the value of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Version of this shape.
+    pub v: u16,
+    /// The unit's name, without `.service`.
+    pub unit: String,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// The whole environment, secrets left out.
+    pub env: BTreeMap<String, String>,
+    /// Names of the secrets that are added to it.
+    pub secrets: Vec<String>,
+    /// Where their values come from.
+    pub secrets_from: SecretsFrom,
+    /// The supervisor ends the session then; none where it is not positive.
+    pub timeout: Span,
+    /// Between TERM and KILL.
+    pub stop_grace: Span,
+}
+
+/// Where the exec helper finds the values of secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretsFrom {
+    /// A file of that name in `$CREDENTIALS_DIRECTORY`.
+    Credentials,
+    /// A variable of that name in the helper's own environment.
+    Environment,
+}
+
+/// Why a session's program could not even be started, as the exec helper left it in the spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecError {
+    /// E603: the working directory. E505: the program. Others: see the message.
+    pub code: Code,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The attempt's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    directory: PathBuf,
+}
+
+impl Spool {
+    /// The spool in `directory`, which need not exist yet.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+        }
+    }
+
+    /// Makes the directory, and those above it, for this user only.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The session's standard input.
+    pub fn prompt(&self) -> PathBuf {
+        self.directory.join("prompt")
+    }
+
+    /// The session's standard output, with the exit record at its end.
+    pub fn stdout(&self) -> PathBuf {
+        self.directory.join("stdout")
+    }
+
+    /// The session's standard error.
+    pub fn stderr(&self) -> PathBuf {
+        self.directory.join("stderr")
+    }
+
+    /// The supervisor holds a lock on this file for as long as it lives.
+    pub fn lock(&self) -> PathBuf {
+        self.directory.join("lock")
+    }
+
+    fn order_path(&self) -> PathBuf {
+        self.directory.join("launch.json")
+    }
+
+    fn stop_path(&self) -> PathBuf {
+        self.directory.join("stop-asked")
+    }
+
+    fn exec_error_path(&self) -> PathBuf {
+        self.directory.join("exec-error")
+    }
+
+    /// Writes the session's standard input.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_prompt(&self, prompt: &[u8]) -> io::Result<()> {
+        write_private(&self.prompt(), prompt)
+    }
+
+    /// Writes what is to be run.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_order(&self, order: &Order) -> io::Result<()> {
+        write_private(&self.order_path(), &serde_json::to_vec(order)?)
+    }
+
+    /// Reads what is to be run.
+    ///
+    /// # Errors
+    /// What the file system says; `InvalidData` where it is no order.
+    pub fn order(&self) -> io::Result<Order> {
+        Ok(serde_json::from_slice(&fs::read(self.order_path())?)?)
+    }
+
+    /// When the order was written: a few milliseconds before the start.
+    pub fn ordered_at(&self) -> Option<Timestamp> {
+        let written = fs::metadata(self.order_path()).ok()?.modified().ok()?;
+        let since = written.duration_since(UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_micros()).ok().map(Timestamp)
+    }
+
+    /// Whether systemd or the supervisor made the output file: the session ran, or was tried.
+    pub fn has_stdout(&self) -> bool {
+        fs::symlink_metadata(self.stdout()).is_ok()
+    }
+
+    /// The exit record, where one was left.
+    pub fn record(&self) -> Option<Record> {
+        record::find(&self.stdout()).ok().flatten().map(|(record, _)| record)
+    }
+
+    /// Notes that Mozart itself is about to ask for the session's end. systemd says the same of a session
+    /// that ended on our TERM and of one that another's TERM ended.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn note_stop(&self) -> io::Result<()> {
+        write_private(&self.stop_path(), b"")
+    }
+
+    /// Whether Mozart itself asked for the end.
+    pub fn stop_was_asked(&self) -> bool {
+        self.stop_path().exists()
+    }
+
+    /// Leaves word that the program could not be started.
+    pub(super) fn note_exec_error(&self, error: &ExecError) -> io::Result<()> {
+        write_private(
+            &self.exec_error_path(),
+            format!("{} {}\n", error.code, error.message).as_bytes(),
+        )
+    }
+
+    /// Why the program could not be started, where it could not.
+    pub fn exec_error(&self) -> Option<ExecError> {
+        let text = fs::read_to_string(self.exec_error_path()).ok()?;
+        let (code, message) = text.trim_end().split_once(' ')?;
+        Some(ExecError {
+            code: code.parse().ok()?,
+            message: message.to_owned(),
+        })
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
+}
+
+/// Opens a file of the spool to be appended to, for this user only; makes it where it is missing.
+pub(super) fn append_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_spool_is_private_and_has_no_output_of_its_own_making() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::new(root.path().join("1/2/3"));
+        spool.create().unwrap();
+        spool.write_prompt(b"/hello").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&root.path().join("1")), 0o700);
+        assert_eq!(mode(spool.directory()), 0o700);
+        assert_eq!(mode(&spool.prompt()), 0o600);
+        assert!(!spool.has_stdout());
+        assert!(!spool.stop_was_asked());
+        spool.note_stop().unwrap();
+        assert!(spool.stop_was_asked());
+    }
+
+    #[test]
+    fn an_exec_error_is_read_back() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::new(root.path());
+        assert_eq!(spool.exec_error(), None);
+        let error = ExecError {
+            code: Code::E603,
+            message: "the working directory /x is missing".to_owned(),
+        };
+        spool.note_exec_error(&error).unwrap();
+        assert_eq!(spool.exec_error(), Some(error));
+    }
+}

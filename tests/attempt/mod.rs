@@ -1,0 +1,366 @@
+//! Whole attempts over both launchers: sessions of the `command` backend, checked by real rules.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use mozart::job::plan::Check;
+use mozart::model::{Cause, Code, Exit, Span, StopHow};
+use mozart::runner::launch::spool::Spool;
+use mozart::runner::spec::Progress;
+
+use crate::launch::support::{Kind, alive, wait_until};
+use support::{Stage, failure, rule};
+
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {
+        mod supervised_launcher {
+            $(#[tokio::test] async fn $name() { super::$name(super::Stage::new(super::Kind::Supervised).await).await; })*
+        }
+        mod systemd_launcher {
+            $(#[tokio::test] async fn $name() {
+                if !crate::host::inside() { return; }
+                super::$name(super::Stage::new(super::Kind::Systemd).await).await;
+            })*
+        }
+    };
+}
+
+both!(
+    a_sheet_that_did_everything_passes,
+    each_rule_that_fails_says_why,
+    later_stages_wait_for_earlier_ones,
+    a_check_is_tried_again_as_often_as_asked,
+    a_check_that_runs_too_long_is_ended_whole,
+    a_check_has_the_sessions_environment_without_its_secrets,
+    what_files_were_before_the_first_attempt_is_remembered,
+    an_abandoned_attempt_is_taken_up,
+    what_never_ran_is_said_and_not_started,
+    a_spool_with_output_is_never_started_again,
+    a_stopped_session_is_interrupted,
+    a_stop_breaks_off_a_check,
+    a_missing_program_or_directory_is_fatal,
+    secrets_are_taken_out_of_the_report,
+    a_failing_session_is_not_validated,
+);
+
+async fn a_sheet_that_did_everything_passes(mut stage: Stage) {
+    stage.file("tracking.md", "old");
+    stage.rules([
+        rule(Check::FileExists {
+            path: "out.md".to_owned(),
+        }),
+        rule(Check::FileModified {
+            path: "tracking.md".to_owned(),
+        }),
+        rule(Check::ContentContains {
+            path: "out.md".to_owned(),
+            pattern: "## Summary".to_owned(),
+        }),
+        rule(Check::ContentRegex {
+            path: "out.md".to_owned(),
+            pattern: r"(?m)^## \w+$".to_owned(),
+        }),
+        stage.command("grep -q Summary out.md && echo fine"),
+    ]);
+    let script = "cat > out.md; printf '\\n## Summary\\n' >> out.md; echo more >> tracking.md; echo answer";
+    let report = stage.run(script).await;
+    assert_eq!(report.outcome.failure, None, "{report:#?}");
+    assert_eq!((report.outcome.rules_passed, report.outcome.rules_total), (5, 5));
+    assert_eq!(report.certificate.exit, Exit::Code(0));
+    assert_eq!(report.session.result_text.trim(), "answer");
+    assert!(
+        stage.read("out.md").starts_with("do sheet 1"),
+        "{}",
+        stage.read("out.md")
+    );
+    assert_eq!(
+        report.validation.rules[4].actual.as_deref(),
+        Some("exit status 0, output:\nfine")
+    );
+    assert!(report.started_at.is_some_and(|started| started <= report.ended_at));
+}
+
+async fn each_rule_that_fails_says_why(mut stage: Stage) {
+    stage.file("tracking.md", "old");
+    stage.rules([
+        rule(Check::FileExists {
+            path: "out.md".to_owned(),
+        }),
+        rule(Check::FileModified {
+            path: "tracking.md".to_owned(),
+        }),
+        rule(Check::ContentContains {
+            path: "tracking.md".to_owned(),
+            pattern: "new".to_owned(),
+        }),
+        rule(Check::ContentRegex {
+            path: "tracking.md".to_owned(),
+            pattern: "^new".to_owned(),
+        }),
+        stage.command("echo no; echo bad >&2; exit 3"),
+    ]);
+    let report = stage.run("true").await;
+    let found: Vec<_> = report
+        .validation
+        .rules
+        .iter()
+        .map(|rule| {
+            (
+                rule.rule,
+                rule.kind.as_str(),
+                rule.passed,
+                rule.code.unwrap(),
+                rule.category.as_deref().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (0, "file_exists", false, Code::E201, "missing"),
+            (1, "file_modified", false, Code::E209, "stale"),
+            (2, "content_contains", false, Code::E202, "incomplete"),
+            (3, "content_regex", false, Code::E202, "malformed"),
+            (4, "command_succeeds", false, Code::E203, "error"),
+        ]
+    );
+    assert_eq!(
+        report.validation.rules[0].reason.as_deref(),
+        Some("there is no file out.md")
+    );
+    assert_eq!(
+        report.validation.rules[4].actual.as_deref(),
+        Some("exit status 3, output:\nno\nbad")
+    );
+    let failure = failure(&report);
+    assert_eq!((failure.cause, failure.code), (Cause::Validation, Code::E201));
+    assert_eq!((report.outcome.rules_passed, report.outcome.rules_total), (0, 5));
+}
+
+async fn later_stages_wait_for_earlier_ones(mut stage: Stage) {
+    let mut first = stage.command("touch ran-1; false");
+    let mut second = stage.command("touch ran-2");
+    let mut same = stage.command("touch ran-1b");
+    (second.stage, first.stage, same.stage) = (3, 2, 2);
+    stage.rules([second, first, same]);
+    let report = stage.run("true").await;
+    let results: Vec<_> = report
+        .validation
+        .rules
+        .iter()
+        .map(|rule| (rule.passed, rule.category.as_deref()))
+        .collect();
+    assert_eq!(
+        results,
+        [(false, Some("skipped")), (false, Some("error")), (true, None)]
+    );
+    assert!(!stage.exists("ran-2") && stage.exists("ran-1") && stage.exists("ran-1b"));
+    assert_eq!(failure(&report).code, Code::E203);
+}
+
+async fn a_check_is_tried_again_as_often_as_asked(mut stage: Stage) {
+    let mut third_time = stage.command("echo x >> tries; [ $(wc -l < tries) -ge 3 ]");
+    (third_time.retry_count, third_time.retry_delay) = (2, Span::from_secs_f64(0.05));
+    let once = stage.command("echo x >> once; false");
+    stage.rules([third_time, once]);
+    let report = stage.run("true").await;
+    let passed: Vec<bool> = report.validation.rules.iter().map(|rule| rule.passed).collect();
+    assert_eq!(passed, [true, false]);
+    assert_eq!(
+        (stage.read("tries").as_str(), stage.read("once").as_str()),
+        ("x\nx\nx\n", "x\n")
+    );
+    assert!(report.validation.rules[0].duration_ms >= 100);
+}
+
+async fn a_check_that_runs_too_long_is_ended_whole(mut stage: Stage) {
+    let sleep = format!("sleep 8{}1", std::process::id());
+    let mut endless = stage.command(&format!("echo begun; setsid {sleep} & {sleep}"));
+    if let Check::CommandSucceeds { timeout, .. } = &mut endless.check {
+        *timeout = Span::from_secs_f64(0.3);
+    }
+    stage.rules([endless]);
+    let report = stage.run("true").await;
+    assert_eq!(failure(&report).code, Code::E204);
+    let actual = report.validation.rules[0].actual.as_deref().unwrap();
+    assert_eq!(actual, "ended by SIGTERM, output:\nbegun");
+    assert!(!alive(&sleep));
+}
+
+async fn a_check_has_the_sessions_environment_without_its_secrets(mut stage: Stage) {
+    stage.secret("TOKEN", "hunter2-hunter2");
+    stage.backend().env.insert("FROM_JOB".to_owned(), "$x y".to_owned());
+    let elsewhere = stage.directory("else where");
+    let mut rule = stage.command("env > env; pwd >> env");
+    if let Check::CommandSucceeds { working_directory, .. } = &mut rule.check {
+        *working_directory = Some(elsewhere.display().to_string());
+    }
+    stage.rules([rule]);
+    let report = stage.run("echo \"$FROM_JOB\"; [ -n \"$TOKEN\" ]").await;
+    assert_eq!(report.outcome.failure, None, "{report:#?}");
+    assert_eq!(report.session.result_text.trim(), "$x y");
+    let env = fs::read_to_string(elsewhere.join("env")).unwrap();
+    assert!(
+        env.contains("FROM_JOB=$x y\n") && env.contains("\nHOME=/") || env.starts_with("HOME=/"),
+        "{env}"
+    );
+    assert!(env.trim_end().ends_with(elsewhere.to_str().unwrap()), "{env}");
+    assert!(
+        !env.contains("TOKEN") && !env.contains("hunter2") && !env.contains("XDG_RUNTIME_DIR"),
+        "{env}"
+    );
+}
+
+async fn what_files_were_before_the_first_attempt_is_remembered(mut stage: Stage) {
+    stage.file("tracking.md", "old");
+    stage.rules([rule(Check::FileModified {
+        path: "tracking.md".to_owned(),
+    })]);
+    assert_eq!(failure(&stage.run("true").await).code, Code::E209);
+    let mut stage = stage.again().await;
+    assert_eq!(failure(&stage.attempt(2).run("true").await).code, Code::E209);
+    assert_eq!(
+        stage.attempt(3).run("echo new > tracking.md").await.outcome.failure,
+        None
+    );
+    // Changed in an earlier attempt of the sheet: that counts.
+    assert_eq!(stage.attempt(4).run("true").await.outcome.failure, None);
+}
+
+async fn an_abandoned_attempt_is_taken_up(mut stage: Stage) {
+    stage.rules([rule(Check::FileExists {
+        path: "late".to_owned(),
+    })]);
+    stage.script("while [ ! -e go ]; do sleep 0.02; done; touch late; echo answer");
+    let first = {
+        let mut running = stage.begin(false);
+        let Some(Progress::Started { invocation, .. }) = running.next().await else {
+            panic!("it did not start");
+        };
+        invocation
+        // The conductor's future is dropped here; its launcher with it.
+    };
+    let stage = stage.again().await;
+    let mut running = stage.begin(true);
+    let Some(Progress::Started { invocation, .. }) = running.next().await else {
+        panic!("it was not found");
+    };
+    assert_eq!(invocation, first);
+    assert!(invocation.is_some());
+    stage.file("go", "");
+    let report = running.report().await;
+    assert_eq!(report.outcome.failure, None, "{report:#?}");
+    assert_eq!(report.session.result_text.trim(), "answer");
+    // Once more, from what is left behind alone.
+    let stage = stage.again().await;
+    let report = stage.begin(true).report().await;
+    assert_eq!((report.outcome.failure, report.certificate.exit), (None, Exit::Code(0)));
+}
+
+async fn what_never_ran_is_said_and_not_started(mut stage: Stage) {
+    stage.script("touch ran");
+    let mut running = stage.begin(true);
+    assert!(matches!(running.next().await, Some(Progress::NeverRan)));
+    assert!(running.next().await.is_none());
+    drop(running);
+    assert!(!stage.exists("ran"));
+    // The same attempt may start then.
+    assert_eq!(stage.run("touch ran").await.outcome.failure, None);
+    assert!(stage.exists("ran"));
+}
+
+async fn a_spool_with_output_is_never_started_again(mut stage: Stage) {
+    assert_eq!(stage.run("echo x >> starts").await.outcome.failure, None);
+    // As after a ledger that was restored from a backup.
+    let mut stage = stage.again().await;
+    let report = stage.run("echo x >> starts").await;
+    assert_eq!(report.certificate.exit, Exit::Code(0));
+    assert_eq!(stage.read("starts"), "x\n");
+}
+
+async fn a_stopped_session_is_interrupted(mut stage: Stage) {
+    stage.script("sleep 60");
+    let mut running = stage.begin(false);
+    running.next().await;
+    running.stopper().send_replace(Some(StopHow::Terminate));
+    let report = running.report().await;
+    assert!(report.certificate.stopped_by_us);
+    let failure = failure(&report);
+    assert_eq!((failure.cause, failure.code), (Cause::Interrupted, Code::E004));
+}
+
+async fn a_stop_breaks_off_a_check(mut stage: Stage) {
+    let sleep = format!("sleep 8{}2", std::process::id());
+    stage.rules([stage.command(&sleep), stage.command("touch never")]);
+    stage.script("true");
+    let running = stage.begin(false);
+    let stop = running.stopper();
+    let begun = Instant::now();
+    let stopping = async {
+        wait_until(|| alive(&sleep)).await;
+        stop.send_replace(Some(StopHow::Terminate));
+    };
+    let (report, ()) = tokio::join!(running.report(), stopping);
+    assert_eq!(
+        (failure(&report).cause, failure(&report).code),
+        (Cause::Interrupted, Code::E004)
+    );
+    assert!(
+        report
+            .validation
+            .rules
+            .iter()
+            .all(|rule| rule.category.as_deref() == Some("skipped"))
+    );
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(!alive(&sleep) && !stage.exists("never"));
+}
+
+async fn a_missing_program_or_directory_is_fatal(mut stage: Stage) {
+    stage.program("/no/such/program");
+    let report = stage.begin(false).report().await;
+    assert_eq!(
+        (failure(&report).cause, failure(&report).code),
+        (Cause::Fatal, Code::E505)
+    );
+    stage.program("/bin/sh");
+    stage.backend().working_directory = "/no/such/directory".to_owned();
+    let report = stage.attempt(2).begin(false).report().await;
+    assert_eq!(
+        (failure(&report).cause, failure(&report).code),
+        (Cause::Fatal, Code::E603)
+    );
+    assert!(failure(&report).message.contains("/no/such/directory"), "{report:#?}");
+}
+
+async fn secrets_are_taken_out_of_the_report(mut stage: Stage) {
+    stage.secret("TOKEN", "hunter2-hunter2");
+    stage.rules([stage.command("cat leak; false")]);
+    let report = stage.run("echo \"$TOKEN\" | tee leak; echo \"$TOKEN\" >&2").await;
+    let text = serde_json::to_string(&report).unwrap();
+    assert!(text.contains("[redacted]") && !text.contains("hunter2"), "{text}");
+    let order = fs::read_to_string(stage.spool().directory().join("launch.json")).unwrap();
+    assert!(order.contains("TOKEN") && !order.contains("hunter2"), "{order}");
+}
+
+async fn a_failing_session_is_not_validated(mut stage: Stage) {
+    stage.rules([stage.command("touch checked")]);
+    let report = stage.run("echo why >&2; exit 37").await;
+    let failure = failure(&report);
+    assert_eq!((failure.cause, failure.code), (Cause::Validation, Code::E009));
+    assert!(
+        failure.message.contains("37") && failure.message.contains("why"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(report.validation.rules, []);
+    assert!(!stage.exists("checked"));
+    assert_eq!(
+        Spool::new(stage.spool().directory()).record().unwrap().exit(),
+        Exit::Code(37)
+    );
+}

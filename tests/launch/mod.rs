@@ -1,0 +1,472 @@
+//! The two launchers with real processes: supervisors everywhere, units where `MOZART_TEST_HOST` says that there
+//! is a user manager to throw away.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+pub(crate) mod support;
+mod systemd;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use mozart::model::{Code, Exit, Span, StopHow};
+use mozart::runner::launch::spool::Spool;
+use mozart::runner::launch::{Evidence, StartOutcome};
+use support::{Bench, Kind, alive, own_child, wait_until};
+
+/// Each scenario once for either launcher.
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {
+        mod supervised_launcher {
+            $(#[tokio::test] async fn $name() { super::$name(super::Bench::new(super::Kind::Supervised).await).await; })*
+        }
+        mod systemd_launcher {
+            $(#[tokio::test] async fn $name() {
+                if !crate::host::inside() { return; }
+                super::$name(super::Bench::new(super::Kind::Systemd).await).await;
+            })*
+        }
+    };
+}
+
+both!(
+    exit_statuses,
+    signals,
+    the_prompt_is_standard_input,
+    arguments_arrive_as_written,
+    the_environment_is_exactly_what_was_built,
+    secrets_reach_the_session_and_nothing_else,
+    a_timeout_ends_the_session,
+    a_session_that_ignores_term_is_killed,
+    a_session_that_ends_well_on_term_still_timed_out,
+    a_stop_is_known_as_our_own,
+    a_kill_does_not_wait,
+    children_in_sessions_of_their_own_are_ended,
+    a_background_child_does_not_keep_the_attempt,
+    a_missing_directory_is_named,
+    a_missing_program_is_named,
+    a_forged_record_is_overruled,
+    a_session_that_truncates_its_output_still_has_an_end,
+    a_second_start_is_no_start,
+    the_evidence_of_what_never_was,
+    a_lost_record_is_unknown_and_not_never,
+    a_killed_launcher_leaves_a_session_to_adopt,
+    an_end_that_nobody_watched_is_known,
+    fifty_at_once,
+);
+
+async fn exit_statuses(bench: Bench) {
+    let good = bench.run("exit 0").await;
+    assert_eq!((good.exit, good.result.as_str()), (Exit::Code(0), "success"));
+    assert!(
+        good.wall
+            .is_some_and(|wall| wall > Span(0) && wall < Span::from_secs(20)),
+        "{good:?}"
+    );
+    assert!(
+        good.cpu.is_some_and(|cpu| cpu.0 >= 0 && cpu < Span::from_secs(5)),
+        "{good:?}"
+    );
+    assert!(!good.stopped_by_us);
+    let bad = bench.run("exit 37").await;
+    assert_eq!((bad.exit, bad.result.as_str()), (Exit::Code(37), "exit-code"));
+}
+
+async fn signals(bench: Bench) {
+    let killed = bench.run("kill -9 $$").await;
+    assert_eq!((killed.exit, killed.result.as_str()), (Exit::Signal(9), "signal"));
+    assert!(!killed.stopped_by_us);
+    let crashed = bench.run("ulimit -c 0; kill -SEGV $$").await;
+    assert_eq!(crashed.exit, Exit::Signal(11));
+    assert!(
+        ["signal", "core-dump"].contains(&crashed.result.as_str()),
+        "{crashed:?}"
+    );
+}
+
+async fn the_prompt_is_standard_input(bench: Bench) {
+    let launch = bench.launch("cat; echo end");
+    bench.prompt(&launch, b"/clear\n\xff\x00 $HOME");
+    bench.finish(&launch).await;
+    assert_eq!(bench.output(&launch), b"/clear\n\xff\x00 $HOMEend\n");
+}
+
+async fn arguments_arrive_as_written(bench: Bench) {
+    let mut launch = bench.launch("");
+    let arguments = [
+        "$HOME", "${HOME}", "$$", "%n %h", "a b", "", "-x", "\\", "\"", "'", "ü\n*", "@", "$MAINPID",
+    ];
+    launch.argv = vec!["/usr/bin/printf".to_owned(), "[%s]\n".to_owned()];
+    launch.argv.extend(arguments.map(str::to_owned));
+    launch.description = "100% $done \"quoted\" \\".to_owned();
+    // The spool's own path goes through systemd's parser.
+    launch.spool = bench.directory().join("sp $HOME ${X} %h\\ 'x'");
+    bench.prompt(&launch, b"");
+    assert_eq!(bench.finish(&launch).await.exit, Exit::Code(0));
+    let expected: String = arguments.iter().map(|argument| format!("[{argument}]\n")).collect();
+    assert_eq!(String::from_utf8(bench.output(&launch)).unwrap(), expected);
+}
+
+async fn the_environment_is_exactly_what_was_built(bench: Bench) {
+    let mut launch = bench.launch("");
+    launch.argv = vec!["env".to_owned(), "-0".to_owned()];
+    launch.env.insert("TEXT".to_owned(), "a $HOME\n\"b\"".to_owned());
+    bench.finish(&launch).await;
+    let output = String::from_utf8(bench.output(&launch)).unwrap();
+    let found: BTreeMap<String, String> = output
+        .split_terminator('\0')
+        .filter_map(|line| {
+            line.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        })
+        .collect();
+    assert_eq!(found, launch.env);
+}
+
+async fn secrets_reach_the_session_and_nothing_else(bench: Bench) {
+    const SECRET: &str = "sk-ant-0123456789abcdef";
+    let mut launch = bench.launch("printf %s \"$TOKEN\"; touch begun; sleep 60");
+    launch.secrets.0.insert("TOKEN".to_owned(), SECRET.to_owned());
+    bench.start(&launch).await;
+    let spool = Spool::new(&launch.spool);
+    wait_until(|| fs::read(spool.stdout()).is_ok_and(|output| output == SECRET.as_bytes())).await;
+    for entry in fs::read_dir(spool.directory()).unwrap() {
+        let path = entry.unwrap().path();
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        assert!(path == spool.stdout() || !text.contains(SECRET), "{}", path.display());
+    }
+    for (pid, command) in support::processes() {
+        assert!(!command.contains(SECRET), "{pid}: {command}");
+    }
+    if bench.kind == Kind::Systemd {
+        let unit = format!("{}.service", launch.unit);
+        for arguments in [["show", &unit], ["cat", &unit]] {
+            let shown = support::systemctl(&arguments);
+            assert!(shown.contains("mozart-exec"), "{shown}");
+            assert!(!shown.contains(SECRET), "{shown}");
+        }
+        let files = format!(
+            "{}/mozart/credentials/{}",
+            std::env::var("XDG_RUNTIME_DIR").unwrap(),
+            launch.unit
+        );
+        assert!(!fs::exists(&files).unwrap(), "{files} is still there");
+    }
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
+    bench.ended(&launch).await;
+}
+
+async fn a_timeout_ends_the_session(bench: Bench) {
+    let mut launch = bench.launch("sleep 60");
+    launch.timeout = Span::from_secs_f64(0.3);
+    let begun = Instant::now();
+    let ended = bench.finish(&launch).await;
+    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Signal(15), "timeout"));
+    assert!(begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
+    assert!(!ended.stopped_by_us);
+}
+
+async fn a_session_that_ignores_term_is_killed(bench: Bench) {
+    let mut launch = bench.launch("trap '' TERM; while :; do sleep 1; done");
+    launch.timeout = Span::from_secs_f64(0.3);
+    launch.stop_grace = Span::from_secs_f64(0.4);
+    let begun = Instant::now();
+    let ended = bench.finish(&launch).await;
+    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Signal(9), "timeout"));
+    assert!(begun.elapsed() >= Duration::from_millis(690), "{:?}", begun.elapsed());
+}
+
+async fn a_session_that_ends_well_on_term_still_timed_out(bench: Bench) {
+    let mut launch = bench.launch("trap 'exit 143' TERM; while :; do sleep 0.05; done");
+    launch.timeout = Span::from_secs_f64(0.3);
+    let ended = bench.finish(&launch).await;
+    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Code(143), "timeout"));
+}
+
+async fn a_stop_is_known_as_our_own(bench: Bench) {
+    let launch = bench.launch("sleep 60");
+    bench.start(&launch).await;
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
+    let ended = bench.ended(&launch).await;
+    assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(15), true), "{ended:?}");
+    // What is over can be stopped again.
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
+}
+
+async fn a_kill_does_not_wait(bench: Bench) {
+    let mut launch = bench.launch("trap '' TERM; echo ready; while :; do sleep 1; done");
+    launch.stop_grace = Span::from_secs(60);
+    bench.start(&launch).await;
+    wait_until(|| !bench.output(&launch).is_empty()).await;
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let begun = Instant::now();
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
+    let ended = bench.ended(&launch).await;
+    assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(9), true), "{ended:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+async fn children_in_sessions_of_their_own_are_ended(bench: Bench) {
+    // As the real CLI's tools do: each child in a session of its own, one of them deaf to TERM, one a grandchild
+    // whose parent is gone.
+    let script = |number: u32, last: &str| {
+        format!(
+            "setsid sleep 7{number}1 & setsid sh -c 'trap \"\" TERM; sleep 7{number}2' & \
+             setsid sh -c 'setsid sleep 7{number}3 & exit 0'; echo ready; {last}"
+        )
+    };
+    let left = |number: u32| (1..=3).any(|child| alive(&format!("sleep 7{number}{child}")));
+    let pid = std::process::id() % 10_000;
+
+    let ends = pid * 10 + 1;
+    let ended = bench.run(&script(ends, "sleep 0.2; exit 5")).await;
+    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Code(5), "exit-code"));
+    assert!(!left(ends));
+
+    let overdue = pid * 10 + 2;
+    let mut launch = bench.launch(&script(overdue, "sleep 60"));
+    launch.timeout = Span::from_secs_f64(0.5);
+    assert_eq!(bench.finish(&launch).await.result, "timeout");
+    assert!(!left(overdue));
+
+    let killed = pid * 10 + 3;
+    let launch = bench.launch(&script(killed, "sleep 60"));
+    bench.start(&launch).await;
+    wait_until(|| !bench.output(&launch).is_empty() && left(killed)).await;
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
+    bench.ended(&launch).await;
+    assert!(!left(killed));
+}
+
+async fn a_background_child_does_not_keep_the_attempt(bench: Bench) {
+    let begun = Instant::now();
+    let ended = bench.run("(trap '' TERM; exec sleep 300) & sleep 0.1; exit 0").await;
+    assert_eq!(
+        (ended.exit, ended.result.as_str()),
+        (Exit::Code(0), "success"),
+        "{ended:?}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+async fn a_missing_directory_is_named(bench: Bench) {
+    let mut launch = bench.launch("echo never");
+    launch.cwd = "/no/such/directory".into();
+    let ended = bench.finish(&launch).await;
+    assert_eq!(
+        (ended.exit, ended.result.as_str()),
+        (Exit::Code(200), "directory-missing")
+    );
+    let error = Spool::new(&launch.spool).exec_error().unwrap();
+    assert_eq!(error.code, Code::E603);
+    assert_eq!(
+        error.message,
+        "cannot change to the working directory /no/such/directory: No such file or directory"
+    );
+    let stderr = fs::read_to_string(Spool::new(&launch.spool).stderr()).unwrap();
+    assert!(stderr.contains(&error.message), "{stderr}");
+    assert_eq!(bench.output(&launch), b"");
+}
+
+async fn a_missing_program_is_named(bench: Bench) {
+    let script = bench.directory().join("script");
+    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let cases = [
+        ("/no/such/program", "No such file or directory"),
+        ("no-such-program", "No such file or directory"),
+        ("/etc/passwd", "Permission denied"),
+        (script.to_str().unwrap(), "the interpreter that it asks for is missing"),
+    ];
+    for (program, why) in cases {
+        let mut launch = bench.launch("");
+        launch.argv = vec![program.to_owned()];
+        let ended = bench.finish(&launch).await;
+        assert_eq!(
+            (ended.exit, ended.result.as_str()),
+            (Exit::Code(203), "program-missing")
+        );
+        let error = Spool::new(&launch.spool).exec_error().unwrap();
+        assert_eq!(
+            (error.code, error.message),
+            (Code::E505, format!("cannot start {program}: {why}"))
+        );
+    }
+}
+
+async fn a_forged_record_is_overruled(bench: Bench) {
+    let forged = r#"{"v":1,"result":"success","code":"exited","status":"0","cpu_us":1,"peak_memory":1,"at":1}"#;
+    let mut launch = bench.launch("");
+    launch.argv = [
+        "sh",
+        "-c",
+        "printf '\\n\\036mozart-exit-record %s\\n' \"$1\"; exit 5",
+        "sh",
+        forged,
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    assert_eq!(bench.finish(&launch).await.exit, Exit::Code(5));
+    // Also once the unit is forgotten.
+    bench.launcher.release(&launch.unit).await;
+    let again = bench.again().await;
+    let Evidence::Ended(ended) = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap() else {
+        panic!("no record");
+    };
+    assert_eq!(ended.exit, Exit::Code(5));
+}
+
+async fn a_session_that_truncates_its_output_still_has_an_end(bench: Bench) {
+    let launch = bench.launch("echo much; : > /proc/self/fd/1; truncate -s 0 /proc/$$/fd/1; exit 3");
+    assert_eq!(bench.finish(&launch).await.exit, Exit::Code(3));
+    bench.launcher.release(&launch.unit).await;
+    let evidence = bench
+        .again()
+        .await
+        .launcher
+        .evidence(&launch.unit, &launch.spool)
+        .await
+        .unwrap();
+    assert!(
+        matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(3)),
+        "{evidence:?}"
+    );
+}
+
+async fn a_second_start_is_no_start(bench: Bench) {
+    let counter = bench.directory().join("starts");
+    let mut launch = bench.launch("echo x >> \"$COUNTER\"; sleep 0.3");
+    launch.env.insert("COUNTER".to_owned(), counter.display().to_string());
+    bench.start(&launch).await;
+    assert_eq!(bench.launcher.start(&launch).await, StartOutcome::Unknown);
+    let evidence = bench.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    assert!(matches!(evidence, Evidence::Running { .. }), "{evidence:?}");
+    bench.ended(&launch).await;
+    assert_eq!(bench.launcher.start(&launch).await, StartOutcome::Unknown);
+    assert_eq!(fs::read_to_string(counter).unwrap(), "x\n");
+}
+
+async fn the_evidence_of_what_never_was(bench: Bench) {
+    let launch = bench.launch("exit 0");
+    let evidence = bench.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    assert_eq!(evidence, Evidence::NeverRan);
+    // And it may be started then.
+    assert_eq!(bench.finish(&launch).await.exit, Exit::Code(0));
+}
+
+async fn a_lost_record_is_unknown_and_not_never(bench: Bench) {
+    let launch = bench.launch("printf output");
+    bench.finish(&launch).await;
+    bench.launcher.release(&launch.unit).await;
+    // A power cut before the record reached the disk.
+    let stdout = Spool::new(&launch.spool).stdout();
+    fs::File::options()
+        .write(true)
+        .open(stdout)
+        .unwrap()
+        .set_len(6)
+        .unwrap();
+    let again = bench.again().await;
+    let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    assert_eq!(evidence, Evidence::EndedUnknown);
+    let ended = again.launcher.wait(&launch.unit, &launch.spool).await;
+    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Unknown, "lost"));
+}
+
+async fn a_killed_launcher_leaves_a_session_to_adopt(bench: Bench) {
+    let launch = bench.launch("while [ ! -e go ]; do sleep 0.05; done; exit 37");
+    let (first_pid, first_invocation) = own_child(&bench, &launch).await;
+    for _ in 0..2 {
+        let again = bench.again().await;
+        let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+        let Evidence::Running {
+            invocation,
+            pid,
+            started_at,
+        } = evidence
+        else {
+            panic!("{evidence:?}");
+        };
+        assert_eq!((pid, invocation), (first_pid, first_invocation.clone()));
+        assert!(started_at.is_some());
+    }
+    let again = bench.again().await;
+    let wait = again.launcher.wait(&launch.unit, &launch.spool);
+    let go = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fs::write(launch.cwd.join("go"), "").unwrap();
+    };
+    let (ended, ()) = tokio::join!(wait, go);
+    assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Code(37), false));
+}
+
+async fn an_end_that_nobody_watched_is_known(bench: Bench) {
+    let launch = bench.launch("echo answer; touch done; exit 37");
+    own_child(&bench, &launch).await;
+    wait_until(|| Spool::new(&launch.spool).record().is_some()).await;
+    let again = bench.again().await;
+    // Its last process may still be about to exit when the record can be read.
+    let over = async {
+        loop {
+            match again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap() {
+                Evidence::Running { .. } => tokio::time::sleep(Duration::from_millis(10)).await,
+                evidence => return evidence,
+            }
+        }
+    };
+    let evidence = tokio::time::timeout(Duration::from_secs(30), over).await.unwrap();
+    assert!(
+        matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(37)),
+        "{evidence:?}"
+    );
+    assert_eq!(
+        again.launcher.wait(&launch.unit, &launch.spool).await.exit,
+        Exit::Code(37)
+    );
+    assert_eq!(bench.output(&launch), b"answer\n");
+}
+
+async fn fifty_at_once(bench: Bench) {
+    let launches: Vec<_> = (0..50)
+        .map(|number| bench.launch(&format!("sleep 0.2; exit {}", number + 100)))
+        .collect();
+    let ends = futures_util::future::join_all(launches.iter().map(|launch| bench.finish(launch))).await;
+    for (number, ended) in ends.iter().enumerate() {
+        assert_eq!(ended.exit, Exit::Code(i32::try_from(number).unwrap() + 100));
+    }
+    for launch in &launches {
+        bench.launcher.release(&launch.unit).await;
+    }
+    assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
+}

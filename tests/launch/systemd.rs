@@ -1,0 +1,218 @@
+//! What only units have: the manager's own operations in between, its properties, its references.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use mozart::model::{Exit, StopHow};
+use mozart::runner::launch::Evidence;
+use mozart::runner::launch::spool::Spool;
+
+use crate::host::inside;
+
+use super::support::{Bench, Kind, MANAGER, own_child, systemctl, wait_until};
+
+#[tokio::test]
+async fn a_waiting_launcher_survives_reload_and_reexec() {
+    if !inside() {
+        return;
+    }
+    let _alone = MANAGER.write().await;
+    let bench = Bench::alone(Kind::Systemd).await;
+    for operation in ["daemon-reload", "daemon-reexec"] {
+        let launch = bench.launch("while [ ! -e go ]; do sleep 0.02; done; exit 37");
+        let (pid, invocation) = bench.start(&launch).await;
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::task::spawn_blocking(move || systemctl(&[operation]))
+                .await
+                .unwrap();
+            let evidence = bench
+                .again()
+                .await
+                .launcher
+                .evidence(&launch.unit, &launch.spool)
+                .await
+                .unwrap();
+            fs::write(launch.cwd.join("go"), "").unwrap();
+            evidence
+        };
+        let (ended, evidence) = tokio::join!(bench.ended(&launch), meanwhile);
+        assert_eq!(ended.exit, Exit::Code(37), "{operation}");
+        let Evidence::Running {
+            invocation: now,
+            pid: pid_now,
+            ..
+        } = evidence
+        else {
+            panic!("{operation}: {evidence:?}");
+        };
+        assert_eq!((pid_now, now), (pid, invocation), "{operation}");
+        bench.launcher.release(&launch.unit).await;
+    }
+}
+
+#[tokio::test]
+async fn the_record_survives_reload_and_reexec() {
+    if !inside() {
+        return;
+    }
+    let _alone = MANAGER.write().await;
+    let bench = Bench::alone(Kind::Systemd).await;
+    for operation in ["daemon-reload", "daemon-reexec"] {
+        let launch = bench.launch("while [ ! -e go ]; do sleep 0.02; done; exit 37");
+        let (pid, invocation) = own_child(&bench, &launch).await;
+        systemctl(&[operation]);
+        let evidence = bench
+            .again()
+            .await
+            .launcher
+            .evidence(&launch.unit, &launch.spool)
+            .await
+            .unwrap();
+        assert!(
+            matches!(&evidence, Evidence::Running { pid: p, invocation: i, .. } if *p == pid && *i == invocation),
+            "{operation}: {evidence:?}"
+        );
+        fs::write(launch.cwd.join("go"), "").unwrap();
+        wait_until(|| Spool::new(&launch.spool).record().is_some()).await;
+        wait_until(|| !systemctl(&["list-units", "--all", "--plain"]).contains(&launch.unit)).await;
+        let evidence = bench
+            .again()
+            .await
+            .launcher
+            .evidence(&launch.unit, &launch.spool)
+            .await
+            .unwrap();
+        assert!(
+            matches!(&evidence, Evidence::Ended(ended) if ended.exit == Exit::Code(37)),
+            "{evidence:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_ended_unit_is_held_until_its_release() {
+    if !inside() {
+        return;
+    }
+    let bench = Bench::new(Kind::Systemd).await;
+    let launch = bench.launch("exit 9");
+    bench.finish(&launch).await;
+    assert_eq!(
+        bench.launcher.units(&bench.prefix).await.unwrap(),
+        std::slice::from_ref(&launch.unit)
+    );
+    bench.launcher.release(&launch.unit).await;
+    assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
+    // Asking for what is gone holds nothing either.
+    bench.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn anothers_stop_is_not_taken_for_ours() {
+    if !inside() {
+        return;
+    }
+    let bench = Bench::new(Kind::Systemd).await;
+    let launch = bench.launch("sleep 60");
+    bench.start(&launch).await;
+    systemctl(&["stop", &format!("{}.service", launch.unit)]);
+    let ended = bench.ended(&launch).await;
+    assert_eq!(
+        (ended.exit, ended.stopped_by_us),
+        (Exit::Signal(15), false),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_anew() {
+    if !inside() {
+        return;
+    }
+    let _alone = MANAGER.write().await;
+    let bench = Bench::alone(Kind::Systemd).await;
+    let launch = bench.launch("sleep 1; exit 37");
+    bench.start(&launch).await;
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::task::spawn_blocking(|| systemctl(&["restart", "dbus.service"]))
+            .await
+            .unwrap();
+    };
+    let (ended, ()) = tokio::join!(bench.ended(&launch), meanwhile);
+    assert_eq!(ended.exit, Exit::Code(37));
+    assert_eq!(bench.run("exit 3").await.exit, Exit::Code(3));
+}
+
+#[tokio::test]
+async fn without_a_session_bus_the_managers_own_socket_serves() {
+    if !inside() {
+        return;
+    }
+    // In a process of its own, because the address of the bus is read from the environment.
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "launch::systemd::over_the_managers_own_socket",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env("DMANAGER_SESSION_MANAGER_ADDRESS", "unix:path=/no/such/socket")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Run by the test above: no test by itself.
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn over_the_managers_own_socket() {
+    let bench = Bench::new(Kind::Systemd).await;
+    assert_eq!(bench.run("exit 37").await.exit, Exit::Code(37));
+    assert_eq!(bench.run("kill -9 $$").await.exit, Exit::Signal(9));
+    let launch = bench.launch("sleep 60");
+    let (pid, invocation) = bench.start(&launch).await;
+    let evidence = bench
+        .again()
+        .await
+        .launcher
+        .evidence(&launch.unit, &launch.spool)
+        .await
+        .unwrap();
+    assert!(
+        matches!(&evidence, Evidence::Running { pid: p, invocation: i, .. } if *p == pid && *i == invocation),
+        "{evidence:?}"
+    );
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
+    let ended = bench.ended(&launch).await;
+    assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(15), true));
+}
+
+/// Prints figures; asserts only that all ended well.
+#[tokio::test]
+async fn what_one_unit_costs() {
+    if !inside() {
+        return;
+    }
+    let bench = Bench::new(Kind::Systemd).await;
+    let mut times = Vec::new();
+    for _ in 0..40 {
+        let launch = bench.launch("exit 0");
+        let begun = Instant::now();
+        assert_eq!(bench.finish(&launch).await.exit, Exit::Code(0));
+        times.push(begun.elapsed());
+        bench.launcher.release(&launch.unit).await;
+    }
+    times.sort();
+    println!(
+        "start to certificate: median {:?}, slowest {:?}",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
+}

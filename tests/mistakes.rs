@@ -1,0 +1,183 @@
+//! Mistakes that the Python version made: each test fails if Mozart makes it too. Numbers as in that list.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Alone, Desk, WROTE_ITS_FILE, json, output, said, sheet_states, wait_until};
+
+fn alone() -> Alone {
+    let alone = Alone::new();
+    alone.settings("launcher: supervised\n");
+    alone
+}
+
+fn run(alone: &Alone, job: &std::path::Path) -> std::process::Output {
+    output(alone.ctl(["run"]).arg(job))
+}
+
+#[test]
+fn mistake_03_a_failed_agent_without_validations_is_not_completed() {
+    let (alone, desk) = (alone(), Desk::new());
+    let job = desk.job("failing", 1, "exit 3", "retry: {max_retries: 0}\n");
+    assert_eq!(run(&alone, &job).status.code(), Some(1));
+    let status = alone.status("failing");
+    assert_eq!(status["state"], "failed");
+    assert_eq!(status["sheets"][0]["code"], "E009");
+}
+
+#[test]
+fn mistake_05_pause_then_resume_in_the_same_conductor_goes_on() {
+    let (alone, desk) = (alone(), Desk::new());
+    let script = "sleep 0.3; mkdir -p workspace; echo done > workspace/out-$n";
+    let job = desk.job("paused", 4, script, WROTE_ITS_FILE);
+    let mut running = alone
+        .ctl(["run"])
+        .arg(&job)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("mozartctl");
+    wait_until("it runs", Duration::from_secs(10), || !desk.starts().is_empty());
+    let pause = output(&mut alone.ctl(["pause", "paused"]));
+    assert!(pause.status.success(), "{}", said(&pause));
+    wait_until("it is paused", Duration::from_secs(5), || {
+        alone.status("paused")["state"] == "paused"
+    });
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(desk.starts().len() < 4, "nothing new starts while paused");
+    let resume = output(alone.ctl(["resume", "paused"]).stdout(Stdio::null()));
+    assert!(resume.status.success(), "{}", said(&resume));
+    wait_until("it ends", Duration::from_secs(20), || {
+        alone.status("paused")["state"] == "completed"
+    });
+    drop(running.wait());
+    assert!(desk.starts().values().all(|count| *count == 1), "{:?}", desk.starts());
+}
+
+#[test]
+fn mistake_12_status_of_thousands_of_sheets_is_told_also_when_the_run_is_over() {
+    let (alone, desk) = (alone(), Desk::new());
+    let job = desk.job("large", 6000, "true", "");
+    let done = output(alone.ctl(["run", "--start-sheet", "6000"]).arg(&job));
+    assert!(done.status.success(), "{}", said(&done));
+    let shown = output(&mut alone.ctl(["status", "large", "--json"]));
+    assert!(shown.stdout.len() > 1024 * 1024, "{} bytes", shown.stdout.len());
+    let states = sheet_states(&json(&shown));
+    assert_eq!(states.len(), 6000);
+    assert_eq!(states.iter().filter(|state| *state == "skipped").count(), 5999);
+    assert_eq!(states[5999], "completed");
+}
+
+#[test]
+fn mistake_13_every_sheet_is_told_its_paths_and_a_retry_what_failed() {
+    let (alone, desk) = (alone(), Desk::new());
+    let prompts = desk.path("prompts");
+    std::fs::create_dir(&prompts).expect("a directory");
+    let script = "p=$(cat); n=$(printf '%s' \"$p\" | head -1); mkdir -p workspace; c=$(ls prompts | grep -c \"^$n-\"); \
+                  printf '%s' \"$p\" > prompts/$n-$c; test $n-$c = 2-0 || echo done > workspace/out-$n.md";
+    let script = serde_json::to_string(script).expect("a text");
+    let job = desk.write(
+        "told.yaml",
+        &format!(
+            "name: told\nworkspace: ./workspace\npause_between_sheets_seconds: 0\n\
+             backend: {{type: command, command: [sh, -c, {script}], working_directory: .}}\n\
+             sheet: {{size: 1, total_items: 2}}\nprompt: {{template: \"{{{{ sheet_num }}}}\"}}\n\
+             retry: {{max_retries: 1, base_delay_seconds: 0.05, jitter: false}}\n\
+             validations: [{{type: file_exists, path: \"{{workspace}}/out-{{sheet_num}}.md\"}}]\n"
+        ),
+    );
+    let done = run(&alone, &job);
+    assert!(done.status.success(), "{}", said(&done));
+    let prompt = |name: &str| std::fs::read_to_string(prompts.join(name)).expect("a prompt");
+    assert!(prompt("1-0").contains("out-1.md"), "{}", prompt("1-0"));
+    assert!(prompt("2-0").contains("out-2.md"), "{}", prompt("2-0"));
+    let (first, retry) = (prompt("2-0"), prompt("2-1"));
+    assert_ne!(first, retry);
+    assert!(
+        retry.len() > first.len() && retry.matches("out-2.md").count() > first.matches("out-2.md").count(),
+        "{retry}"
+    );
+}
+
+#[test]
+fn mistake_14_a_timeout_takes_its_time_and_no_child_is_left() {
+    let (alone, desk) = (alone(), Desk::new());
+    let mark = format!("32{:07}", std::process::id());
+    let script = format!("setsid sleep {mark} & sleep {mark}");
+    let job = desk.job("slow", 1, &script, "retry: {max_retries: 0, transient_retries: 0}\n");
+    let text = std::fs::read_to_string(&job).expect("the job");
+    std::fs::write(
+        &job,
+        text.replace("working_directory: .", "working_directory: ., timeout_seconds: 2"),
+    )
+    .expect("the job");
+    let start = Instant::now();
+    let done = run(&alone, &job);
+    let took = start.elapsed();
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    assert!(
+        took >= Duration::from_secs(2) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
+    assert_eq!(alone.status("slow")["sheets"][0]["code"], "E001");
+    let left = output(Command::new("pgrep").args(["-f", &format!("sleep {mark}")]));
+    assert!(left.stdout.is_empty(), "{}", said(&left));
+}
+
+#[test]
+fn mistake_15_a_background_child_that_holds_stdout_does_not_keep_the_sheet_running() {
+    let (alone, desk) = (alone(), Desk::new());
+    let mark = format!("33{:07}", std::process::id());
+    let script = format!("sleep {mark} & mkdir -p workspace; echo done > workspace/out-$n");
+    let job = desk.job("held", 1, &script, WROTE_ITS_FILE);
+    let start = Instant::now();
+    let done = run(&alone, &job);
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let left = output(Command::new("pgrep").args(["-f", &format!("sleep {mark}")]));
+    assert!(left.stdout.is_empty(), "{}", said(&left));
+}
+
+#[test]
+fn mistake_18_json_is_not_wrapped_to_the_terminals_width() {
+    let (alone, desk) = (alone(), Desk::new());
+    let long = "a long name ".repeat(9);
+    let job = desk.job("wrapped", 1, "true", &format!("description: {long}\n"));
+    assert!(run(&alone, &job).status.success());
+    let shown = output(alone.ctl(["status", "wrapped", "--json"]).env("COLUMNS", "20"));
+    let value = json(&shown);
+    assert_eq!(value["state"], "completed");
+    let validate = output(alone.ctl(["validate", "--json"]).arg(&job).env("COLUMNS", "20"));
+    json(&validate);
+}
+
+#[test]
+fn mistake_19_exactly_half_of_the_rules_is_enough_for_completion_mode_or_a_retry_but_never_for_nothing() {
+    let (alone, desk) = (alone(), Desk::new());
+    let script = "mkdir -p workspace; touch workspace/a-$n; test $(grep -c . starts) -lt 2 || touch workspace/b-$n";
+    let more = "retry: {max_retries: 1, base_delay_seconds: 0.05, jitter: false, completion_threshold_percent: 50}\n\
+                validations:\n  - {type: file_exists, path: \"{workspace}/a-{sheet_num}\"}\n\
+                \x20 - {type: file_exists, path: \"{workspace}/b-{sheet_num}\"}\n";
+    let job = desk.job("half", 1, script, more);
+    let done = run(&alone, &job);
+    assert!(done.status.success(), "{}", said(&done));
+    assert_eq!(alone.status("half")["sheets"][0]["attempts"], 2);
+}
+
+#[test]
+fn mistake_20_typos_are_told_with_what_was_meant() {
+    let (alone, desk) = (alone(), Desk::new());
+    let job = desk.job(
+        "typo",
+        1,
+        "true",
+        "retry: {max_retrys: 1}\npause_between_sheet_seconds: 1\n",
+    );
+    let done = run(&alone, &job);
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    let text = said(&done);
+    assert!(
+        text.contains("max_retries") && text.contains("pause_between_sheets_seconds"),
+        "{text}"
+    );
+    assert!(desk.starts().is_empty());
+}

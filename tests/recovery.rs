@@ -1,0 +1,132 @@
+//! Killed conductors: nothing is lost, nothing starts twice, nothing is left running.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Alone, Desk, WROTE_ITS_FILE, json, output, said, sheet_states, wait_until};
+
+/// A small generator of its own, so that a failing run can be repeated by its printed seed.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    #[expect(clippy::print_stderr, reason = "a failing run is repeated by its seed")]
+    pub(crate) fn new() -> Self {
+        let seed = std::env::var("MOZART_TEST_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                u64::from(std::process::id())
+                    ^ u64::from(Instant::now().elapsed().subsec_nanos())
+                    ^ 0x9e37_79b9_7f4a_7c15
+            });
+        eprintln!("MOZART_TEST_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    /// A number below `most`.
+    pub(crate) fn below(&mut self, most: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % most
+    }
+}
+
+/// Every sheet completed, and started exactly once by what the sessions themselves wrote.
+pub(crate) fn audit(desk: &Desk, status: &serde_json::Value, sheets: u32) {
+    assert_eq!(status["state"], "completed", "{status:#}");
+    assert_eq!(sheet_states(status), vec!["completed"; sheets as usize]);
+    let once: BTreeMap<u32, u32> = (1..=sheets).map(|sheet| (sheet, 1)).collect();
+    assert_eq!(desk.starts(), once);
+}
+
+/// Processes whose command line holds `mark`.
+fn processes(mark: &str) -> Vec<u32> {
+    let listed = output(Command::new("pgrep").args(["-f", mark]));
+    String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect()
+}
+
+/// An embedded run, killed outright.
+fn embedded(alone: &Alone, verb: &[&str], file: &std::path::Path) -> Child {
+    let mut command = alone.ctl(verb);
+    command.arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("mozartctl")
+}
+
+#[test]
+fn killed_embedded_conductors_leave_supervised_sessions_that_the_next_one_adopts() {
+    let alone = Alone::new();
+    alone.settings("launcher: supervised\n");
+    let desk = Desk::new();
+    // Each session leaves a grandchild in a session of its own; it must not outlive the sheet.
+    let mark = format!("31{:07}", std::process::id());
+    let script = format!("setsid sleep {mark} & sleep 0.2; mkdir -p workspace; echo done > workspace/out-$n");
+    let job = desk.job("ten", 10, &script, WROTE_ITS_FILE);
+    let mut chance = Chance::new();
+    let mut child = embedded(&alone, &["run"], &job);
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_millis(150 + chance.below(400)));
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        if alone.state().join("ledger.db").exists() && !desk.starts().is_empty() {
+            let state = alone.status("ten");
+            assert!(
+                matches!(state["state"].as_str(), Some("paused" | "completed")),
+                "{state:#}"
+            );
+            if state["state"] == "paused" {
+                assert_eq!(state["reason"], "conductor gone");
+            }
+        }
+        child = embedded(&alone, &["resume"], &job);
+    }
+    child.wait().expect("wait");
+    let again = output(alone.ctl(["resume"]).arg(&job));
+    assert!(
+        again.status.success() || said(&again).contains("completed"),
+        "{}",
+        said(&again)
+    );
+    audit(&desk, &alone.status("ten"), 10);
+    wait_until("no grandchild is left", Duration::from_secs(5), || {
+        processes(&format!("sleep {mark}")).is_empty()
+    });
+}
+
+#[test]
+fn with_the_ledger_gone_resume_takes_up_from_the_checkpoint() {
+    let alone = Alone::new();
+    alone.settings("launcher: supervised\n");
+    let desk = Desk::new();
+    let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
+    let job = desk.job(
+        "copied",
+        6,
+        script,
+        &format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}"),
+    );
+    let run = output(alone.ctl(["run"]).arg(&job));
+    assert_eq!(run.status.code(), Some(1), "{}", said(&run));
+    let checkpoint: serde_json::Value =
+        serde_json::from_slice(&fs::read(desk.path("workspace/copied.json")).expect("the checkpoint")).expect("JSON");
+    assert_eq!(checkpoint["status"], "failed");
+    assert_eq!(checkpoint["last_completed_sheet"], 3);
+
+    fs::remove_dir_all(alone.state()).expect("the ledger is gone");
+    desk.write("go", "");
+    let resume = output(alone.ctl(["resume"]).arg(&job));
+    assert!(resume.status.success(), "{}", said(&resume));
+    assert_eq!(
+        desk.starts(),
+        BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)])
+    );
+    assert_eq!(
+        json(&output(&mut alone.ctl(["status", "copied", "--json"])))["state"],
+        "completed"
+    );
+}
