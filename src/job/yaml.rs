@@ -11,6 +11,8 @@
 //! The input is hostile: its size, depth and number of nodes (aliases expanded) are bounded.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -26,7 +28,14 @@ const MAX_NODES: usize = 200_000;
 /// Lines; far more than any job needs, and a bound for what the parser keeps in memory.
 const MAX_LINES: usize = 200_000;
 /// Characters that may open or separate nodes in flow style or on one line; the same bound for one long line.
-const MAX_INDICATORS: usize = 1_000_000;
+const MAX_INDICATORS: usize = 400_000;
+
+/// Brackets times indicators: the parser looks at every open bracket for each token, and whether a bracket is a
+/// list or just a character of a text is not known before. Some seconds of work at most; the largest job files
+/// seen need a hundredth of it.
+const MAX_BRACKET_WORK: usize = 4_000_000_000;
+/// Characters between two known byte offsets.
+const STRIDE: usize = 64;
 
 /// A place in the text, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -293,49 +302,70 @@ fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
         });
     }
     let bytes = text.as_bytes();
+    let brackets = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
     let indicators = bytes.iter().enumerate().filter(|(index, byte)| match byte {
-        b'[' | b'{' | b',' => true,
+        b'[' | b'{' | b']' | b'}' | b',' => true,
         b'-' | b'?' | b':' => matches!(bytes.get(index + 1), None | Some(b' ' | b'\n' | b'\t')),
         _ => false,
     });
-    if indicators.count() > MAX_INDICATORS {
+    let indicators = indicators.count();
+    if indicators > MAX_INDICATORS {
         return Err(NotYaml {
             at: None,
             message: "the file has too many lists and maps for a job file".to_owned(),
         });
     }
+    if brackets.saturating_mul(indicators) > MAX_BRACKET_WORK {
+        let message = "the file has too many brackets; write long lists and maps with one item on each line";
+        return Err(NotYaml {
+            at: None,
+            message: message.to_owned(),
+        });
+    }
     Ok(())
 }
 
-/// The text by lines, as libyaml counts them.
+/// The text by lines, as libyaml counts them, with every place found in constant time.
 struct Lines<'t> {
     text: &'t str,
+    /// Number of the character that each line begins with.
     starts: Vec<usize>,
+    /// Byte offset of every [`STRIDE`]th character.
+    offsets: Vec<usize>,
 }
 
 impl<'t> Lines<'t> {
     fn of(text: &'t str) -> Self {
         let mut starts = vec![0];
-        let mut chars = text.char_indices().peekable();
-        while let Some((index, character)) = chars.next() {
-            let followed_by_feed = matches!(chars.peek(), Some((_, '\n')));
+        let mut offsets = Vec::with_capacity(text.len() / STRIDE + 1);
+        let mut chars = text.char_indices().enumerate().peekable();
+        while let Some((number, (offset, character))) = chars.next() {
+            if number.is_multiple_of(STRIDE) {
+                offsets.push(offset);
+            }
+            let followed_by_feed = matches!(chars.peek(), Some((_, (_, '\n'))));
             if matches!(character, '\n' | '\u{85}' | '\u{2028}' | '\u{2029}')
                 || (character == '\r' && !followed_by_feed)
             {
-                starts.push(index + character.len_utf8());
+                starts.push(number + 1);
             }
         }
-        Self { text, starts }
+        Self { text, starts, offsets }
     }
 
     /// The text from that place on.
     fn from(&self, at: Mark) -> &'t str {
-        let line = usize::try_from(at.line).unwrap_or(usize::MAX).saturating_sub(1);
-        let Some(start) = self.starts.get(line) else { return "" };
-        let rest = self.text.get(*start..).unwrap_or("");
-        let column = usize::try_from(at.column).unwrap_or(usize::MAX).saturating_sub(1);
+        let before = |number: u32| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+        let Some(start) = self.starts.get(before(at.line)) else {
+            return "";
+        };
+        let character = start.saturating_add(before(at.column));
+        let Some(offset) = self.offsets.get(character / STRIDE) else {
+            return "";
+        };
+        let rest = self.text.get(*offset..).unwrap_or("");
         rest.char_indices()
-            .nth(column)
+            .nth(character % STRIDE)
             .map_or("", |(offset, _)| rest.get(offset..).unwrap_or(""))
     }
 }
@@ -548,8 +578,8 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             depth: self.depth + 1,
             ..self
         };
-        let mut own = Vec::new();
-        let mut merged = Vec::new();
+        let mut own = Entries::default();
+        let mut merged = Entries::default();
         loop {
             let key = match access.next_key_seed(child) {
                 Ok(Some(key)) => key,
@@ -572,8 +602,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             }
         }
         let at = own
+            .list
             .first()
-            .or(merged.first())
+            .or(merged.list.first())
             .map_or(Mark::START, |(key, _): &(Node, Node)| key.at);
         Ok(Node {
             at,
@@ -582,27 +613,45 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 }
 
+/// Entries of a map under construction, in order, with an index by key.
+#[derive(Default)]
+struct Entries {
+    list: Vec<(Node, Node)>,
+    by_key: BTreeMap<String, usize>,
+}
+
+impl Entries {
+    /// Puts an entry at the end; the earlier one with that key, where there is one.
+    fn add(&mut self, key: Node, value: Node) -> Result<(), &mut (Node, Node)> {
+        match self.by_key.entry(key.to_value().python_repr()) {
+            Entry::Occupied(index) => Err(&mut self.list[*index.get()]),
+            Entry::Vacant(slot) => {
+                slot.insert(self.list.len());
+                self.list.push((key, value));
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Seed<'_, '_> {
-    fn insert(&self, entries: &mut Vec<(Node, Node)>, key: Node, value: Node) {
+    fn insert(&self, entries: &mut Entries, key: Node, value: Node) {
         let Some(scalar) = key.scalar() else {
             self.reader.fault(key.at, "a list or a map cannot be a key".to_owned());
             return;
         };
-        // Quadratic only within one map, and the number of nodes is bounded; maps beyond a few hundred keys are rare.
-        match entries.iter().find(|(other, _)| same_key(other, &key)) {
-            Some((first, _)) => {
-                let message = format!(
-                    "the key `{}` stands here twice; it stood on line {} already",
-                    scalar.raw, first.at.line
-                );
-                self.reader.fault(key.at, message);
-            }
-            None => entries.push((key, value)),
+        let (at, raw) = (key.at, scalar.raw.clone());
+        if let Err((first, _)) = entries.add(key, value) {
+            let line = first.at.line;
+            self.reader.fault(
+                at,
+                format!("the key `{raw}` stands here twice; it stood on line {line} already"),
+            );
         }
     }
 
     /// Takes in the maps that a `<<` names; earlier ones win over later ones.
-    fn merge(&self, key: &Node, value: Node, merged: &mut Vec<(Node, Node)>) {
+    fn merge(&self, key: &Node, value: Node, merged: &mut Entries) {
         let maps = match value.kind {
             Kind::Map(entries) => vec![entries],
             Kind::List(items) if items.iter().all(|item| item.map().is_some()) => items
@@ -622,9 +671,8 @@ impl Seed<'_, '_> {
             }
         };
         for (key, value) in maps.into_iter().flatten() {
-            if !merged.iter().any(|(other, _)| same_key(other, &key)) {
-                merged.push((key, value));
-            }
+            // What is there already wins.
+            let _kept = merged.add(key, value);
         }
     }
 }
@@ -633,25 +681,18 @@ fn is_merge(key: &Node) -> bool {
     key.text() == Some("<<")
 }
 
-fn same_key(one: &Node, other: &Node) -> bool {
-    match (one.scalar(), other.scalar()) {
-        (Some(one), Some(other)) => one.value == other.value,
-        _ => false,
-    }
-}
-
 /// Merged entries come first, as PyYAML has them; the map's own replace them in place.
-fn with_merged(own: Vec<(Node, Node)>, mut merged: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
-    if merged.is_empty() {
-        return own;
+fn with_merged(own: Entries, mut merged: Entries) -> Vec<(Node, Node)> {
+    if merged.list.is_empty() {
+        return own.list;
     }
-    for (key, value) in own {
-        match merged.iter_mut().find(|(other, _)| same_key(other, &key)) {
-            Some(slot) => *slot = (key, value),
-            None => merged.push((key, value)),
+    for (key, value) in own.list {
+        let entry = (key.clone(), value.clone());
+        if let Err(slot) = merged.add(key, value) {
+            *slot = entry;
         }
     }
-    merged
+    merged.list
 }
 
 /// How a scalar is written, found in the text at its place.

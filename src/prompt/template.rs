@@ -2,7 +2,7 @@
 //!
 //! Both engines parse by recursion and have chains (`a.b.c…`, `elif`, filters) that they do not count, so
 //! templates are compiled and rendered on a thread with a stack that is large enough for every template that
-//! passes [`guard`]; a small stack would overflow, which ends the whole process.
+//! passes the guard here; a small stack would overflow, which ends the whole process.
 
 use std::collections::BTreeMap;
 use std::fmt;
