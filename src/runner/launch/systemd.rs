@@ -25,7 +25,7 @@ use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use super::exec::now;
 use super::private_socket::PrivateSocket;
-use super::spool::{SecretsFrom, Spool};
+use super::spool::{Spool, Started};
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, sensible};
 use crate::model::{Certificate, Exit, Span, StopHow, Timestamp};
 use crate::runner::spec::Secrets;
@@ -132,7 +132,7 @@ impl Systemd {
     pub(super) async fn start(&self, launch: &Launch) -> StartOutcome {
         let unit = format!("{}.service", launch.unit);
         let spool = Spool::new(&launch.spool);
-        if let Err(error) = spool.write_order(&launch.order(SecretsFrom::Credentials)) {
+        if let Err(error) = spool.write_order(&launch.order(Started::Systemd)) {
             return StartOutcome::failed(format!("cannot write to {}: {error}", launch.spool.display()));
         }
         let credentials = match self.credentials(&launch.unit, &launch.secrets) {
@@ -268,11 +268,10 @@ impl Systemd {
         properties
     }
 
-    pub(super) async fn evidence(&self, name: &str, spool: &Path) -> Result<Evidence, LaunchError> {
+    pub(super) async fn evidence(&self, name: &str, spool: &Spool) -> Result<Evidence, LaunchError> {
         let unit = format!("{name}.service");
-        let spool = Spool::new(spool);
         let link = self.link().await?;
-        self.read(&link, &unit, &spool)
+        self.read(&link, &unit, spool)
             .await
             .map_err(|error| LaunchError::Bus(told(&error)))
     }
@@ -313,15 +312,14 @@ impl Systemd {
         }
     }
 
-    pub(super) async fn wait(&self, name: &str, spool: &Path) -> Certificate {
+    pub(super) async fn wait(&self, name: &str, spool: &Spool) -> Certificate {
         let unit = format!("{name}.service");
-        let spool = Spool::new(spool);
         let mut pause = RETRY_FIRST;
         loop {
-            match self.watch(&unit, &spool).await {
+            match self.watch(&unit, spool).await {
                 Ok(certificate) => return certificate,
                 // The manager is gone for now. What it wrote before counts.
-                Err(_) => match left_behind(&spool) {
+                Err(_) => match left_behind(spool) {
                     Evidence::Ended(certificate) => return certificate,
                     _ => sleep(pause).await,
                 },
