@@ -11,6 +11,7 @@ use crate::support::{Alone, Desk, WROTE_ITS_FILE, json, output, said, sheet_stat
 pub(crate) struct Chance(u64);
 
 impl Chance {
+    #[expect(clippy::print_stderr, reason = "a failing run is repeated by its seed")]
     pub(crate) fn new() -> Self {
         let seed = std::env::var("MOZART_TEST_SEED")
             .ok()

@@ -49,6 +49,12 @@ impl Callers {
         }
     }
 
+    /// Allows another user only.
+    #[cfg(test)]
+    pub(super) fn of_user(uid: u32) -> Self {
+        Self { uid, ..Self::new() }
+    }
+
     /// The user whose calls are answered.
     pub fn uid(&self) -> u32 {
         self.uid

@@ -399,3 +399,22 @@ impl Drop for Connected {
         self.0.told.send_modify(|clients| clients.private -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn another_users_client_is_turned_away() {
+        let own = rustix::process::getuid().as_raw();
+        let (requests, _asked) = mpsc::channel(1);
+        let conductor = Conductor::new(requests, tokio::sync::broadcast::channel(1).0);
+        let server = Server::with_callers(conductor, Callers::of_user(own + 1));
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let error = server.client(theirs).await.unwrap_err();
+        assert!(matches!(error, ServeError::OtherUser(uid) if uid == own), "{error:?}");
+        assert_eq!(*server.clients().borrow(), Clients::default());
+    }
+}

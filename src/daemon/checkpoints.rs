@@ -7,10 +7,7 @@ use tokio::task::JoinSet;
 use super::clock;
 use super::conductor::Conductor;
 use crate::ledger::checkpoint;
-use crate::model::{Now, RunId, Span, Timestamp};
-
-/// Never more often than this.
-const PAUSE: Span = Span(1_000_000);
+use crate::model::{Now, RunId, Timestamp};
 
 /// What is remembered of a run's checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +49,9 @@ impl Conductor {
             None => Some(now.wall),
             Some(_) if live.plan.checkpoint_every_sheet => Some(now.wall),
             // A clock that was set back must not hold it for long.
-            Some((written, at)) if checkpoint::due(total, ended, written) => Some(at.min(now.wall).plus(PAUSE)),
+            Some((written, at)) if checkpoint::due(total, ended, written) => {
+                Some(at.min(now.wall).plus(checkpoint::pause(ended)))
+            }
             Some(_) => live.checkpoint.due,
         };
     }

@@ -89,6 +89,8 @@ pub(super) struct Conductor {
     progress: mpsc::Receiver<(AttemptRef, Progress)>,
     pub(super) checkpoints: super::checkpoints::Writers,
     alarm: Alarm,
+    /// The moment of the last decision that was followed.
+    decided_at: Now,
     /// Why the ledger cannot be written, and when to try again.
     blocked: Option<(String, Timestamp)>,
     /// What sessions reported while the ledger could not be written.
@@ -152,6 +154,7 @@ impl Conductor {
             progress,
             checkpoints: super::checkpoints::Writers::default(),
             alarm: Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?,
+            decided_at: clock::now(),
             blocked: None,
             backlog: VecDeque::new(),
             drained: Vec::new(),
@@ -231,9 +234,9 @@ impl Conductor {
     }
 
     fn set_alarm(&mut self) -> io::Result<()> {
-        let now = clock::now();
+        // As of the last decision: what has become due since then rings at once.
         let engine = if self.conducts {
-            self.engine.next_wakeup(now)
+            self.engine.next_wakeup(self.decided_at)
         } else {
             None
         };
@@ -247,8 +250,7 @@ impl Conductor {
 
     /// The alarm rang, or the wall clock was set.
     async fn wake(&mut self) {
-        let now = clock::now();
-        if self.blocked.as_ref().is_some_and(|(_, at)| *at <= now.wall) {
+        if self.blocked.as_ref().is_some_and(|(_, at)| *at <= clock::now().wall) {
             while let Some((event, report)) = self.backlog.pop_front() {
                 if let Err(StepError::Storage(_)) = self.step(event, report).await {
                     return;
@@ -257,7 +259,7 @@ impl Conductor {
             self.unblock();
         }
         self.write_due_checkpoints();
-        if self.conducts && self.blocked.is_none() && self.engine.next_wakeup(now).is_some_and(|at| at <= now.wall) {
+        if self.conducts && self.blocked.is_none() {
             self.step_or_log(Event::Tick).await;
         }
     }
@@ -341,6 +343,7 @@ impl Conductor {
             }
         }
         self.unblock();
+        self.decided_at = now;
         if let Some((run, plan, context)) = submission {
             self.insert(run, plan, context);
         }

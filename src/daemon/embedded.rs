@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -14,6 +15,9 @@ use super::start::{self, StartError};
 use crate::api::handle::{Conductor as Handle, Request};
 use crate::api::request::ApiError;
 use crate::bus::server::Server;
+
+/// For clients to take the answers that are owed to them when the conductor leaves.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// How an embedded conductor is to be.
 #[derive(Debug, Clone)]
@@ -108,9 +112,11 @@ impl Embedded {
     /// are adopted by the next conductor.
     pub async fn shutdown(mut self) {
         self.server.leave();
+        // Clients get the answers that are owed to them; one that does not read them is not waited for.
+        let answered = async { while self.guests.join_next().await.is_some() {} };
+        drop(tokio::time::timeout(LAST_ANSWERS, answered).await);
         self.stop.send_replace(true);
         while self.conductor.join_next().await.is_some() {}
-        self.guests.shutdown().await;
         if let Some(socket) = &self.socket {
             // Another conductor may have cleared it away already.
             drop(std::fs::remove_file(socket));

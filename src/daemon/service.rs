@@ -56,7 +56,7 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     conducting.spawn(conductor.serve(stopped));
 
     let server = Server::new(handle.clone());
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut guests) = (JoinSet::new(), JoinSet::new());
     let mut attached = on_the_bus(&server).await?;
     let mut bus_gone = JoinSet::new();
     if let Some(attached) = &mut attached {
@@ -68,7 +68,7 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
             .map_err(|error| other("the private socket", &error))?;
         let listener =
             tokio::net::UnixListener::from_std(listener).map_err(|error| other("the private socket", &error))?;
-        tasks.spawn(server.accept(listener));
+        guests.spawn(server.accept(listener));
     }
     tasks.spawn(watchdog());
     tasks.spawn(status_line(status.clone()));
@@ -102,6 +102,8 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
         attached.leave().await;
     }
     server.leave();
+    // Clients get the answers that are owed to them before the conductor goes.
+    while guests.join_next().await.is_some() {}
     stop.send_replace(true);
     while conducting.join_next().await.is_some() {}
     tasks.shutdown().await;

@@ -20,12 +20,12 @@ pub struct Condition(Expression);
 
 #[derive(Debug, Clone, PartialEq)]
 enum Expression {
-    Or(Vec<Expression>),
-    And(Vec<Expression>),
-    Not(Box<Expression>),
+    Or(Vec<Self>),
+    And(Vec<Self>),
+    Not(Box<Self>),
     /// `a < b <= c`.
-    Compare(Box<Expression>, Vec<(Comparison, Expression)>),
-    List(Vec<Expression>),
+    Compare(Box<Self>, Vec<(Comparison, Self)>),
+    List(Vec<Self>),
     Literal(Value),
     Name(String),
 }

@@ -19,5 +19,8 @@ pub mod suggest;
 pub mod value;
 pub mod yaml;
 
+#[cfg(test)]
+mod examples;
+
 pub use lower::{JobInput, Loaded, load};
 pub use problem::report;

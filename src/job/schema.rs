@@ -38,15 +38,15 @@ pub(crate) enum Type {
     /// One of these words.
     Word(&'static [&'static str]),
     /// A list, every item of that type.
-    List(&'static Type),
+    List(&'static Self),
     /// A map from sheet (or stage) numbers.
-    BySheet(&'static Type),
+    BySheet(&'static Self),
     /// A map with keys of the writer's own.
-    ByName(&'static Type),
+    ByName(&'static Self),
     /// A map with known keys.
     Section(&'static [Field]),
     /// The first type that fits; the text says what is wanted.
-    Either(&'static [Type], &'static str),
+    Either(&'static [Self], &'static str),
     /// Anything.
     Any,
 }

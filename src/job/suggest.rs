@@ -13,7 +13,13 @@ pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) ->
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
-        .min_by_key(|(distance, _)| *distance)
+        .min_by(|one, other| {
+            // Among equally far ones, the one that begins more alike.
+            let alike = |candidate: &str| strsim::jaro_winkler(&wanted, &plain(candidate));
+            one.0
+                .cmp(&other.0)
+                .then_with(|| alike(other.1).total_cmp(&alike(one.1)))
+        })
         .map(|(_, candidate)| *candidate);
     // A name that was cut short: `timeout` for `timeout_seconds`.
     near.or_else(|| {
@@ -46,6 +52,7 @@ mod tests {
             ("timeout-seconds", Some("timeout_seconds")),
             ("timeout_secs", Some("timeout_seconds")),
             ("templte", Some("template")),
+            ("templatez", Some("template")),
             ("templatefile", Some("template_file")),
             ("Variables", Some("variables")),
             ("vraiables", Some("variables")),

@@ -2,7 +2,7 @@
 //!
 //! Both engines parse by recursion and have chains (`a.b.c…`, `elif`, filters) that they do not count, so
 //! templates are compiled and rendered on a thread with a stack that is large enough for every template that
-//! passes [`guard`]; a small stack would overflow, which ends the whole process.
+//! passes the guard here; a small stack would overflow, which ends the whole process.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,8 +59,8 @@ impl fmt::Display for RenderError {
 
 /// A compiled template.
 pub(crate) enum Compiled<'p> {
-    Tera(tera::Template<'p>),
-    Jinja(jinja::Template<'p>),
+    Tera(Box<tera::Template<'p>>),
+    Jinja(Box<jinja::Template<'p>>),
 }
 
 impl Compiled<'_> {
@@ -93,8 +93,8 @@ pub(crate) fn with_template<T: Send>(
     }
     let job = || {
         let compiled = match engine {
-            TemplateEngine::Tera => Compiled::Tera(tera::Template::new(prompt)?),
-            TemplateEngine::Jinja => Compiled::Jinja(jinja::Template::new(prompt)?),
+            TemplateEngine::Tera => Compiled::Tera(Box::new(tera::Template::new(prompt)?)),
+            TemplateEngine::Jinja => Compiled::Jinja(Box::new(jinja::Template::new(prompt)?)),
         };
         Ok(work(&compiled))
     };

@@ -7,7 +7,7 @@ use super::backend::Passwd;
 /// The entry of the user that runs this process.
 ///
 /// Users that are not in the file (LDAP, systemd-homed) are described by the process's own HOME, USER and SHELL.
-pub fn current() -> Passwd {
+pub(super) fn current() -> Passwd {
     let uid = rustix::process::getuid().as_raw();
     let file = fs::read_to_string("/etc/passwd").unwrap_or_default();
     find(&file, uid).unwrap_or_else(|| {

@@ -1,5 +1,7 @@
 //! Whole attempts over both launchers: sessions of the `command` backend, checked by real rules.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::fs;
@@ -10,7 +12,7 @@ use mozart::model::{Cause, Code, Exit, Span, StopHow};
 use mozart::runner::launch::spool::Spool;
 use mozart::runner::spec::Progress;
 
-use crate::launch::support::{Kind, alive, no_manager, wait_until};
+use crate::launch::support::{Kind, alive, wait_until};
 use support::{Stage, failure, rule};
 
 macro_rules! both {
@@ -20,7 +22,7 @@ macro_rules! both {
         }
         mod systemd_launcher {
             $(#[tokio::test] async fn $name() {
-                if super::no_manager(stringify!($name)) { return; }
+                if !crate::host::inside() { return; }
                 super::$name(super::Stage::new(super::Kind::Systemd).await).await;
             })*
         }

@@ -20,14 +20,14 @@ use mozart::runner::launch::spool::Spool;
 use mozart::runner::spec::{Ask, AttemptSpec, Progress, Secrets};
 use tokio::sync::{mpsc, watch};
 
-use crate::launch::support::{BUS, Kind, launcher};
+use crate::launch::support::{Kind, MANAGER, launcher};
 
 pub(super) struct Stage {
     kind: Kind,
     root: Rc<tempfile::TempDir>,
     runner: Runner,
     spec: AttemptSpec,
-    _bus: tokio::sync::RwLockReadGuard<'static, ()>,
+    _manager: tokio::sync::RwLockReadGuard<'static, ()>,
 }
 
 /// A rule that is looked at once.
@@ -79,7 +79,7 @@ impl Stage {
     }
 
     async fn over(kind: Kind, root: Rc<tempfile::TempDir>, spec: AttemptSpec) -> Self {
-        let bus = BUS.read().await;
+        let manager = MANAGER.read().await;
         let spool_root = root.path().join("spool");
         let launcher = launcher(kind, &spool_root).await;
         // Units of one test do not meet those of another.
@@ -95,7 +95,7 @@ impl Stage {
             root,
             runner,
             spec,
-            _bus: bus,
+            _manager: manager,
         }
     }
 

@@ -6,6 +6,6 @@ mod calls;
 mod changes;
 mod introspection;
 mod private_socket;
-mod refusal;
-mod script;
+pub(crate) mod refusal;
+pub(crate) mod script;
 mod session_bus;

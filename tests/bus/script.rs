@@ -16,35 +16,35 @@ use tokio::task::JoinSet;
 
 /// What the conductor knows, and what it was asked.
 #[derive(Default)]
-pub(super) struct Table {
-    pub(super) manager: ManagerView,
-    pub(super) runs: Vec<RunView>,
-    pub(super) sheets: Vec<SheetSummary>,
-    pub(super) attempts: Vec<AttemptSummary>,
-    pub(super) output: PathBuf,
-    pub(super) problems: Vec<Problem>,
-    pub(super) attached: bool,
+pub(crate) struct Table {
+    pub(crate) manager: ManagerView,
+    pub(crate) runs: Vec<RunView>,
+    pub(crate) sheets: Vec<SheetSummary>,
+    pub(crate) attempts: Vec<AttemptSummary>,
+    pub(crate) output: PathBuf,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) attached: bool,
     /// Every request that changes something fails so.
-    pub(super) fails: Option<ApiError>,
+    pub(crate) fails: Option<ApiError>,
     /// Before each answer.
-    pub(super) delay: std::time::Duration,
-    pub(super) submitted: Vec<Submit>,
-    pub(super) calls: Vec<String>,
+    pub(crate) delay: std::time::Duration,
+    pub(crate) submitted: Vec<Submit>,
+    pub(crate) calls: Vec<String>,
 }
 
-pub(super) struct World {
-    pub(super) table: Arc<Mutex<Table>>,
-    pub(super) changes: broadcast::Sender<Change>,
-    pub(super) server: Server,
-    pub(super) tasks: JoinSet<()>,
+pub(crate) struct World {
+    pub(crate) table: Arc<Mutex<Table>>,
+    pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) server: Server,
+    pub(crate) tasks: JoinSet<()>,
 }
 
 impl World {
-    pub(super) fn new(table: Table) -> Self {
+    pub(crate) fn new(table: Table) -> Self {
         Self::with(table, Callers::new(), 1024)
     }
 
-    pub(super) fn with(table: Table, callers: Callers, changes_kept: usize) -> Self {
+    pub(crate) fn with(table: Table, callers: Callers, changes_kept: usize) -> Self {
         let table = Arc::new(Mutex::new(table));
         let (requests, mut asked) = mpsc::channel(16);
         let (changes, _) = broadcast::channel(changes_kept);
@@ -69,18 +69,18 @@ impl World {
     }
 
     /// A client over a socket pair.
-    pub(super) async fn client(&mut self) -> Client {
+    pub(crate) async fn client(&mut self) -> Client {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let server = self.server.clone();
         self.tasks.spawn(async move { server.client(theirs).await.unwrap() });
         Client::over(ours).await.unwrap()
     }
 
-    pub(super) fn announce(&self, change: Change) {
+    pub(crate) fn announce(&self, change: Change) {
         drop(self.changes.send(change));
     }
 
-    pub(super) fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.table.lock().unwrap().calls)
     }
 }
@@ -198,11 +198,12 @@ impl Table {
                 self.calls.push(format!("stop {stop_sessions}"));
                 drop(reply.send(fails));
             }
-            Request::Interrupt(_, reply) => drop(reply.send(fails)),
             Request::Reload(reply) => {
                 self.calls.push("reload".to_owned());
                 drop(reply.send(fails));
             }
+            // Only the front end that the conductor is embedded in asks this.
+            Request::Interrupt(_, reply) => drop(reply.send(fails)),
             Request::Manager(reply) => drop(reply.send(Ok(self.manager.clone()))),
             Request::Recent(reply) => {
                 self.calls.push("recent".to_owned());
@@ -212,7 +213,7 @@ impl Table {
     }
 }
 
-pub(super) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
+pub(crate) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
     let summary = RunSummary {
         id: RunId(i64::from(run) + 40),
         job: JobName::new(job).unwrap(),
@@ -240,7 +241,7 @@ pub(super) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
     }
 }
 
-pub(super) fn sheet(number: u32) -> SheetSummary {
+pub(crate) fn sheet(number: u32) -> SheetSummary {
     SheetSummary {
         sheet_num: number,
         description: None,
@@ -262,7 +263,7 @@ pub(super) fn sheet(number: u32) -> SheetSummary {
     }
 }
 
-pub(super) fn problem(check_id: &str, severity: Severity, message: &str) -> Problem {
+pub(crate) fn problem(check_id: &str, severity: Severity, message: &str) -> Problem {
     Problem {
         check_id: check_id.to_owned(),
         severity,

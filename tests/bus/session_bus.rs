@@ -211,9 +211,11 @@ async fn the_objects_are_there_before_the_name() {
 async fn no_call_is_lost_when_the_conductor_leaves() {
     let bus = Bus::start();
     let mut world = World::new(one_run());
+    // So that calls are always under way.
+    world.table.lock().unwrap().delay = Duration::from_millis(1);
     let mut turned_away = 0;
     let mut answered = 0;
-    for _ in 0..10 {
+    for round in 0..10 {
         let attached = bus.serve(&mut world).await;
         let mut calls = JoinSet::new();
         for _ in 0..4 {
@@ -226,7 +228,7 @@ async fn no_call_is_lost_when_the_conductor_leaves() {
                 answers
             });
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5 + round)).await;
         soon(attached.leave()).await;
         for answer in soon(calls.join_all()).await.into_iter().flatten() {
             match answer {

@@ -2,8 +2,10 @@
 
 mod install;
 mod interrupts;
+mod launch;
 mod machine;
 mod recovery;
+mod refusal;
 mod service;
 
 use std::path::{Path, PathBuf};

@@ -15,22 +15,13 @@ use mozart::runner::launch::{Launch, Launcher, StartOutcome, record};
 use mozart::runner::spec::Secrets;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
-/// Written by the one test that takes the session bus away from all others.
-pub(crate) static BUS: RwLock<()> = RwLock::const_new(());
+/// Locked by the tests that take the user manager or its bus away from all others.
+pub(crate) static MANAGER: RwLock<()> = RwLock::const_new(());
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Systemd,
     Supervised,
-}
-
-/// Whether a test that needs a user manager is to be left out; says so.
-pub(crate) fn no_manager(test: &str) -> bool {
-    let none = std::env::var_os("MOZART_TEST_HOST").is_none();
-    if none {
-        println!("skipped {test}: it needs a user manager of its own (tests/host/machine, MOZART_TEST_HOST=1)");
-    }
-    none
 }
 
 /// A launcher, and a directory for the sessions of one test.
@@ -41,19 +32,19 @@ pub(crate) struct Bench {
     pub prefix: String,
     root: Rc<tempfile::TempDir>,
     count: Rc<Cell<u32>>,
-    _bus: Option<RwLockReadGuard<'static, ()>>,
+    _manager: Option<RwLockReadGuard<'static, ()>>,
 }
 
 impl Bench {
     pub(crate) async fn new(kind: Kind) -> Self {
-        let bus = BUS.read().await;
+        let manager = MANAGER.read().await;
         Self {
-            _bus: Some(bus),
+            _manager: Some(manager),
             ..Self::alone(kind).await
         }
     }
 
-    /// A bench whose bus may be taken away.
+    /// A bench whose manager may be taken away.
     pub(crate) async fn alone(kind: Kind) -> Self {
         let root = tempfile::Builder::new().prefix("mozart-test-").tempdir().unwrap();
         let unique = root.path().file_name().unwrap().to_str().unwrap().to_owned();
@@ -68,7 +59,7 @@ impl Bench {
             prefix,
             root,
             count,
-            _bus: None,
+            _manager: None,
         }
     }
 

@@ -7,14 +7,17 @@ use mozart::model::{Exit, StopHow};
 use mozart::runner::launch::Evidence;
 use mozart::runner::launch::spool::Spool;
 
-use super::support::{BUS, Bench, Kind, no_manager, own_child, systemctl, wait_until};
+use crate::host::inside;
+
+use super::support::{Bench, Kind, MANAGER, own_child, systemctl, wait_until};
 
 #[tokio::test]
 async fn a_waiting_launcher_survives_reload_and_reexec() {
-    if no_manager("a_waiting_launcher_survives_reload_and_reexec") {
+    if !inside() {
         return;
     }
-    let bench = Bench::new(Kind::Systemd).await;
+    let _alone = MANAGER.write().await;
+    let bench = Bench::alone(Kind::Systemd).await;
     for operation in ["daemon-reload", "daemon-reexec"] {
         let launch = bench.launch("while [ ! -e go ]; do sleep 0.02; done; exit 37");
         let (pid, invocation) = bench.start(&launch).await;
@@ -50,10 +53,11 @@ async fn a_waiting_launcher_survives_reload_and_reexec() {
 
 #[tokio::test]
 async fn the_record_survives_reload_and_reexec() {
-    if no_manager("the_record_survives_reload_and_reexec") {
+    if !inside() {
         return;
     }
-    let bench = Bench::new(Kind::Systemd).await;
+    let _alone = MANAGER.write().await;
+    let bench = Bench::alone(Kind::Systemd).await;
     for operation in ["daemon-reload", "daemon-reexec"] {
         let launch = bench.launch("while [ ! -e go ]; do sleep 0.02; done; exit 37");
         let (pid, invocation) = own_child(&bench, &launch).await;
@@ -88,7 +92,7 @@ async fn the_record_survives_reload_and_reexec() {
 
 #[tokio::test]
 async fn an_ended_unit_is_held_until_its_release() {
-    if no_manager("an_ended_unit_is_held_until_its_release") {
+    if !inside() {
         return;
     }
     let bench = Bench::new(Kind::Systemd).await;
@@ -96,7 +100,7 @@ async fn an_ended_unit_is_held_until_its_release() {
     bench.finish(&launch).await;
     assert_eq!(
         bench.launcher.units(&bench.prefix).await.unwrap(),
-        [launch.unit.clone()]
+        std::slice::from_ref(&launch.unit)
     );
     bench.launcher.release(&launch.unit).await;
     assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
@@ -107,7 +111,7 @@ async fn an_ended_unit_is_held_until_its_release() {
 
 #[tokio::test]
 async fn anothers_stop_is_not_taken_for_ours() {
-    if no_manager("anothers_stop_is_not_taken_for_ours") {
+    if !inside() {
         return;
     }
     let bench = Bench::new(Kind::Systemd).await;
@@ -124,10 +128,10 @@ async fn anothers_stop_is_not_taken_for_ours() {
 
 #[tokio::test]
 async fn a_lost_connection_is_made_anew() {
-    if no_manager("a_lost_connection_is_made_anew") {
+    if !inside() {
         return;
     }
-    let _bus = BUS.write().await;
+    let _alone = MANAGER.write().await;
     let bench = Bench::alone(Kind::Systemd).await;
     let launch = bench.launch("sleep 1; exit 37");
     bench.start(&launch).await;
@@ -144,7 +148,7 @@ async fn a_lost_connection_is_made_anew() {
 
 #[tokio::test]
 async fn without_a_session_bus_the_managers_own_socket_serves() {
-    if no_manager("without_a_session_bus_the_managers_own_socket_serves") {
+    if !inside() {
         return;
     }
     // In a process of its own, because the address of the bus is read from the environment.
@@ -155,7 +159,7 @@ async fn without_a_session_bus_the_managers_own_socket_serves() {
             "--ignored",
             "--nocapture",
         ])
-        .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/no/such/socket")
+        .env("DMANAGER_SESSION_MANAGER_ADDRESS", "unix:path=/no/such/socket")
         .status()
         .unwrap();
     assert!(status.success());
@@ -193,7 +197,7 @@ async fn over_the_managers_own_socket() {
 /// Prints figures; asserts only that all ended well.
 #[tokio::test]
 async fn what_one_unit_costs() {
-    if no_manager("what_one_unit_costs") {
+    if !inside() {
         return;
     }
     let bench = Bench::new(Kind::Systemd).await;

@@ -13,8 +13,8 @@ pub(super) struct Quoter {
     escaped: bool,
     /// The character before.
     before: char,
-    /// `$` and what followed it so far.
-    dollar: Dollar,
+    /// What the next character follows, where that matters.
+    after: After,
     /// A here-document began; where it ends is not followed.
     here_document: bool,
 }
@@ -39,8 +39,8 @@ enum Context {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dollar {
-    No,
+enum After {
+    Other,
     Dollar,
     /// `$(`, just entered.
     Parenthesis,
@@ -55,7 +55,7 @@ impl Default for Quoter {
             }],
             escaped: false,
             before: '\n',
-            dollar: Dollar::No,
+            after: After::Other,
             here_document: false,
         }
     }
@@ -100,7 +100,7 @@ impl Quoter {
                 _ => format!("'{}'", value.replace('\'', "'\\''")),
             }
         };
-        self.dollar = Dollar::No;
+        self.after = After::Other;
         self.before = 'x';
         Ok(quoted)
     }
@@ -146,21 +146,21 @@ impl Quoter {
             _ => {}
         }
         let top = self.top();
-        let dollar = std::mem::replace(&mut self.dollar, Dollar::No);
-        match (dollar, c) {
-            (Dollar::Dollar, '(') => {
+        let after = std::mem::replace(&mut self.after, After::Other);
+        match (after, c) {
+            (After::Dollar, '(') => {
                 self.stack.push(Context::Bare {
                     substitution: true,
                     parentheses: 0,
                 });
-                self.dollar = Dollar::Parenthesis;
+                self.after = After::Parenthesis;
                 return;
             }
-            (Dollar::Dollar, '{') => {
+            (After::Dollar, '{') => {
                 self.stack.push(Context::Parameter);
                 return;
             }
-            (Dollar::Parenthesis, '(') => {
+            (After::Parenthesis, '(') => {
                 self.replace_top(Context::Arithmetic { parentheses: 0 });
                 return;
             }
@@ -168,7 +168,7 @@ impl Quoter {
         }
         match c {
             '\\' => self.escaped = true,
-            '$' => self.dollar = Dollar::Dollar,
+            '$' => self.after = After::Dollar,
             '`' => {
                 if self.stack.contains(&Context::Backtick) {
                     while self.top() != Context::Backtick {
@@ -197,11 +197,8 @@ impl Quoter {
                     parentheses: parentheses + 1,
                 });
             }
-            (Context::Arithmetic { parentheses: 0 }, ')') => {
-                if self.before == ')' {
-                    self.pop();
-                }
-            }
+            (Context::Arithmetic { parentheses: 0 }, ')') if self.before == ')' => self.pop(),
+            (Context::Arithmetic { parentheses: 0 }, ')') => {}
             (Context::Arithmetic { parentheses }, ')') => {
                 self.replace_top(Context::Arithmetic {
                     parentheses: parentheses - 1,

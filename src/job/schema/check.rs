@@ -244,7 +244,7 @@ impl Checker<'_> {
         for (key, node) in entries {
             let written = key.scalar().map_or_else(String::new, |scalar| scalar.raw.clone());
             let path = join(path, &written);
-            if by_sheet && !integer(key).is_some_and(|number| number >= 1) {
+            if by_sheet && integer(key).is_none_or(|number| number < 1) {
                 let message = format!(
                     "a key here must be the number of a sheet, from 1, and this is {}",
                     key.describe()

@@ -165,7 +165,8 @@ fn duplicate_keys_are_faults_with_both_lines() {
 
 #[test]
 fn what_is_not_yaml_is_told() {
-    let table: &[(&[u8], Option<(u32, u32)>, &str)] = &[
+    type Case = (&'static [u8], Option<(u32, u32)>, &'static str);
+    let table: &[Case] = &[
         (b"", None, "this is not YAML: the file is empty"),
         (b"# only a comment\n", None, "this is not YAML: the file holds nothing"),
         (

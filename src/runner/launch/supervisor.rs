@@ -5,7 +5,7 @@
 //! sessions and process groups of their own. It holds the lock of the spool (inherited as standard input, so
 //! that there is no moment without a holder) and leaves the exit record last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use super::exec::now;
 use super::record::{Record, signal_name};
 use super::spool::{Order, Spool, append_private};
-use crate::runner::classify::START_FAILED;
+use crate::runner::classify::{START_FAILED, TIMEOUT};
 
 /// What the supervisor prints once the session runs.
 pub(super) const STARTED: &str = "started\n";
@@ -87,22 +87,27 @@ async fn watch(spool: &Spool, order: &Order) -> io::Result<()> {
     let limit = order.timeout.to_duration();
     let mut wake = (!limit.is_zero()).then(|| Instant::now() + limit);
     let mut phase = Phase::Working;
+    let mut asked_to_end = HashSet::new();
     let mut status = None;
     let mut result = None;
     loop {
         reap(main, &mut status);
+        if matches!(phase, Phase::Working) && status.is_some() {
+            phase = Phase::Terminating;
+            wake = Some(Instant::now() + grace);
+        }
         let rest = descendants();
         match phase {
-            Phase::Working if status.is_some() => {
-                phase = Phase::Terminating;
-                signal_all(&rest, Signal::TERM);
-                wake = Some(Instant::now() + grace);
-            }
+            Phase::Working => {}
+            // Also those that were forked while the others were asked.
+            Phase::Terminating => rest
+                .iter()
+                .filter(|pid| asked_to_end.insert(**pid))
+                .for_each(|pid| ask(*pid)),
             Phase::Killing { .. } => {
-                signal_all(&rest, Signal::KILL);
+                rest.iter().for_each(|pid| send(*pid, Signal::KILL));
                 wake = Some(Instant::now() + KILL_AGAIN);
             }
-            Phase::Working | Phase::Terminating => {}
         }
         let hopeless = matches!(phase, Phase::Killing { give_up } if give_up <= Instant::now());
         if hopeless || (status.is_some() && rest.is_empty()) {
@@ -118,7 +123,6 @@ async fn watch(spool: &Spool, order: &Order) -> io::Result<()> {
             _ = child.recv() => {}
             _ = terminate.recv() => if matches!(phase, Phase::Working) {
                 phase = Phase::Terminating;
-                signal_all(&descendants(), Signal::TERM);
                 wake = Some(Instant::now() + grace);
             },
             _ = kill.recv() => if !matches!(phase, Phase::Killing { .. }) {
@@ -126,15 +130,14 @@ async fn watch(spool: &Spool, order: &Order) -> io::Result<()> {
             },
             () = asleep => match phase {
                 Phase::Working => {
-                    result = Some("timeout");
+                    result = Some(TIMEOUT);
                     phase = Phase::Terminating;
-                    signal_all(&descendants(), Signal::TERM);
                     wake = Some(Instant::now() + grace);
                 }
                 Phase::Terminating => {
                     if status.is_none() {
                         // systemd's word for a session that ignored TERM, whoever asked.
-                        result = Some("timeout");
+                        result = Some(TIMEOUT);
                     }
                     phase = Phase::Killing { give_up: Instant::now() + GIVE_UP };
                 }
@@ -212,7 +215,7 @@ fn reap(main: Pid, status: &mut Option<WaitStatus>) {
 
 fn words(status: Option<WaitStatus>) -> (&'static str, &'static str, String) {
     let Some(status) = status else {
-        return ("timeout", "", String::new());
+        return (TIMEOUT, "", String::new());
     };
     if let Some(code) = status.exit_status() {
         return (
@@ -229,15 +232,15 @@ fn words(status: Option<WaitStatus>) -> (&'static str, &'static str, String) {
     (if clean { "success" } else { "signal" }, "killed", signal_name(number))
 }
 
-fn signal_all(processes: &[Pid], signal: Signal) {
-    for pid in processes {
-        // One that is gone meanwhile, or another user's: the next round sees.
-        kill_process(*pid, signal).ok();
-        if signal == Signal::TERM {
-            // A stopped process would not see the TERM.
-            kill_process(*pid, Signal::CONT).ok();
-        }
-    }
+/// Asks a process to end, also one that is stopped.
+fn ask(pid: Pid) {
+    send(pid, Signal::TERM);
+    send(pid, Signal::CONT);
+}
+
+fn send(pid: Pid, signal: Signal) {
+    // One that is gone meanwhile, or another user's: the next round sees.
+    kill_process(pid, signal).ok();
 }
 
 /// Every living process below this one.

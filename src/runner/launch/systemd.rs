@@ -9,7 +9,6 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,10 +24,12 @@ use zbus::wire::{DynamicType, OwnedVariant, Variant};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use super::exec::now;
+
 use super::spool::{SecretsFrom, Spool};
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, sensible};
 use crate::model::{Certificate, Exit, Span, StopHow, Timestamp};
 use crate::runner::spec::Secrets;
+use crate::user_manager::PrivateSocket;
 
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const ROOT: &str = "/org/freedesktop/systemd1";
@@ -44,8 +45,10 @@ const SLICE: &str = "background-mozart.slice";
 /// machine is in trouble.
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// systemd gives a start 90 s (`DefaultTimeoutStartSec=`); its job is gone then at the latest.
-const JOB_TIMEOUT: Duration = Duration::from_secs(100);
+/// A start takes milliseconds. One that takes longer is looked at so often; systemd itself gives up after 90 s
+/// (`DefaultTimeoutStartSec=`).
+const JOB_LOOK: Duration = Duration::from_secs(5);
+const JOB_LOOKS: u32 = 20;
 
 /// Messages kept for one unit's streams: a unit has a handful of changes in its life.
 const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(128);
@@ -160,20 +163,7 @@ impl Systemd {
             }
             Err(_) => return StartOutcome::Unknown,
         };
-        let waited = timeout(JOB_TIMEOUT, async {
-            while let Some(Ok(message)) = removed.next().await {
-                let body = message.body();
-                let Ok((_, path, _, result)) = body.deserialize::<(u32, zbus::wire::ObjectPath<'_>, &str, &str)>()
-                else {
-                    continue;
-                };
-                if path == *job {
-                    return Some(result.to_owned());
-                }
-            }
-            None
-        });
-        let Ok(Some(result)) = waited.await else {
+        let Some(result) = self.job_result(&link, &unit, &job, &mut removed).await else {
             return StartOutcome::Unknown;
         };
         drop(credentials);
@@ -199,6 +189,33 @@ impl Systemd {
             invocation: Some(look.invocation).filter(|id| !id.is_empty()),
             pid: Some(look.pid).filter(|pid| *pid != 0),
         }
+    }
+
+    /// How the start job ended; `None` where that is not told.
+    async fn job_result(&self, link: &Link, unit: &str, job: &str, removed: &mut MessageStream) -> Option<String> {
+        for _ in 0..JOB_LOOKS {
+            let told = timeout(JOB_LOOK, async {
+                while let Some(Ok(message)) = removed.next().await {
+                    let body = message.body();
+                    type Removed<'m> = (u32, zbus::wire::ObjectPath<'m>, &'m str, &'m str);
+                    if let Ok((_, path, _, result)) = body.deserialize::<Removed<'_>>()
+                        && path.as_str() == job
+                    {
+                        return Some(result.to_owned());
+                    }
+                }
+                None
+            });
+            match told.await {
+                Ok(result) => return result,
+                // A manager that was executed anew may have dropped the signal.
+                Err(_) => match link.look(unit).await {
+                    Ok(Some(look)) if !look.job && look.active != "inactive" => return Some("done".to_owned()),
+                    _ => {}
+                },
+            }
+        }
+        None
     }
 
     fn properties<'a>(
@@ -498,8 +515,8 @@ impl Link {
             Err(error) => told(&error),
         };
         let over_socket = async {
-            let socket = UnixStream::connect(runtime_directory.join("systemd/private"))?;
-            let connection = Builder::unix_stream(socket)
+            let socket = PrivateSocket::connect(&runtime_directory.join("systemd/private")).await?;
+            let connection = Builder::socket(socket)
                 .p2p()
                 .method_timeout(CALL_TIMEOUT)
                 .build()

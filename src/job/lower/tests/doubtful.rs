@@ -282,7 +282,7 @@ fn doubtful_things_are_warned_of() {
 fn a_copy_that_still_names_the_old_version_is_found() {
     let at = |text: &str| {
         shown(&load_with(text, |fixture| {
-            fixture.path = "/jobs/audit-v3.yaml".to_owned()
+            fixture.path = "/jobs/audit-v3.yaml".to_owned();
         }))
     };
     assert_eq!(

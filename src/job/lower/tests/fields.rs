@@ -90,7 +90,7 @@ fn pause_between_sheets_is_kept() {
     );
 }
 
-// field: priority
+// No effect on the order of runs yet, but it is kept.
 #[test]
 fn priority_is_kept_and_overridden() {
     assert_eq!(plan(GOOD).priority, 5);
@@ -186,7 +186,7 @@ fn system_prompt_file_is_read() {
         Some(Err("cannot be read: permission denied".into())),
     );
     let loaded = load_with(&plus("backend: {system_prompt_file: system.md}"), |fixture| {
-        fixture.files = unreadable
+        fixture.files = unreadable;
     });
     assert_eq!(
         shown(&loaded),
@@ -338,7 +338,7 @@ fn template_file_is_read_with_what_it_takes_in() {
         .0
         .insert("/jobs/t/main.j2".into(), Some(Ok("one\n{{ nope }}".into())));
     let loaded = load_with(&with("prompt", "prompt: {template_file: t/main.j2}"), |fixture| {
-        fixture.files = broken.clone()
+        fixture.files = broken.clone();
     });
     assert_eq!(
         shown(&loaded),
@@ -351,7 +351,7 @@ fn template_file_is_read_with_what_it_takes_in() {
         Some(Err("cannot be read: permission denied".into())),
     );
     let loaded = load_with(&with("prompt", "prompt: {template_file: t/main.j2}"), |fixture| {
-        fixture.files = broken
+        fixture.files = broken;
     });
     assert_eq!(
         shown(&loaded),
@@ -509,7 +509,11 @@ fn rate_limit_has_its_defaults_and_its_values() {
     );
 }
 
-// field: validations.type
+// field: validations.type.file_exists
+// field: validations.type.file_modified
+// field: validations.type.content_contains
+// field: validations.type.content_regex
+// field: validations.type.command_succeeds
 // field: validations.path
 // field: validations.pattern
 // field: validations.command
@@ -575,7 +579,7 @@ fn a_check_command_runs_where_it_says() {
     assert_eq!(directory("working_directory: '{workspace}/s{sheet_num}'"), "/jobs/w/s1");
     assert_eq!(directory("working_directory: ~"), "/jobs/w");
     assert_eq!(directory("working_directory: '~/x'"), "/home/u/x");
-    assert_eq!(directory("working_directory: ${HOME}"), "/home/u");
+    assert_eq!(directory("working_directory: '${HOME}'"), "/home/u");
 }
 
 // field: validations.timeout_seconds

@@ -1,0 +1,214 @@
+//! Job files written for the Python Mozart, with what it made of them: `MOZART_SCORES_DIR` names a directory of
+//! `NAME.yaml` and `NAME.expected.json`.
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use super::super::template::with_template;
+use super::*;
+use crate::job::placeholder::{Place, expand};
+use crate::job::plan::{Append, TemplateEngine};
+use crate::job::yaml::{self, Node};
+
+fn scores() -> Vec<(String, Node, Json)> {
+    let Some(directory) = std::env::var_os("MOZART_SCORES_DIR").map(PathBuf::from) else {
+        println!("skipped: MOZART_SCORES_DIR is not set");
+        return Vec::new();
+    };
+    let mut scores: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| {
+            let root = yaml::read(&std::fs::read(&path).unwrap()).unwrap().root;
+            let expected = std::fs::read(path.with_extension("expected.json")).unwrap();
+            (
+                path.file_stem().unwrap().to_string_lossy().into_owned(),
+                root,
+                serde_json::from_slice(&expected).unwrap(),
+            )
+        })
+        .collect();
+    scores.sort_by(|one, other| one.0.cmp(&other.0));
+    assert!(!scores.is_empty(), "no score in MOZART_SCORES_DIR");
+    scores
+}
+
+fn prompt_of(root: &Node) -> Prompt {
+    let text = |field: &str| root.get_path(field).and_then(Node::text).unwrap_or_default().to_owned();
+    let variables = root
+        .get_path("prompt.variables")
+        .and_then(Node::map)
+        .unwrap_or_default();
+    Prompt {
+        template: text("prompt.template"),
+        template_name: "prompt.template".into(),
+        engine: TemplateEngine::Jinja,
+        includes: BTreeMap::new(),
+        variables: variables
+            .iter()
+            .map(|(key, value)| (key.text().unwrap().to_owned(), value.to_value()))
+            .collect(),
+        stakes: text("prompt.stakes"),
+        thinking_method: text("prompt.thinking_method"),
+        append: Append {
+            requirements: true,
+            lessons: true,
+            advice: true,
+        },
+    }
+}
+
+/// The variables that the expected file gives for a sheet.
+fn variables_for(prompt: &Prompt, expected: &Json, history: bool) -> BTreeMap<String, Value> {
+    let number = |name: &str| Value::Int(expected[name].as_i64().unwrap());
+    let sheet = expected["sheet_num"].as_i64().unwrap();
+    let mut variables = BTreeMap::new();
+    for name in [
+        "sheet_num",
+        "total_sheets",
+        "start_item",
+        "end_item",
+        "stage",
+        "instance",
+        "fan_count",
+        "total_stages",
+    ] {
+        variables.insert(name.to_owned(), number(name));
+    }
+    variables.insert("batch_num".to_owned(), number("sheet_num"));
+    variables.insert("total_batches".to_owned(), number("total_sheets"));
+    variables.insert(
+        "workspace".to_owned(),
+        Value::Text(expected["workspace"].as_str().unwrap().to_owned()),
+    );
+    let earlier = if history { 1..sheet } else { 1..1 };
+    let outputs = earlier
+        .clone()
+        .map(|i| (Value::Int(i), Value::Text(format!("output of sheet {i}"))));
+    let files = earlier.map(|i| (Value::Text(format!("file{i}.md")), Value::Text(format!("content {i}"))));
+    variables.insert("previous_outputs".to_owned(), Value::Map(outputs.collect()));
+    variables.insert("previous_files".to_owned(), Value::Map(files.collect()));
+    variables.extend(prompt.variables.clone());
+    variables.insert("stakes".to_owned(), Value::Text(prompt.stakes.clone()));
+    variables.insert(
+        "thinking_method".to_owned(),
+        Value::Text(prompt.thinking_method.clone()),
+    );
+    variables
+}
+
+/// Byte for byte what Python rendered, with and without history.
+#[test]
+fn scores_render_as_in_python() {
+    for (name, root, expected) in scores() {
+        let prompt = prompt_of(&root);
+        for sheet in expected["sheets"].as_array().unwrap() {
+            let with_history = sheet["prompt"].as_str().unwrap();
+            let without = sheet["prompt_without_history"].as_str().unwrap_or(with_history);
+            for (history, text) in [(true, with_history), (false, without)] {
+                let variables = variables_for(&prompt, sheet, history);
+                let rendered = with_template(&prompt, TemplateEngine::Jinja, |template| template.render(&variables));
+                assert_eq!(
+                    rendered.and_then(|text| text).as_deref(),
+                    Ok(text),
+                    "{name} sheet {}",
+                    sheet["sheet_num"]
+                );
+            }
+        }
+    }
+}
+
+/// Paths, patterns and commands of the first and the last sheet.
+#[test]
+fn placeholders_of_scores_are_filled_in_as_in_python() {
+    let mut compared = 0;
+    for (name, root, expected) in scores() {
+        let prompt = prompt_of(&root);
+        let rules = root.get("validations").and_then(Node::list).unwrap_or_default();
+        for sheet in expected["sheets"].as_array().unwrap() {
+            let variables = variables_for(&prompt, sheet, true);
+            for (rule, filled) in rules
+                .iter()
+                .zip(sheet["validations_expanded"].as_array().into_iter().flatten())
+            {
+                for (field, place) in [
+                    ("path", Place::Path),
+                    ("command", Place::Command),
+                    ("pattern", Place::Pattern),
+                ] {
+                    let (Some(written), Some(filled)) = (rule.get(field).and_then(Node::text), filled[field].as_str())
+                    else {
+                        continue;
+                    };
+                    // Python left expressions as they are.
+                    let filled = filled.replace("{{ project_root }}", "/path/to/your/project");
+                    assert_eq!(
+                        expand(written, &variables, place).as_deref(),
+                        Ok(filled.as_str()),
+                        "{name}"
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    println!("{compared} compared");
+}
+
+/// Scores that use nothing but what works today have a plan with Python's sheets and prompts.
+#[test]
+fn scores_that_need_only_what_works_are_planned_as_in_python() {
+    let mut planned = Vec::new();
+    for (name, _, expected) in scores() {
+        let path = Path::new(&std::env::var_os("MOZART_SCORES_DIR").unwrap()).join(format!("{name}.yaml"));
+        let none = BTreeMap::new();
+        let text = std::fs::read(&path).unwrap();
+        let files = Fake::new(&[("/srv/", ""), ("/srv/space/", ""), ("/srv/scores/", "")]);
+        let loaded = load(
+            &JobInput {
+                text: &text,
+                path: None,
+                base_directory: Path::new("/srv/scores"),
+                submit_directory: None,
+                workspace: Some(Path::new("/srv/space")),
+                set: &none,
+                environment: &none,
+                priority: None,
+                default_thinking_method: None,
+            },
+            &files,
+        );
+        let Some(plan) = loaded.plan else {
+            let errors: Vec<_> = loaded
+                .problems
+                .iter()
+                .filter(|problem| problem.severity == crate::model::Severity::Error)
+                .map(|problem| format!("{} {:?} {}", problem.check_id, problem.line, problem.message))
+                .collect();
+            assert!(
+                errors.iter().all(|error| {
+                    error.contains("not supported yet")
+                        || error.contains("the working directory /")
+                        || error.contains("has no field `working_directory`")
+                }),
+                "{name}: {errors:#?}"
+            );
+            continue;
+        };
+        planned.push(name.clone());
+        assert_eq!(plan.sheets.len() as u64, expected["total_sheets"].as_u64().unwrap());
+        for (sheet, expected) in plan.sheets.iter().zip(expected["sheets"].as_array().unwrap()) {
+            let variables = variables(&plan, sheet);
+            let rendered = with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables));
+            let wanted = expected["prompt_without_history"]
+                .as_str()
+                .or(expected["prompt"].as_str())
+                .unwrap();
+            assert_eq!(rendered.and_then(|text| text).as_deref(), Ok(wanted), "{name}");
+        }
+    }
+    println!("planned: {planned:?}");
+}
