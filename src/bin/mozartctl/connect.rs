@@ -146,7 +146,7 @@ impl<'a> Finder<'a> {
                 environment: Environment::of_this_process(),
             };
             match mozart::daemon::embedded(options).await {
-                Ok(embedded) => return Ok(Link::own(embedded)),
+                Ok(embedded) => return Ok(Link::own(embedded, need == Need::Run)),
                 Err(StartError::Ledger(held @ OpenError::Held { .. })) => {
                     if let Ok(client) = Client::private(&paths.socket()).await {
                         return Ok(Link::Private(client));
