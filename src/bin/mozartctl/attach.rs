@@ -124,7 +124,7 @@ impl Watcher<'_> {
         let mut looked = tokio::time::Instant::now();
 
         loop {
-            if over(&view) {
+            if self.link.is_still(&view.summary) {
                 match self.link.sheets(self.run).await {
                     // Its conductor may have ended with it.
                     Err(error) if is_lost(&error) => watch = self.come_back().await?,
@@ -287,12 +287,6 @@ impl Watcher<'_> {
         *self.link = link;
         Some(watch)
     }
-}
-
-/// Whether nothing more happens by itself that the watcher waits for.
-fn over(view: &RunView) -> bool {
-    let run = &view.summary;
-    run.state.is_ended() || (run.state == RunState::Paused && run.sheets_running == 0)
 }
 
 fn is_lost(error: &CliError) -> bool {
