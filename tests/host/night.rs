@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -158,6 +158,7 @@ fn processes_of(directory: &Path) -> Vec<String> {
 }
 
 /// What a program prints, as it comes.
+#[derive(Debug)]
 struct Heard {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -174,6 +175,16 @@ impl Heard {
             }
         });
         Self { child, lines }
+    }
+
+    /// Waits for its end.
+    fn end(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the program ends", LONG, || {
+            status = self.child.try_wait().expect("wait");
+            status.is_some()
+        });
+        status.expect("it ended")
     }
 
     fn has(&self, text: &str) -> bool {
@@ -228,7 +239,12 @@ fn five_sheets_meet_an_overload_a_limit_and_a_gap_and_are_all_validated() {
         return;
     };
     let job = night.job("night", 5, 300, VALIDATIONS);
-    night.detach(&job);
+    // Somebody watches it, twice, through everything that happens.
+    let mut attached = Heard::of(night.ctl(["run"]).arg(&job));
+    wait_until("it is accepted", LONG, || {
+        output(night.service.ctl(["status", "night"])).status.success()
+    });
+    let mut followed = Heard::of(&mut night.service.ctl(["logs", "-F", "night"]));
 
     // The limit: seen as such, with its end, and it survives the service.
     let status = || night.service.status("night");
@@ -288,6 +304,15 @@ fn five_sheets_meet_an_overload_a_limit_and_a_gap_and_are_all_validated() {
 
     let wait = output(night.ctl(["wait", "night"]));
     assert!(wait.status.success(), "{}\n{:#}", said(&wait), status());
+    assert_eq!(attached.end().code(), Some(0), "{attached:?}");
+    assert_eq!(followed.end().code(), Some(0), "{followed:?}");
+    for chapter in [1, 5] {
+        assert!(followed.has(&format!("Written chapter {chapter}.")), "{followed:?}");
+    }
+    assert!(
+        followed.has("Went on and finished.") && followed.has("Now it has its summary."),
+        "{followed:?}"
+    );
     let done = status();
     assert_eq!(done["state"], "completed");
     assert_eq!(sheet_states(&done), ["completed"; 5]);
@@ -426,6 +451,44 @@ fn its_logs_show_turns_and_tools(night: &Night) {
 }
 
 #[test]
+fn work_whose_session_was_deleted_meanwhile_is_begun_anew_and_looks_at_what_exists() {
+    let script = |desk: &Desk| {
+        let file = desk.path("workspace/chapter-1.md").display().to_string();
+        json!({"rules": [
+            {"match": "An earlier session began this task", "turns": [{"bash": format!("echo '## Summary' >> {file}")}, {"say": "Done."}]},
+            {"turns": [{"write": file, "text": "# A chapter\n"}, {"limit": 6}]},
+        ]})
+    };
+    let Some(night) = Night::new(true, script) else { return };
+    let job = night.job("deleted", 1, 300, VALIDATIONS);
+    night.detach(&job);
+    wait_until("it waits", LONG, || {
+        night.service.status("deleted")["state"] == "waiting"
+    });
+    fs::remove_dir_all(home(".claude/projects")).expect("the CLI's own store of sessions");
+    let wait = output(night.ctl(["wait", "deleted"]));
+    assert!(
+        wait.status.success(),
+        "{}\n{:#}",
+        said(&wait),
+        night.service.status("deleted")
+    );
+    let attempts = night.attempts("deleted", 1);
+    assert_eq!(
+        attempts.iter().map(fate).collect::<Vec<_>>(),
+        [
+            (AttemptKind::First, Some((Cause::RateLimit, Code::E104))),
+            (AttemptKind::Probe, Some((Cause::Transient, Code::E003))),
+            (AttemptKind::Retry, None)
+        ]
+    );
+    assert_eq!(attempts[1].session_id, attempts[0].session_id);
+    assert_ne!(attempts[2].session_id, attempts[0].session_id);
+    let asked = night.asked("An earlier session began this task");
+    assert!(asked[0]["ask"].as_str().expect("an ask").contains("Write chapter 1 "));
+}
+
+#[test]
 fn logs_follow_a_session_while_it_works() {
     let script = |desk: &Desk| {
         let hold = format!("until test -e {}; do sleep 0.1; done", desk.path("go").display());
@@ -442,9 +505,7 @@ fn logs_follow_a_session_while_it_works() {
     assert!(!logs.has("I am done."));
     night.desk.write("go", "");
     wait_until("the end", LONG, || logs.has("result: done") && logs.has("I am done."));
-    wait_until("logs end with the run", LONG, || {
-        logs.child.try_wait().expect("wait").is_some()
-    });
+    assert_eq!(logs.end().code(), Some(0), "it ends with the run");
     assert_eq!(night.service.status("followed")["state"], "completed");
 }
 
@@ -521,18 +582,14 @@ fn cancel_and_timeout_leave_no_process_of_a_supervised_session() {
         let cancel = output(&mut alone.ctl(["cancel", "cancelled"]));
         assert!(cancel.status.success(), "{}", said(&cancel));
     });
-    wait_until("the run's front end ends", LONG, || {
-        running.child.try_wait().expect("wait").is_some()
-    });
+    assert!(!running.end().success());
     assert_eq!(alone.status("cancelled")["state"], "cancelled");
 
     fs::remove_file(desk.path("began")).expect("the mark");
     let job = write_job(&desk, &program, "late", 1, 12, "retry: {transient_retries: 0}\n");
     let mut running = run(&job);
     ends_as_a_whole(&desk, || ());
-    wait_until("the run's front end ends", LONG, || {
-        running.child.try_wait().expect("wait").is_some()
-    });
+    assert!(!running.end().success());
     assert_eq!(alone.status("late")["sheets"][0]["code"], "E001");
 }
 
