@@ -192,7 +192,11 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
 
 fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no): (&str, RunNo)) {
     let (sheet, number) = (attempt.sheet, attempt.attempt);
-    let rules = format!("{} of {} rules", outcome.rules_passed, outcome.rules_total);
+    // Rules are asked only of a session that ended well.
+    let rules = match outcome.rules_total {
+        0 => String::new(),
+        total => format!(", {} of {total} rules", outcome.rules_passed),
+    };
     let flags = match outcome.flags.is_empty() {
         true => String::new(),
         false => format!(" [{}]", outcome.flags.join("; ")),
@@ -205,7 +209,7 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
             no,
             MOZART_SHEET = sheet.0,
             MOZART_ATTEMPT = number.0,
-            "{job}#{no} sheet {sheet}: attempt {number} succeeded, {rules}{flags}"
+            "{job}#{no} sheet {sheet}: attempt {number} succeeded{rules}{flags}"
         ),
         Some(failure) => {
             let kind = match failure.cause {
@@ -220,7 +224,7 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
                 MOZART_SHEET = sheet.0,
                 MOZART_ATTEMPT = number.0,
                 MOZART_CODE = failure.code.as_str(),
-                "{job}#{no} sheet {sheet}: attempt {number} failed, {}: {} {}, {rules}{flags}",
+                "{job}#{no} sheet {sheet}: attempt {number} failed, {}{rules}{flags}: {} {}",
                 failure.cause,
                 failure.code,
                 failure.message

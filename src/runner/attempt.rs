@@ -344,6 +344,7 @@ impl Runner {
                 Err(failure) => outcome.failure = Some(failure),
             }
         }
+        (outcome.rules_passed, outcome.rules_total) = (validation.passed(), validation.total());
         AttemptReport {
             started_at,
             ended_at: now(),
