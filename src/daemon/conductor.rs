@@ -184,7 +184,9 @@ impl Conductor {
             // Where the ledger cannot be written now, it is decided again when it can.
             conductor.step_or_log(Event::Restored).await;
         } else {
-            conductor.engine.observe(&Event::ShutdownRequested { stop_sessions: false });
+            conductor
+                .engine
+                .observe(&Event::ShutdownRequested { stop_sessions: false });
         }
         conductor.publish_status();
         Ok(conductor)
@@ -233,7 +235,7 @@ impl Conductor {
     }
 
     /// Writes what people read while nobody conducts. One that only showed has changed nothing.
-    async fn close(&mut self) {
+    pub(super) async fn close(&mut self) {
         if !self.conducts {
             return self.checkpoints.drain().await;
         }
@@ -281,7 +283,7 @@ impl Conductor {
     }
 
     /// A session's task says something.
-    async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
+    pub(super) async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
         let (event, report) = match progress {
             Progress::Started { at, invocation } => (
                 Event::AttemptStarted {
