@@ -16,3 +16,5 @@ pub mod bus;
 pub mod daemon;
 #[cfg(feature = "daemon")]
 pub mod ledger;
+#[cfg(feature = "daemon")]
+pub mod user_manager;

@@ -4,7 +4,7 @@
 //! them, and a request is answered after all three. Where the ledger cannot be written nothing was applied:
 //! what sessions report is kept and decided again, what people ask is refused with the reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -25,7 +25,9 @@ use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start};
 use crate::engine::fact::{Fact, FactKind};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, Submission};
-use crate::model::{AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, SheetNo, Span, StopHow, Timestamp};
+use crate::model::{
+    AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
+};
 use crate::runner::attempt::Runner;
 use crate::runner::spec::{self, AttemptSpec, Progress};
 
@@ -59,6 +61,8 @@ pub(super) struct Live {
     pub(super) plan: Arc<Plan>,
     pub(super) context: Arc<SubmitContext>,
     pub(super) checkpoint: super::checkpoints::State,
+    /// The state that the journal was told last.
+    told: Option<RunState>,
 }
 
 /// What ends the conductor's loop.
@@ -84,6 +88,8 @@ pub(super) struct Conductor {
     pub(super) changes: broadcast::Sender<Change>,
     requests: mpsc::Receiver<Request>,
     running: HashMap<AttemptRef, watch::Sender<Option<StopHow>>>,
+    /// Those of them whose process an earlier conductor started and that were not found yet.
+    adopting: HashSet<AttemptRef>,
     attempts: JoinSet<()>,
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
     progress: mpsc::Receiver<(AttemptRef, Progress)>,
@@ -149,6 +155,7 @@ impl Conductor {
             changes,
             requests,
             running: HashMap::new(),
+            adopting: HashSet::new(),
             attempts: JoinSet::new(),
             progress_in,
             progress,
@@ -267,15 +274,21 @@ impl Conductor {
     /// A session's task says something.
     async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
         let (event, report) = match progress {
-            Progress::Started { at, invocation } => (
-                Event::AttemptStarted {
+            Progress::Started { at, invocation } => {
+                if self.adopting.remove(&attempt)
+                    && let Some(live) = self.live.get(&attempt.run)
+                {
+                    journal::adopted(&live.job, live.no, attempt);
+                }
+                let event = Event::AttemptStarted {
                     attempt,
                     at,
                     invocation,
-                },
-                None,
-            ),
+                };
+                (event, None)
+            }
             Progress::NeverRan => {
+                self.adopting.remove(&attempt);
                 self.running.remove(&attempt);
                 (Event::NeverRan { attempt }, None)
             }
@@ -441,6 +454,9 @@ impl Conductor {
         let adopt = adopt || self.runner.spool_dir(start.attempt).join("stdout").exists();
         let (stop, stopped) = watch::channel(None);
         self.running.insert(start.attempt, stop);
+        if adopt {
+            self.adopting.insert(start.attempt);
+        }
         let (runner, progress) = (Arc::clone(&self.runner), self.progress_in.clone());
         self.attempts
             .spawn(async move { runner.run(spec, adopt, stopped, progress).await });
@@ -464,6 +480,7 @@ impl Conductor {
                 plan,
                 context,
                 checkpoint: super::checkpoints::State::default(),
+                told: None,
             },
         );
     }
@@ -500,6 +517,7 @@ impl Conductor {
         if runs.is_empty() {
             return;
         }
+        self.tell_states(&runs, now);
         for run in ended.keys().chain(&paused) {
             self.write_checkpoint(*run).await;
         }
@@ -512,6 +530,20 @@ impl Conductor {
             self.live.remove(run);
         }
         self.publish_status();
+    }
+
+    /// Tells the journal of runs that started or wait since it was told last.
+    fn tell_states(&mut self, runs: &BTreeSet<RunId>, now: Now) {
+        for run in runs {
+            let (Some(status), Some(live)) = (self.engine.describe(*run, now), self.live.get_mut(run)) else {
+                continue;
+            };
+            if live.told != Some(status.state) {
+                let first = live.told.is_none_or(|told| told == RunState::Queued);
+                journal::state(&live.job, live.no, &status, first);
+                live.told = Some(status.state);
+            }
+        }
     }
 
     /// Remembers who waits until nothing runs any more.

@@ -112,7 +112,7 @@ impl<'a> Lowering<'a> {
         let validations = self.validations(&workspace);
         let (mut prompt, engine) = self.prompt();
         self.versions();
-        self.render(&workspace, &sheets, &backend, &validations, &mut prompt, engine);
+        prompt.engine = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
         let retry = self.retry();
         let rate_limit = self.rate_limit();
         let name = name?;

@@ -10,12 +10,19 @@
 //!
 //! The input is hostile: its size, depth and number of nodes (aliases expanded) are bounded.
 
+mod scalar;
+
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::value::Value;
+use scalar::{Source, resolve};
+
+pub use scalar::plain;
 
 /// Bytes that a job file may have.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -26,7 +33,14 @@ const MAX_NODES: usize = 200_000;
 /// Lines; far more than any job needs, and a bound for what the parser keeps in memory.
 const MAX_LINES: usize = 200_000;
 /// Characters that may open or separate nodes in flow style or on one line; the same bound for one long line.
-const MAX_INDICATORS: usize = 1_000_000;
+const MAX_INDICATORS: usize = 400_000;
+
+/// Brackets times indicators: the parser looks at every open bracket for each token, and whether a bracket is a
+/// list or just a character of a text is not known before. Some seconds of work at most; the largest job files
+/// seen need a hundredth of it.
+const MAX_BRACKET_WORK: usize = 4_000_000_000;
+/// Characters between two known byte offsets.
+const STRIDE: usize = 64;
 
 /// A place in the text, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -293,49 +307,70 @@ fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
         });
     }
     let bytes = text.as_bytes();
+    let brackets = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
     let indicators = bytes.iter().enumerate().filter(|(index, byte)| match byte {
-        b'[' | b'{' | b',' => true,
+        b'[' | b'{' | b']' | b'}' | b',' => true,
         b'-' | b'?' | b':' => matches!(bytes.get(index + 1), None | Some(b' ' | b'\n' | b'\t')),
         _ => false,
     });
-    if indicators.count() > MAX_INDICATORS {
+    let indicators = indicators.count();
+    if indicators > MAX_INDICATORS {
         return Err(NotYaml {
             at: None,
             message: "the file has too many lists and maps for a job file".to_owned(),
         });
     }
+    if brackets.saturating_mul(indicators) > MAX_BRACKET_WORK {
+        let message = "the file has too many brackets; write long lists and maps with one item on each line";
+        return Err(NotYaml {
+            at: None,
+            message: message.to_owned(),
+        });
+    }
     Ok(())
 }
 
-/// The text by lines, as libyaml counts them.
+/// The text by lines, as libyaml counts them, with every place found in constant time.
 struct Lines<'t> {
     text: &'t str,
+    /// Number of the character that each line begins with.
     starts: Vec<usize>,
+    /// Byte offset of every [`STRIDE`]th character.
+    offsets: Vec<usize>,
 }
 
 impl<'t> Lines<'t> {
     fn of(text: &'t str) -> Self {
         let mut starts = vec![0];
-        let mut chars = text.char_indices().peekable();
-        while let Some((index, character)) = chars.next() {
-            let followed_by_feed = matches!(chars.peek(), Some((_, '\n')));
+        let mut offsets = Vec::with_capacity(text.len() / STRIDE + 1);
+        let mut chars = text.char_indices().enumerate().peekable();
+        while let Some((number, (offset, character))) = chars.next() {
+            if number.is_multiple_of(STRIDE) {
+                offsets.push(offset);
+            }
+            let followed_by_feed = matches!(chars.peek(), Some((_, (_, '\n'))));
             if matches!(character, '\n' | '\u{85}' | '\u{2028}' | '\u{2029}')
                 || (character == '\r' && !followed_by_feed)
             {
-                starts.push(index + character.len_utf8());
+                starts.push(number + 1);
             }
         }
-        Self { text, starts }
+        Self { text, starts, offsets }
     }
 
     /// The text from that place on.
     fn from(&self, at: Mark) -> &'t str {
-        let line = usize::try_from(at.line).unwrap_or(usize::MAX).saturating_sub(1);
-        let Some(start) = self.starts.get(line) else { return "" };
-        let rest = self.text.get(*start..).unwrap_or("");
-        let column = usize::try_from(at.column).unwrap_or(usize::MAX).saturating_sub(1);
+        let before = |number: u32| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+        let Some(start) = self.starts.get(before(at.line)) else {
+            return "";
+        };
+        let character = start.saturating_add(before(at.column));
+        let Some(offset) = self.offsets.get(character / STRIDE) else {
+            return "";
+        };
+        let rest = self.text.get(*offset..).unwrap_or("");
         rest.char_indices()
-            .nth(column)
+            .nth(character % STRIDE)
             .map_or("", |(offset, _)| rest.get(offset..).unwrap_or(""))
     }
 }
@@ -548,8 +583,8 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             depth: self.depth + 1,
             ..self
         };
-        let mut own = Vec::new();
-        let mut merged = Vec::new();
+        let mut own = Entries::default();
+        let mut merged = Entries::default();
         loop {
             let key = match access.next_key_seed(child) {
                 Ok(Some(key)) => key,
@@ -572,8 +607,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             }
         }
         let at = own
+            .list
             .first()
-            .or(merged.first())
+            .or(merged.list.first())
             .map_or(Mark::START, |(key, _): &(Node, Node)| key.at);
         Ok(Node {
             at,
@@ -582,27 +618,45 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 }
 
+/// Entries of a map under construction, in order, with an index by key.
+#[derive(Default)]
+struct Entries {
+    list: Vec<(Node, Node)>,
+    by_key: BTreeMap<String, usize>,
+}
+
+impl Entries {
+    /// Puts an entry at the end; the earlier one with that key, where there is one.
+    fn add(&mut self, key: Node, value: Node) -> Result<(), &mut (Node, Node)> {
+        match self.by_key.entry(key.to_value().python_repr()) {
+            Entry::Occupied(index) => Err(&mut self.list[*index.get()]),
+            Entry::Vacant(slot) => {
+                slot.insert(self.list.len());
+                self.list.push((key, value));
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Seed<'_, '_> {
-    fn insert(&self, entries: &mut Vec<(Node, Node)>, key: Node, value: Node) {
+    fn insert(&self, entries: &mut Entries, key: Node, value: Node) {
         let Some(scalar) = key.scalar() else {
             self.reader.fault(key.at, "a list or a map cannot be a key".to_owned());
             return;
         };
-        // Quadratic only within one map, and the number of nodes is bounded; maps beyond a few hundred keys are rare.
-        match entries.iter().find(|(other, _)| same_key(other, &key)) {
-            Some((first, _)) => {
-                let message = format!(
-                    "the key `{}` stands here twice; it stood on line {} already",
-                    scalar.raw, first.at.line
-                );
-                self.reader.fault(key.at, message);
-            }
-            None => entries.push((key, value)),
+        let (at, raw) = (key.at, scalar.raw.clone());
+        if let Err((first, _)) = entries.add(key, value) {
+            let line = first.at.line;
+            self.reader.fault(
+                at,
+                format!("the key `{raw}` stands here twice; it stood on line {line} already"),
+            );
         }
     }
 
     /// Takes in the maps that a `<<` names; earlier ones win over later ones.
-    fn merge(&self, key: &Node, value: Node, merged: &mut Vec<(Node, Node)>) {
+    fn merge(&self, key: &Node, value: Node, merged: &mut Entries) {
         let maps = match value.kind {
             Kind::Map(entries) => vec![entries],
             Kind::List(items) if items.iter().all(|item| item.map().is_some()) => items
@@ -622,9 +676,8 @@ impl Seed<'_, '_> {
             }
         };
         for (key, value) in maps.into_iter().flatten() {
-            if !merged.iter().any(|(other, _)| same_key(other, &key)) {
-                merged.push((key, value));
-            }
+            // What is there already wins.
+            let _kept = merged.add(key, value);
         }
     }
 }
@@ -633,241 +686,18 @@ fn is_merge(key: &Node) -> bool {
     key.text() == Some("<<")
 }
 
-fn same_key(one: &Node, other: &Node) -> bool {
-    match (one.scalar(), other.scalar()) {
-        (Some(one), Some(other)) => one.value == other.value,
-        _ => false,
-    }
-}
-
 /// Merged entries come first, as PyYAML has them; the map's own replace them in place.
-fn with_merged(own: Vec<(Node, Node)>, mut merged: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
-    if merged.is_empty() {
-        return own;
+fn with_merged(own: Entries, mut merged: Entries) -> Vec<(Node, Node)> {
+    if merged.list.is_empty() {
+        return own.list;
     }
-    for (key, value) in own {
-        match merged.iter_mut().find(|(other, _)| same_key(other, &key)) {
-            Some(slot) => *slot = (key, value),
-            None => merged.push((key, value)),
+    for (key, value) in own.list {
+        let entry = (key.clone(), value.clone());
+        if let Err(slot) = merged.add(key, value) {
+            *slot = entry;
         }
     }
-    merged
-}
-
-/// How a scalar is written, found in the text at its place.
-enum Source<'t> {
-    /// Without quotes; the text from there on.
-    Plain(&'t str),
-    /// In quotes, or with a tag that makes it text.
-    Quoted,
-    /// `|`: its lines are the file's lines.
-    Literal,
-    /// `>`.
-    Folded,
-}
-
-impl<'t> Source<'t> {
-    fn at(mut text: &'t str) -> Self {
-        // The place of a scalar with an anchor or a tag is that of the anchor or tag.
-        let mut text_tag = false;
-        loop {
-            match text.chars().next() {
-                Some('&' | '!') => {
-                    let end = text.find(char::is_whitespace).unwrap_or(text.len());
-                    text_tag |= matches!(&text[..end], "!!str" | "!");
-                    text = text[end..].trim_start();
-                }
-                Some('"' | '\'') => return Self::Quoted,
-                Some('|') => return Self::Literal,
-                Some('>') => return Self::Folded,
-                _ if text_tag => return Self::Quoted,
-                _ => return Self::Plain(text),
-            }
-        }
-    }
-
-    /// The characters of a number or word that `serde_yaml` did not give as text.
-    fn word(&self) -> &'t str {
-        match self {
-            Self::Plain(text) => {
-                let end = text
-                    .find(|c: char| !(c.is_ascii_alphanumeric() || "+-._~".contains(c)))
-                    .unwrap_or(text.len());
-                &text[..end]
-            }
-            _ => "",
-        }
-    }
-}
-
-fn resolve(typed: Typed, source: &Source<'_>, at: Mark) -> Scalar {
-    let block_line = matches!(source, Source::Literal).then(|| at.line.saturating_add(1));
-    let new_style = match typed {
-        Typed::Null => Value::Null,
-        Typed::Bool(value) => Value::Bool(value),
-        Typed::Int(value) => Value::Int(value),
-        Typed::Float(value) => Value::Float(value),
-        Typed::Text(text) => {
-            let (value, ambiguous) = match source {
-                Source::Plain(_) => match yaml_1_1(&text) {
-                    Some(value) => {
-                        let differs = !matches!(value, Value::Null | Value::Text(_));
-                        (value, differs.then_some("a text"))
-                    }
-                    None => (Value::Text(text.clone()), None),
-                },
-                _ => (Value::Text(text.clone()), None),
-            };
-            return Scalar {
-                value,
-                raw: text,
-                ambiguous,
-                block_line,
-            };
-        }
-    };
-    let word = source.word();
-    let raw = if word.is_empty() {
-        plain_text(&new_style)
-    } else {
-        word.to_owned()
-    };
-    if !matches!(source, Source::Plain(_)) || word.is_empty() {
-        return Scalar {
-            value: new_style,
-            raw,
-            ambiguous: None,
-            block_line: None,
-        };
-    }
-    let old_style = yaml_1_1(word).unwrap_or_else(|| Value::Text(word.to_owned()));
-    let ambiguous = match (&old_style, &new_style) {
-        (old, new) if old == new => None,
-        (Value::Float(old), Value::Float(new)) if old.is_nan() && new.is_nan() => None,
-        (_, Value::Int(_) | Value::Float(_)) => Some("a number"),
-        (_, Value::Bool(_)) => Some("a boolean"),
-        _ => Some("nothing"),
-    };
-    Scalar {
-        value: old_style,
-        raw,
-        ambiguous,
-        block_line: None,
-    }
-}
-
-/// The value of a text as if it stood in YAML without quotes.
-pub fn plain(text: &str) -> Value {
-    yaml_1_1(text).unwrap_or_else(|| Value::Text(text.to_owned()))
-}
-
-fn plain_text(value: &Value) -> String {
-    match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Float(value) => value.to_string(),
-        _ => String::new(),
-    }
-}
-
-/// A plain scalar that is not text by YAML 1.1 as PyYAML resolves it; `None`: it is text.
-fn yaml_1_1(text: &str) -> Option<Value> {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Some(Value::Null),
-        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Some(Value::Bool(true)),
-        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => return Some(Value::Bool(false)),
-        ".nan" | ".NaN" | ".NAN" => return Some(Value::Float(f64::NAN)),
-        _ => {}
-    }
-    let (negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if matches!(digits, ".inf" | ".Inf" | ".INF") {
-        return Some(Value::Float(if negative { f64::NEG_INFINITY } else { f64::INFINITY }));
-    }
-    let first = digits.as_bytes().first()?;
-    if !(first.is_ascii_digit() || *first == b'.') {
-        return None;
-    }
-    integer(digits, negative).or_else(|| float(digits, negative))
-}
-
-fn integer(digits: &str, negative: bool) -> Option<Value> {
-    let radix = |digits: &str, radix| {
-        let bare: String = digits.chars().filter(|c| *c != '_').collect();
-        i128::from_str_radix(&bare, radix).ok()
-    };
-    let only = |digits: &str, allowed: fn(u8) -> bool| {
-        !digits.is_empty() && digits.bytes().all(|byte| byte == b'_' || allowed(byte))
-    };
-    let number = if let Some(digits) = digits.strip_prefix("0b") {
-        only(digits, |byte| matches!(byte, b'0' | b'1')).then(|| radix(digits, 2))?
-    } else if let Some(digits) = digits.strip_prefix("0x") {
-        only(digits, |byte| byte.is_ascii_hexdigit()).then(|| radix(digits, 16))?
-    } else if digits == "0" {
-        Some(0)
-    } else if let Some(digits) = digits.strip_prefix('0') {
-        only(digits, |byte| matches!(byte, b'0'..=b'7')).then(|| radix(digits, 8))?
-    } else if digits.contains(':') {
-        sexagesimal(digits)
-    } else {
-        only(digits, |byte| byte.is_ascii_digit()).then(|| radix(digits, 10))?
-    }?;
-    let number = if negative { -number } else { number };
-    Some(i64::try_from(number).map_or(Value::Float(number as f64), Value::Int))
-}
-
-/// `1:30` is 90, as in `190:20:30`.
-fn sexagesimal(digits: &str) -> Option<i128> {
-    let mut parts = digits.split(':');
-    let first = parts.next()?;
-    if !first.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_') || first.len() > 12 {
-        return None;
-    }
-    let mut number: i128 = first.replace('_', "").parse().ok()?;
-    for part in parts {
-        let valid = matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
-        number = valid
-            .then(|| part.parse::<i128>().ok())??
-            .checked_add(number.checked_mul(60)?)?;
-    }
-    Some(number)
-}
-
-/// Floats of YAML 1.1 have a point, and a sign in their exponent.
-fn float(digits: &str, negative: bool) -> Option<Value> {
-    let (mantissa, exponent) = match digits.find(['e', 'E']) {
-        Some(at) => (&digits[..at], Some(&digits[at + 1..])),
-        None => (digits, None),
-    };
-    let (whole, fraction) = mantissa.split_once('.')?;
-    let valid = whole.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
-        && fraction.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
-        && (!whole.is_empty() || fraction.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
-        && !whole.starts_with('_');
-    if !valid {
-        return None;
-    }
-    if let Some(exponent) = exponent {
-        let digits = exponent.strip_prefix(['+', '-'])?;
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-    }
-    let text: String = format!("{whole}.{fraction}").replace('_', "");
-    let text = if text.starts_with('.') {
-        format!("0{text}")
-    } else {
-        text
-    };
-    let text = match exponent {
-        Some(exponent) => format!("{text}e{exponent}"),
-        None => text,
-    };
-    let number: f64 = text.trim_end_matches('.').parse().ok()?;
-    Some(Value::Float(if negative { -number } else { number }))
+    merged.list
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(40);
 /// A conductor that restarts is waited for so long.
 const COME_BACK: Duration = Duration::from_secs(20);
+/// Another `mozartctl` that conducted ends with its run; another conductor may be there after so long.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
 /// Meanwhile it is looked for so often.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Runs of others in this process are looked at so often.
@@ -122,11 +124,18 @@ impl Watcher<'_> {
         let mut looked = tokio::time::Instant::now();
 
         loop {
-            if over(&view) {
-                // The sheets as they are now: the last signals may have been overtaken by the run's end.
-                let sheets = self.link.sheets(self.run).await?;
-                sheets.iter().for_each(|sheet| self.narrator.sheet(sheet));
-                return Ok(End::Over(Box::new(view), sheets));
+            if self.link.is_still(&view.summary) {
+                match self.link.sheets(self.run).await {
+                    // Its conductor may have ended with it.
+                    Err(error) if is_lost(&error) => watch = self.come_back().await?,
+                    Err(error) => return Err(error),
+                    Ok(sheets) => {
+                        // The last signals may have been overtaken by the run's end.
+                        sheets.iter().for_each(|sheet| self.narrator.sheet(sheet));
+                        return Ok(End::Over(Box::new(view), sheets));
+                    }
+                }
+                continue;
             }
             tokio::select! {
                 asked = self.signals.next() => {
@@ -240,37 +249,44 @@ impl Watcher<'_> {
     }
 
     /// Waits for a conductor that restarts, without starting one: whoever stopped it may have meant it.
+    ///
+    /// One that was another `mozartctl` does not come back. What it left behind is then read from the ledger.
     async fn come_back(&mut self) -> Result<Watch, CliError> {
         let gone = CliError::new(Kind::NoConductor, "the conductor went away").hint(
             "sessions that were running go on; `mozartctl start` or `mozartctl resume JOB` takes the run up again",
         );
-        if self.link.is_embedded() {
-            return Err(gone);
+        let (patience, last) = match self.link {
+            Link::Service(_) => (COME_BACK, None),
+            Link::Private(_) => (LEFT_ALONE, Some(Need::Answer)),
+            Link::Embedded(_) => return Err(gone),
+        };
+        if last.is_none() {
+            self.narrator
+                .note("the conductor went away; waiting for it to come back");
         }
-        self.narrator
-            .note("the conductor went away; waiting for it to come back");
-        let deadline = tokio::time::Instant::now() + COME_BACK;
+        let deadline = tokio::time::Instant::now() + patience;
         while tokio::time::Instant::now() < deadline {
             tokio::select! {
                 () = tokio::time::sleep(TRY_AGAIN) => {}
-                _ = self.signals.next() => break,
+                _ = self.signals.next() => return Err(gone),
             }
-            if let Ok(Some(found)) = self.finder.find(Need::Existing).await
-                && let Ok(watch) = found.watch(&self.run.job).await
-            {
-                *self.link = found;
+            if let Some(watch) = self.found(Need::Existing).await {
                 self.narrator.note("the conductor is back");
                 return Ok(watch);
             }
         }
-        Err(gone)
+        match last {
+            Some(need) => self.found(need).await.ok_or(gone),
+            None => Err(gone),
+        }
     }
-}
 
-/// Whether nothing more happens by itself that the watcher waits for.
-fn over(view: &RunView) -> bool {
-    let run = &view.summary;
-    run.state.is_ended() || (run.state == RunState::Paused && run.sheets_running == 0)
+    async fn found(&mut self, need: Need) -> Option<Watch> {
+        let link = self.finder.find(need).await.ok().flatten()?;
+        let watch = link.watch(&self.run.job).await.ok()?;
+        *self.link = link;
+        Some(watch)
+    }
 }
 
 fn is_lost(error: &CliError) -> bool {

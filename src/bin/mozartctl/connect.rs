@@ -110,13 +110,19 @@ impl<'a> Finder<'a> {
         service: &Service,
         session: Option<Client>,
     ) -> Result<Option<Link>, CliError> {
+        let socket = paths()?.socket();
         if !service.is_active() {
             if need == Need::Existing {
                 return Ok(None);
             }
+            // Without a bus the manager tells nobody when a start is done; its socket starts the service by itself.
+            if session.is_none()
+                && let Ok(client) = Client::private(&socket).await
+            {
+                return Ok(Some(Link::Service(client)));
+            }
             manager.act(UNIT, Act::Start).await?;
         }
-        let socket = paths()?.socket();
         match session {
             Some(client) => Ok(Some(Link::Service(client))),
             None => match Client::private(&socket).await {
@@ -132,7 +138,7 @@ impl<'a> Finder<'a> {
     }
 
     async fn embed(&self, need: Need, paths: &Paths) -> Result<Link, CliError> {
-        crate::log::start(&self.global, self.out)?;
+        crate::log::start(self.global, self.out)?;
         let deadline = tokio::time::Instant::now() + HELD_FOR;
         loop {
             let options = EmbeddedOptions {
@@ -140,7 +146,7 @@ impl<'a> Finder<'a> {
                 environment: Environment::of_this_process(),
             };
             match mozart::daemon::embedded(options).await {
-                Ok(embedded) => return Ok(Link::own(embedded)),
+                Ok(embedded) => return Ok(Link::own(embedded, need == Need::Run)),
                 Err(StartError::Ledger(held @ OpenError::Held { .. })) => {
                     if let Ok(client) = Client::private(&paths.socket()).await {
                         return Ok(Link::Private(client));

@@ -34,6 +34,8 @@ pub(crate) enum Link {
 /// The conductor in this process, and what it was asked to stop.
 pub(crate) struct Own {
     embedded: Embedded,
+    /// It runs sheets; else it only shows.
+    conducts: bool,
     /// Interruptions under way; each is answered once nothing runs any more.
     draining: FuturesUnordered<BoxFuture<'static, std::result::Result<(), ApiError>>>,
 }
@@ -51,9 +53,10 @@ type Result<T> = std::result::Result<T, CliError>;
 
 impl Link {
     /// The one in this process.
-    pub(crate) fn own(embedded: Embedded) -> Self {
+    pub(crate) fn own(embedded: Embedded, conducts: bool) -> Self {
         Self::Embedded(Box::new(Own {
             embedded,
+            conducts,
             draining: FuturesUnordered::new(),
         }))
     }
@@ -61,6 +64,13 @@ impl Link {
     /// Whether the conductor lives and dies with this process.
     pub(crate) fn is_embedded(&self) -> bool {
         matches!(self, Self::Embedded(_))
+    }
+
+    /// Whether nothing more happens to the run by itself: it is over, or paused with nothing left running. With a
+    /// conductor that only shows, whatever was left running is nobody's.
+    pub(crate) fn is_still(&self, run: &RunSummary) -> bool {
+        let only_shows = matches!(self, Self::Embedded(own) if !own.conducts);
+        run.state.is_ended() || (run.state == RunState::Paused && (run.sheets_running == 0 || only_shows))
     }
 
     /// Ends what belongs to this process.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use mozart::user_manager::PrivateSocket;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath, proxy};
 
@@ -99,12 +100,10 @@ impl UserManager {
                 connection: bus.clone(),
             });
         }
-        let stream = std::os::unix::net::UnixStream::connect(runtime_directory()?.join("systemd/private")).ok()?;
-        let connection = zbus::connection::Builder::unix_stream(stream)
-            .p2p()
-            .build()
+        let socket = PrivateSocket::connect(&runtime_directory()?.join("systemd/private"))
             .await
             .ok()?;
+        let connection = zbus::connection::Builder::socket(socket).p2p().build().await.ok()?;
         Some(Self { connection })
     }
 

@@ -64,60 +64,45 @@ impl Lowering<'_> {
         sheets: &[Sheet],
         backend: &Backend,
         rules: &[Rule],
-        prompt: &mut Prompt,
+        prompt: &Prompt,
         engine: Option<TemplateEngine>,
-    ) {
+    ) -> TemplateEngine {
         // Without sheets there is still the syntax to look at, for one that stands for all.
         let stand_in = [stand_in()];
-        let sheets_or_one = if sheets.is_empty() { &stand_in } else { sheets };
-        let all: Vec<(u32, BTreeMap<String, Value>)> = sheets_or_one
-            .iter()
-            .map(|sheet| (sheet.number, variables_of(workspace, sheets_or_one, prompt, sheet)))
-            .collect();
+        let sheets = if sheets.is_empty() { &stand_in } else { sheets };
+        let all = Sheets {
+            workspace,
+            sheets,
+            prompt,
+        };
         let outcome = match engine {
             Some(engine) => with_template(prompt, engine, |template| render_all(template, None, &all)),
-            None => match with_template(prompt, TemplateEngine::Jinja, |jinja| {
+            None => with_template(prompt, TemplateEngine::Jinja, |jinja| {
                 with_template(prompt, TemplateEngine::Tera, |tera| render_all(jinja, Some(tera), &all))
                     .unwrap_or_else(|_| render_all(jinja, None, &all))
-            }) {
-                Ok(rendered) => Ok(rendered),
-                Err(error) => Err(self.only_tera_can(prompt, &all, error)),
-            },
+            })
+            .map_err(|error| only_tera_can(&all, error)),
         };
-        let known: BTreeSet<&str> = all
-            .iter()
-            .flat_map(|(_, names)| names.keys().map(String::as_str))
-            .collect();
-        match outcome {
+        let names: Vec<String> = all.first().into_keys().collect();
+        let known: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let chosen = match outcome {
             Ok(rendered) => {
-                if engine.is_none() {
-                    prompt.engine = if rendered.agree {
-                        TemplateEngine::Tera
-                    } else {
-                        TemplateEngine::Jinja
-                    };
-                }
-                self.report_rendering(&rendered, prompt, &known, sheets_or_one.len());
+                self.report_rendering(&rendered, prompt, &known, sheets.len());
                 self.report_size(&rendered, backend);
+                if rendered.agree {
+                    TemplateEngine::Tera
+                } else {
+                    TemplateEngine::Jinja
+                }
             }
-            Err(error) => self.report_template(None, &error, prompt, &known),
-        }
+            Err(error) => {
+                self.report_template(None, &error, prompt, &known);
+                TemplateEngine::Jinja
+            }
+        };
         self.format_syntax(prompt, &known);
-        self.fill_in_rules(workspace, rules, &all);
-    }
-
-    /// A template that only Tera can compile needs to say so: the suggestion for `error`.
-    fn only_tera_can(
-        &self,
-        prompt: &Prompt,
-        all: &[(u32, BTreeMap<String, Value>)],
-        mut error: RenderError,
-    ) -> RenderError {
-        let tera = with_template(prompt, TemplateEngine::Tera, |tera| render_all(tera, None, all));
-        if tera.is_ok_and(|rendered| rendered.errors.is_empty()) {
-            error.message.push_str("; Tera can render it: write `engine: tera`");
-        }
-        error
+        self.fill_in_rules(rules, &all);
+        engine.unwrap_or(chosen)
     }
 
     fn report_rendering(&mut self, rendered: &Rendered, prompt: &Prompt, known: &BTreeSet<&str>, sheets: usize) {
@@ -239,51 +224,37 @@ impl Lowering<'_> {
     }
 
     /// Fills in the rules of every sheet; each different fault of a field is reported once.
-    fn fill_in_rules(&mut self, workspace: &str, rules: &[Rule], all: &[(u32, BTreeMap<String, Value>)]) {
-        if self.problems.any_error_at("validations") {
-            return;
-        }
+    fn fill_in_rules(&mut self, rules: &[Rule], all: &Sheets<'_>) {
         let mut compiled = BTreeSet::new();
-        for (index, rule) in rules.iter().enumerate() {
-            let mut told = BTreeSet::new();
-            for (sheet, variables) in all {
-                let field = |name: &str| format!("validations[{index}].{name}");
-                match rule_for(rule, index, workspace, variables) {
-                    Ok(Some(filled)) => {
-                        let Check::ContentRegex { pattern, .. } = &filled.check else {
+        let mut told = BTreeSet::new();
+        let sound: Vec<(usize, &Rule)> = rules
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !self.problems.any_error_at(&format!("validations[{index}].")))
+            .collect();
+        for sheet in all.sheets {
+            let variables = all.variables(sheet);
+            for (index, rule) in &sound {
+                let (name, id, message) = match rule_for(rule, *index, all.workspace, &variables) {
+                    Ok(filled) => {
+                        let Some(pattern) = filled.and_then(|filled| new_pattern(rule, filled.check, &mut compiled))
+                        else {
                             continue;
                         };
-                        let Check::ContentRegex { pattern: written, .. } = &rule.check else {
+                        let Err(error) = Pattern::new(&pattern, false) else {
                             continue;
                         };
-                        if !has_placeholders(written)
-                            || compiled.len() >= MAX_PATTERNS
-                            || !compiled.insert(pattern.clone())
-                        {
-                            continue;
-                        }
-                        if let Err(error) = Pattern::new(pattern, false)
-                            && told.insert("pattern")
-                        {
-                            let message = format!("for sheet {sheet} this is no regular expression: {error}");
-                            let at = self.rule_mark(index, "pattern");
-                            self.problems
-                                .error("V007", at, &field("pattern"), message)
-                                .with("sheet", sheet);
-                        }
+                        let message = format!("for sheet {} this is no regular expression: {error}", sheet.number);
+                        ("pattern", "V007", message)
                     }
-                    Ok(None) => {}
-                    Err((name, error)) => {
-                        if told.insert(name) {
-                            let id = match name {
-                                "condition" => "E301",
-                                "path" | "working_directory" => "E303",
-                                _ => "E604",
-                            };
-                            let at = self.rule_mark(index, name);
-                            self.problems.error(id, at, &field(name), error).with("sheet", sheet);
-                        }
-                    }
+                    Err((name @ "condition", error)) => (name, "E301", error),
+                    Err((name @ ("path" | "working_directory"), error)) => (name, "E303", error),
+                    Err((name, error)) => (name, "E604", error),
+                };
+                if told.insert((*index, name)) {
+                    let field = format!("validations[{index}].{name}");
+                    let at = self.rule_mark(*index, name);
+                    self.problems.error(id, at, &field, message).with("sheet", sheet.number);
                 }
             }
         }
@@ -330,21 +301,60 @@ fn stand_in() -> Sheet {
     }
 }
 
-fn render_all(
-    template: &Compiled<'_>,
-    other: Option<&Compiled<'_>>,
-    all: &[(u32, BTreeMap<String, Value>)],
-) -> Rendered {
+/// All sheets; the variables of one are made when they are needed.
+struct Sheets<'s> {
+    workspace: &'s str,
+    /// At least one.
+    sheets: &'s [Sheet],
+    prompt: &'s Prompt,
+}
+
+impl Sheets<'_> {
+    fn variables(&self, sheet: &Sheet) -> BTreeMap<String, Value> {
+        variables_of(self.workspace, self.sheets, self.prompt, sheet)
+    }
+
+    fn first(&self) -> BTreeMap<String, Value> {
+        self.sheets
+            .first()
+            .map(|sheet| self.variables(sheet))
+            .unwrap_or_default()
+    }
+}
+
+/// A template that only Tera can compile needs to say so: `error` with that hint.
+fn only_tera_can(all: &Sheets<'_>, mut error: RenderError) -> RenderError {
+    let tera = with_template(all.prompt, TemplateEngine::Tera, |tera| render_all(tera, None, all));
+    if tera.is_ok_and(|rendered| rendered.errors.is_empty()) {
+        error.message.push_str("; Tera can render it: write `engine: tera`");
+    }
+    error
+}
+
+/// The filled-in pattern of a rule whose pattern has placeholders, if it was not seen before.
+fn new_pattern(rule: &Rule, filled: Check, seen: &mut BTreeSet<String>) -> Option<String> {
+    match (&rule.check, filled) {
+        (Check::ContentRegex { pattern: written, .. }, Check::ContentRegex { pattern, .. })
+            if has_placeholders(written) && seen.len() < MAX_PATTERNS && seen.insert(pattern.clone()) =>
+        {
+            Some(pattern)
+        }
+        _ => None,
+    }
+}
+
+fn render_all(template: &Compiled<'_>, other: Option<&Compiled<'_>>, all: &Sheets<'_>) -> Rendered {
     let mut rendered = Rendered {
         agree: other.is_some(),
         names: template.names(),
         ..Rendered::default()
     };
-    for (sheet, variables) in all {
-        match template.render(variables) {
+    for sheet in all.sheets {
+        let variables = all.variables(sheet);
+        match template.render(&variables) {
             Ok(text) => {
-                rendered.measure(*sheet, &text);
-                if rendered.agree && other.is_some_and(|other| other.render(variables).as_ref() != Ok(&text)) {
+                rendered.measure(sheet.number, &text);
+                if rendered.agree && other.is_some_and(|other| other.render(&variables).as_ref() != Ok(&text)) {
                     rendered.agree = false;
                 }
             }
@@ -352,7 +362,7 @@ fn render_all(
                 rendered.agree = false;
                 // It will not get better, and each such try takes long.
                 let hopeless = error.kind == RenderFault::Limit;
-                rendered.error(*sheet, error);
+                rendered.error(sheet.number, error);
                 if hopeless {
                     break;
                 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use mozart::api::request::RunSelector;
-use mozart::model::RunState;
 
 use crate::cli::PauseArgs;
 use crate::connect::{Finder, Need};
@@ -39,7 +38,7 @@ async fn until_still(link: &Link, selector: &RunSelector, seconds: f64) -> Resul
     let deadline = tokio::time::Instant::now() + Duration::from_secs_f64(seconds);
     loop {
         let run = link.run(selector).await?.summary;
-        if run.state.is_ended() || (run.state == RunState::Paused && run.sheets_running == 0) {
+        if link.is_still(&run) {
             return Ok(ExitCode::Done);
         }
         tokio::select! {

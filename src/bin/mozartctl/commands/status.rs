@@ -146,9 +146,9 @@ async fn all(link: &Link, watched: bool, out: &Out) -> Result<bool, CliError> {
 /// JSON: a document, or with `--watch` a line for each picture.
 fn picture(value: &impl Serialize, watched: bool, out: &Out) {
     if watched {
-        out.json_line(value)
+        out.json_line(value);
     } else {
-        out.document(value)
+        out.document(value);
     }
 }
 

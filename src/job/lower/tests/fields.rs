@@ -90,7 +90,7 @@ fn pause_between_sheets_is_kept() {
     );
 }
 
-// field: priority
+// No effect on the order of runs yet, but it is kept.
 #[test]
 fn priority_is_kept_and_overridden() {
     assert_eq!(plan(GOOD).priority, 5);
@@ -509,7 +509,11 @@ fn rate_limit_has_its_defaults_and_its_values() {
     );
 }
 
-// field: validations.type
+// field: validations.type.file_exists
+// field: validations.type.file_modified
+// field: validations.type.content_contains
+// field: validations.type.content_regex
+// field: validations.type.command_succeeds
 // field: validations.path
 // field: validations.pattern
 // field: validations.command

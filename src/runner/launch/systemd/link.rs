@@ -12,9 +12,9 @@ use zbus::wire::{DynamicType, OwnedVariant, Variant};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use super::super::LaunchError;
-use super::super::private_socket::PrivateSocket;
 use super::super::spool::Spool;
 use crate::model::{Certificate, Exit, Span, Timestamp};
+use crate::user_manager::PrivateSocket;
 
 const DESTINATION: &str = "org.freedesktop.systemd1";
 pub(super) const ROOT: &str = "/org/freedesktop/systemd1";

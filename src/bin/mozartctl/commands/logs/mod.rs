@@ -10,7 +10,6 @@ use mozart::model::{RunState, SheetStatus};
 use mozart::summary::SheetSummary;
 
 use self::stream::{Source, Stream};
-use super::run::is_live;
 use crate::cli::LogsArgs;
 use crate::connect::{Finder, Need};
 use crate::error::{CliError, Kind};
@@ -233,7 +232,7 @@ impl Follower<'_> {
             }
         }
         let run = self.link.run(self.run).await?.summary;
-        Ok(!is_live(run.state) && run.sheets_running == 0)
+        Ok(self.link.is_still(&run))
     }
 
     /// Shows one attempt until it is over; true: the person has had enough.

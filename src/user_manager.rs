@@ -28,10 +28,14 @@ const LARGEST: usize = 128 * 1024 * 1024;
 
 /// A connection to the manager.
 #[derive(Debug)]
-pub(super) struct PrivateSocket(UnixStream);
+pub struct PrivateSocket(UnixStream);
 
 impl PrivateSocket {
-    pub(super) async fn connect(path: &Path) -> io::Result<Self> {
+    /// Connects to the socket at `path`: `systemd/private` in the runtime directory.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn connect(path: &Path) -> io::Result<Self> {
         UnixStream::connect(path).await.map(Self)
     }
 }
@@ -51,8 +55,9 @@ impl Socket for PrivateSocket {
     }
 }
 
+/// What the manager says.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub struct Reader {
     socket: OwnedReadHalf,
     /// The beginning of a message.
     received: Vec<u8>,
@@ -110,8 +115,9 @@ fn rename(message: &mut [u8]) {
     }
 }
 
+/// What the manager is told.
 #[derive(Debug)]
-pub(super) struct Writer(OwnedWriteHalf);
+pub struct Writer(OwnedWriteHalf);
 
 #[async_trait]
 impl WriteHalf for Writer {
