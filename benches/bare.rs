@@ -40,7 +40,9 @@ async fn run(mozartd: &str, directory: &Path, count: u32, command: &[String]) ->
         let unit = format!("bare-{number}.service");
         let file = |name: &str| Variant::from(directory.join(format!("{number}.{name}")).display().to_string());
         std::fs::write(directory.join(format!("{number}.prompt")), "nothing\n")?;
-        let start: Command = vec![(command[0].clone(), command.to_vec(), false)];
+        // systemd expands `$` in arguments.
+        let arguments = command.iter().map(|argument| argument.replace('$', "$$")).collect();
+        let start: Command = vec![(command[0].clone(), arguments, false)];
         let record: Command = vec![(
             mozartd.to_owned(),
             vec!["mozart".to_owned(), "--mozart-exit-record".to_owned()],

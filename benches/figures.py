@@ -1,6 +1,6 @@
 """Measures the figures of benches/README.md inside a test machine; started by benches/run.
 
-figures.py MOZART_BIN_DIR BARE_PROGRAM DISK_DIRECTORY [--quick]
+figures.py MOZART_BIN_DIR BARE_PROGRAM PEAK_PROGRAM DISK_DIRECTORY [--quick]
 
 Everything is taken from outside: whole processes, the kernel's accounts of them, and time stamps that the sessions
 themselves write. Prints one Markdown table: each figure with its goal, the bare cost of what the machine needs for it
@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-programs, bare, disk = (Path(argument) for argument in sys.argv[1:4])
+programs, bare, peak, disk = (Path(argument) for argument in sys.argv[1:5])
 quick = "--quick" in sys.argv
 SHEETS = 100 if quick else 1000
 JOBS_OF_SHEETS = 2 if quick else 10
@@ -35,21 +35,26 @@ def figure(what, goal, value, cost, unit, note=""):
 
 
 def process(command, times=21):
-    """Median wall time in ms and largest peak memory in MiB of a whole process."""
-    seconds, peaks = [], []
+    """Median wall time of a whole process in ms."""
+    seconds = []
     devnull = os.open(os.devnull, os.O_RDWR)
     for _ in range(times):
         begin = time.perf_counter()
         child = os.posix_spawn(
-            command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, devnull, fd) for fd in (0, 1)]
+            command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, devnull, fd) for fd in (0, 1, 2)]
         )
-        _, status, usage = os.wait4(child, 0)
+        _, status = os.waitpid(child, 0)
         seconds.append(time.perf_counter() - begin)
-        peaks.append(usage.ru_maxrss / 1024)
         if os.waitstatus_to_exitcode(status) != 0:
             raise SystemExit(f"{' '.join(command)} failed")
     os.close(devnull)
-    return statistics.median(seconds) * 1000, max(peaks)
+    return statistics.median(seconds) * 1000
+
+
+def peak_memory(command):
+    """Peak memory of a whole process in MiB."""
+    told = subprocess.run([str(peak), *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
+    return int(told.stderr.split()[-1]) / 1024
 
 
 def run(*command, check=True):
@@ -135,10 +140,9 @@ def start_to_ready(unit):
 
 
 # 1. The command line by itself.
-version_ms, version_peak = process([ctl, "--version"])
-true_ms, true_peak = process(["/bin/true"])
-figure("`mozartctl --version`, whole process", "≤ 5 ms", version_ms, true_ms, "ms", "bare: /bin/true")
-figure("its peak memory", "≤ 10 MiB", version_peak, true_peak, "MiB")
+version, true = [ctl, "--version"], ["/bin/true"]
+figure("`mozartctl --version`, whole process", "≤ 5 ms", process(version), process(true), "ms", "bare: /bin/true")
+figure("its peak memory", "≤ 10 MiB", peak_memory(version), peak_memory(true), "MiB")
 
 # 2. One job of many sheets, alone on the machine.
 systemctl("start", "mozart.service")
@@ -203,8 +207,8 @@ with ThreadPoolExecutor(4) as pool:
     list(pool.map(submit, paths))
 for number in range(RUNS - JOBS_OF_SHEETS):
     finished(f"small-{number}")
-status_ms, _ = process([ctl, "status"])
-call_ms, _ = process(
+status_ms = process([ctl, "status"])
+call_ms = process(
     ["/usr/bin/busctl", "--user", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId"]
 )
 figure(

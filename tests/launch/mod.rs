@@ -470,3 +470,38 @@ async fn fifty_at_once(bench: Bench) {
     }
     assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_killed_supervisor_takes_its_session_along() {
+    let bench = Bench::new(Kind::Supervised).await;
+    let sleep = format!("sleep 7{}9", std::process::id());
+    let launch = bench.launch(&format!("exec {sleep}"));
+    let (pid, _) = bench.start(&launch).await;
+    wait_until(|| alive(&sleep)).await;
+    let supervisor = rustix::process::Pid::from_raw(i32::try_from(pid.unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    let ended = bench.ended(&launch).await;
+    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Unknown, "lost"));
+    wait_until(|| !alive(&sleep)).await;
+    let evidence = bench.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    assert_eq!(evidence, Evidence::EndedUnknown);
+}
+
+#[tokio::test]
+async fn a_running_supervisor_is_listed() {
+    let bench = Bench::new(Kind::Supervised).await;
+    let launch = bench.launch("sleep 60");
+    bench.start(&launch).await;
+    assert_eq!(
+        bench.launcher.units(&bench.prefix).await.unwrap(),
+        std::slice::from_ref(&launch.unit)
+    );
+    assert_eq!(bench.launcher.units("another").await.unwrap(), Vec::<String>::new());
+    bench
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Kill)
+        .await
+        .unwrap();
+    bench.ended(&launch).await;
+    assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
+}

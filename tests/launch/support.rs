@@ -74,6 +74,11 @@ impl Bench {
         .await
     }
 
+    /// The same bench with a launcher of another kind.
+    pub(crate) async fn with(&self, kind: Kind) -> Self {
+        Self::over(kind, Rc::clone(&self.root), self.prefix.clone(), Rc::clone(&self.count)).await
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.root.path()
     }

@@ -4,8 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use mozart::model::{Exit, StopHow};
-use mozart::runner::launch::Evidence;
 use mozart::runner::launch::spool::Spool;
+use mozart::runner::launch::{Evidence, StartOutcome};
 
 use crate::host::inside;
 
@@ -192,6 +192,62 @@ async fn over_the_managers_own_socket() {
         .unwrap();
     let ended = bench.ended(&launch).await;
     assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Signal(15), true));
+}
+
+#[tokio::test]
+async fn a_unit_that_a_reload_left_with_a_bad_setting_is_adopted() {
+    if !inside() {
+        return;
+    }
+    let _alone = MANAGER.write().await;
+    let bench = Bench::alone(Kind::Systemd).await;
+    let launch = bench.launch("while [ ! -e go ]; do sleep 0.02; done; exit 37");
+    let (pid, invocation) = own_child(&bench, &launch).await;
+    let unit = format!("{}.service", launch.unit);
+    let file = format!("{}/systemd/transient/{unit}", std::env::var("XDG_RUNTIME_DIR").unwrap());
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("ExecStart=")).collect();
+    fs::write(&file, lines.join("\n")).unwrap();
+    systemctl(&["daemon-reload"]);
+    assert_eq!(
+        systemctl(&["show", "--value", "--property=LoadState", &unit]).trim(),
+        "bad-setting"
+    );
+    let again = bench.again().await;
+    let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    assert!(
+        matches!(&evidence, Evidence::Running { pid: p, invocation: i, .. } if *p == pid && *i == invocation),
+        "{evidence:?}"
+    );
+    fs::write(launch.cwd.join("go"), "").unwrap();
+    assert_eq!(again.ended(&launch).await.exit, Exit::Code(37));
+}
+
+#[tokio::test]
+async fn each_launcher_takes_up_what_the_other_started() {
+    if !inside() {
+        return;
+    }
+    for (first, second) in [(Kind::Systemd, Kind::Supervised), (Kind::Supervised, Kind::Systemd)] {
+        let bench = Bench::new(first).await;
+        let launch = bench.launch("sleep 60");
+        let (pid, invocation) = bench.start(&launch).await;
+        let other = bench.with(second).await;
+        let evidence = other.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+        assert!(
+            matches!(&evidence, Evidence::Running { pid: p, invocation: i, .. } if *p == pid && *i == invocation),
+            "{first:?}: {evidence:?}"
+        );
+        assert_eq!(other.launcher.start(&launch).await, StartOutcome::Unknown);
+        other
+            .launcher
+            .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+            .await
+            .unwrap();
+        assert_eq!(other.ended(&launch).await.exit, Exit::Signal(15), "{first:?}");
+        assert_eq!(bench.ended(&launch).await.exit, Exit::Signal(15), "{first:?}");
+        other.launcher.release(&launch.unit).await;
+    }
 }
 
 /// Prints figures; asserts only that all ended well.

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::record::Record;
-use super::spool::{ExecError, Order, SecretsFrom, Spool};
+use super::spool::{ExecError, Order, Spool, Started};
 use crate::model::{Code, Timestamp};
 
 /// Exit statuses of the exec helper where it cannot become the program; systemd's own (`systemd.exec(5)`).
@@ -69,7 +69,7 @@ fn become_program(spool: &Spool) -> Refusal {
         Ok(env) => env,
         Err(refusal) => return refusal,
     };
-    if order.secrets_from == SecretsFrom::Environment {
+    if order.launcher == Started::Supervised {
         // The supervisor's own death must not leave the session behind. Where the call is unknown, only that is lost.
         set_parent_process_death_signal(Some(Signal::KILL)).ok();
     }
@@ -110,9 +110,9 @@ fn environment(order: &Order) -> Result<Vec<(OsString, OsString)>, Refusal> {
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
     for name in &order.secrets {
-        let value = match order.secrets_from {
-            SecretsFrom::Environment => std::env::var_os(name),
-            SecretsFrom::Credentials => std::env::var_os("CREDENTIALS_DIRECTORY")
+        let value = match order.launcher {
+            Started::Supervised => std::env::var_os(name),
+            Started::Systemd => std::env::var_os("CREDENTIALS_DIRECTORY")
                 .and_then(|directory| fs::read_to_string(PathBuf::from(directory).join(name)).ok())
                 .map(OsString::from),
         };

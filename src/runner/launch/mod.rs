@@ -1,7 +1,7 @@
 //! Runs one command line so that it outlives the conductor and nothing of it outlives its end.
 //!
-//! Two launchers with the same promises: [`systemd`] makes each attempt a transient unit of the user's manager;
-//! [`supervised`] gives it a small supervisor process, for where there is no such manager. Both leave the same
+//! Two launchers with the same promises: [`Systemd`] makes each attempt a transient unit of the user's manager;
+//! [`Supervised`] gives it a small supervisor process, for where there is no such manager. Both leave the same
 //! spool behind, and what became of an attempt is always read in the same order: the unit (or the supervisor's
 //! lock), the exit record, the output file's existence. Nothing here knows what a session is.
 
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::classify;
 use super::spec::Secrets;
@@ -25,7 +26,7 @@ pub(crate) use exec::now;
 pub use supervised::Supervised;
 pub use systemd::Systemd;
 
-use spool::{Order, SecretsFrom, Spool};
+use spool::{Order, Spool, Started, boot_id};
 
 /// One command line to run.
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    fn order(&self, secrets_from: SecretsFrom) -> Order {
+    fn order(&self, launcher: Started) -> Order {
         Order {
             v: 1,
             unit: self.unit.clone(),
@@ -59,7 +60,8 @@ impl Launch {
             cwd: self.cwd.clone(),
             env: self.env.clone(),
             secrets: self.secrets.0.keys().cloned().collect(),
-            secrets_from,
+            launcher,
+            boot: boot_id(),
             timeout: self.timeout,
             stop_grace: self.stop_grace,
         }
@@ -168,9 +170,35 @@ impl Launcher {
 
     /// Starts `launch`. Its spool exists and holds the prompt.
     pub async fn start(&self, launch: &Launch) -> StartOutcome {
+        let spool = Spool::new(&launch.spool);
+        // Something of it ran already, or another launcher's supervisor is about to.
+        if spool.has_stdout() || !matches!(supervised::is_held(&spool), Ok(false)) {
+            return StartOutcome::Unknown;
+        }
         match self {
             Self::Systemd(systemd) => systemd.start(launch).await,
             Self::Supervised(supervised) => supervised.start(launch).await,
+        }
+    }
+
+    /// What an attempt was started by, which may not be this launcher: an embedded conductor and the service may take
+    /// each other's attempts up.
+    ///
+    /// An error where it is a unit of this boot and no user manager can be asked about it.
+    async fn starter(&self, spool: &Spool) -> Result<Starter<'_>, LaunchError> {
+        let order = spool.order().ok();
+        let by = order.as_ref().map(|order| order.launcher);
+        match self {
+            Self::Systemd(_) if by == Some(Started::Supervised) => Ok(Starter::Supervisor),
+            Self::Systemd(systemd) => Ok(Starter::Manager(systemd)),
+            Self::Supervised(supervised) => match order {
+                Some(Order {
+                    launcher: Started::Systemd,
+                    boot,
+                    ..
+                }) if boot == boot_id() && spool.record().is_none() => supervised.manager().await.map(Starter::Manager),
+                _ => Ok(Starter::Supervisor),
+            },
         }
     }
 
@@ -179,17 +207,22 @@ impl Launcher {
     /// # Errors
     /// Where the evidence cannot be read now; nothing may be concluded from that.
     pub async fn evidence(&self, unit: &str, spool: &Path) -> Result<Evidence, LaunchError> {
-        match self {
-            Self::Systemd(systemd) => systemd.evidence(unit, spool).await,
-            Self::Supervised(supervised) => supervised.evidence(spool).await,
+        let spool = Spool::new(spool);
+        match self.starter(&spool).await? {
+            Starter::Manager(systemd) => systemd.evidence(unit, &spool).await,
+            Starter::Supervisor => supervised::evidence(&spool).await,
         }
     }
 
     /// Waits until the attempt is over, woken by the system and not by a clock.
     pub async fn wait(&self, unit: &str, spool: &Path) -> Certificate {
-        match self {
-            Self::Systemd(systemd) => systemd.wait(unit, spool).await,
-            Self::Supervised(supervised) => supervised.wait(spool).await,
+        let spool = Spool::new(spool);
+        loop {
+            match self.starter(&spool).await {
+                Ok(Starter::Manager(systemd)) => return systemd.wait(unit, &spool).await,
+                Ok(Starter::Supervisor) => return supervised::wait(&spool).await,
+                Err(_) => tokio::time::sleep(WITHOUT_MANAGER).await,
+            }
         }
     }
 
@@ -199,12 +232,13 @@ impl Launcher {
     /// # Errors
     /// Where it could not be asked.
     pub async fn stop(&self, unit: &str, spool: &Path, how: StopHow) -> Result<(), LaunchError> {
-        let own = Spool::new(spool);
-        own.note_stop()
-            .map_err(|error| LaunchError::Spool(spool.to_owned(), error))?;
-        match self {
-            Self::Systemd(systemd) => systemd.stop(unit, how).await,
-            Self::Supervised(supervised) => supervised.stop(spool, how).await,
+        let spool = Spool::new(spool);
+        spool
+            .note_stop()
+            .map_err(|error| LaunchError::Spool(spool.directory().to_owned(), error))?;
+        match self.starter(&spool).await? {
+            Starter::Manager(systemd) => systemd.stop(unit, how).await,
+            Starter::Supervisor => supervised::stop(&spool, how).await,
         }
     }
 
@@ -212,7 +246,7 @@ impl Launcher {
     pub async fn release(&self, unit: &str) {
         match self {
             Self::Systemd(systemd) => systemd.release(unit).await,
-            Self::Supervised(_) => {}
+            Self::Supervised(supervised) => supervised.release(unit).await,
         }
     }
 
@@ -228,6 +262,17 @@ impl Launcher {
         }
     }
 }
+
+/// Whom to ask about an attempt.
+enum Starter<'a> {
+    /// The user manager: it is a unit.
+    Manager(&'a Systemd),
+    /// The lock of the spool: it has a supervisor, or never had anything.
+    Supervisor,
+}
+
+/// How often a user manager is looked for that a waiting attempt needs and that is not there.
+const WITHOUT_MANAGER: Duration = Duration::from_secs(5);
 
 /// What the spool alone tells of an attempt that does not run.
 fn left_behind(spool: &Spool) -> Evidence {

@@ -30,22 +30,32 @@ pub struct Order {
     pub env: BTreeMap<String, String>,
     /// Names of the secrets that are added to it.
     pub secrets: Vec<String>,
-    /// Where their values come from.
-    pub secrets_from: SecretsFrom,
+    /// What runs it.
+    pub launcher: Started,
+    /// The boot in which it was to run (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
     /// The supervisor ends the session then; none where it is not positive.
     pub timeout: Span,
     /// Between TERM and KILL.
     pub stop_grace: Span,
 }
 
-/// Where the exec helper finds the values of secrets.
+/// What an attempt was started by; the exec helper finds the values of secrets accordingly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SecretsFrom {
-    /// A file of that name in `$CREDENTIALS_DIRECTORY`.
-    Credentials,
-    /// A variable of that name in the helper's own environment.
-    Environment,
+pub enum Started {
+    /// The user manager. Secrets are files in `$CREDENTIALS_DIRECTORY`.
+    Systemd,
+    /// A supervisor. Secrets are variables of the helper's own environment.
+    Supervised,
+}
+
+/// The id of this boot; empty where the kernel does not tell.
+pub(super) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Why a session's program could not even be started, as the exec helper left it in the spool.

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,11 +13,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use super::exec::now;
-use super::spool::{SecretsFrom, Spool};
+use super::spool::{Spool, Started};
 use super::supervisor::{STARTED, start_time};
+use super::systemd::Systemd;
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost};
 use crate::model::{Certificate, StopHow};
 
@@ -35,6 +37,8 @@ const IDENTITY: Duration = Duration::from_millis(5);
 pub struct Supervised {
     self_exe: PathBuf,
     spool_root: PathBuf,
+    /// Asked about attempts that an earlier conductor started as units.
+    manager: OnceCell<Systemd>,
 }
 
 /// The living supervisor of a spool.
@@ -61,7 +65,25 @@ impl Holder {
 
 impl Supervised {
     pub(super) fn new(self_exe: PathBuf, spool_root: PathBuf) -> Self {
-        Self { self_exe, spool_root }
+        Self {
+            self_exe,
+            spool_root,
+            manager: OnceCell::new(),
+        }
+    }
+
+    /// The user manager, for attempts that are its units.
+    pub(super) async fn manager(&self) -> Result<&Systemd, LaunchError> {
+        self.manager
+            .get_or_try_init(|| Systemd::connect(self.self_exe.clone()))
+            .await
+    }
+
+    /// Lets go of a unit, if one was asked about.
+    pub(super) async fn release(&self, unit: &str) {
+        if let Some(manager) = self.manager.get() {
+            manager.release(unit).await;
+        }
     }
 
     pub(super) async fn start(&self, launch: &Launch) -> StartOutcome {
@@ -110,58 +132,6 @@ impl Supervised {
         }
     }
 
-    pub(super) async fn evidence(&self, spool: &Path) -> Result<Evidence, LaunchError> {
-        let spool = Spool::new(spool);
-        let holder = holder(&spool)
-            .await
-            .map_err(|error| LaunchError::Spool(spool.lock(), error))?;
-        Ok(match holder {
-            Some(holder) => Evidence::Running {
-                invocation: Some(holder.invocation()),
-                pid: holder.process_id(),
-                started_at: spool.ordered_at(),
-            },
-            None => left_behind(&spool),
-        })
-    }
-
-    pub(super) async fn wait(&self, spool: &Path) -> Certificate {
-        let spool = Spool::new(spool);
-        loop {
-            match holder(&spool).await {
-                Ok(Some(holder)) => gone(holder).await,
-                Ok(None) => break,
-                Err(_) => sleep(WITHOUT_PIDFD).await,
-            }
-        }
-        match left_behind(&spool) {
-            Evidence::Ended(certificate) => certificate,
-            _ => lost(&spool),
-        }
-    }
-
-    pub(super) async fn stop(&self, spool: &Path, how: StopHow) -> Result<(), LaunchError> {
-        let spool = Spool::new(spool);
-        let wrap = |error: io::Error| LaunchError::Spool(spool.lock(), error);
-        let Some(holder) = holder(&spool).await.map_err(wrap)? else {
-            return Ok(());
-        };
-        // The supervisor alone may end the tree: killed itself, it would leave it behind.
-        let signal = match how {
-            StopHow::Terminate => Signal::TERM,
-            StopHow::Kill => Signal::USR1,
-        };
-        let sent = match &holder.pidfd {
-            Some(pidfd) => pidfd_send_signal(pidfd, signal),
-            None if holder.still_there() => kill_process(holder.pid, signal),
-            None => Ok(()),
-        };
-        match sent {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(wrap(error.into())),
-        }
-    }
-
     /// Walks the spools for locks that are held.
     pub(super) fn units(&self, prefix: &str) -> Vec<String> {
         let mut found = Vec::new();
@@ -186,6 +156,55 @@ impl Supervised {
     }
 }
 
+pub(super) async fn evidence(spool: &Spool) -> Result<Evidence, LaunchError> {
+    let holder = holder(spool)
+        .await
+        .map_err(|error| LaunchError::Spool(spool.lock(), error))?;
+    Ok(match holder {
+        Some(holder) => Evidence::Running {
+            invocation: Some(holder.invocation()),
+            pid: holder.process_id(),
+            started_at: spool.ordered_at(),
+        },
+        None => left_behind(spool),
+    })
+}
+
+pub(super) async fn wait(spool: &Spool) -> Certificate {
+    loop {
+        match holder(spool).await {
+            Ok(Some(holder)) => gone(holder).await,
+            Ok(None) => break,
+            Err(_) => sleep(WITHOUT_PIDFD).await,
+        }
+    }
+    match left_behind(spool) {
+        Evidence::Ended(certificate) => certificate,
+        _ => lost(spool),
+    }
+}
+
+pub(super) async fn stop(spool: &Spool, how: StopHow) -> Result<(), LaunchError> {
+    let wrap = |error: io::Error| LaunchError::Spool(spool.lock(), error);
+    let Some(holder) = holder(spool).await.map_err(wrap)? else {
+        return Ok(());
+    };
+    // The supervisor alone may end the tree: killed itself, it would leave it behind.
+    let signal = match how {
+        StopHow::Terminate => Signal::TERM,
+        StopHow::Kill => Signal::USR1,
+    };
+    let sent = match &holder.pidfd {
+        Some(pidfd) => pidfd_send_signal(pidfd, signal),
+        None if holder.still_there() => kill_process(holder.pid, signal),
+        None => Ok(()),
+    };
+    match sent {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(wrap(error.into())),
+    }
+}
+
 /// Writes the order and takes the spool's lock for the supervisor that will inherit it. `None`: something of
 /// this spool runs or ran already.
 fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
@@ -205,11 +224,12 @@ fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
         return Ok(None);
     }
     lock.set_len(0)?;
-    spool.write_order(&launch.order(SecretsFrom::Environment))?;
+    spool.write_order(&launch.order(Started::Supervised))?;
     Ok(Some(lock))
 }
 
-fn is_held(spool: &Spool) -> io::Result<bool> {
+/// Whether a supervisor of this spool lives.
+pub(super) fn is_held(spool: &Spool) -> io::Result<bool> {
     let lock = match File::open(spool.lock()) {
         Ok(lock) => lock,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),

@@ -1,0 +1,342 @@
+//! One connection to the user manager: calls, signals, and what it says of a unit.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use zbus::connection::Builder;
+use zbus::message::Type;
+use zbus::names::OwnedErrorName;
+use zbus::wire::{DynamicType, OwnedVariant, Variant};
+use zbus::{Connection, MatchRule, Message, MessageStream};
+
+use super::super::LaunchError;
+use super::super::spool::Spool;
+use crate::model::{Certificate, Exit, Span, Timestamp};
+use crate::user_manager::PrivateSocket;
+
+const DESTINATION: &str = "org.freedesktop.systemd1";
+pub(super) const ROOT: &str = "/org/freedesktop/systemd1";
+pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// An answer that takes longer is lost. The manager itself answers in a millisecond, and after seconds where the
+/// machine is in trouble.
+const CALL_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Messages kept for one unit's streams: a unit has a handful of changes in its life.
+const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(128);
+
+/// `ExecMainCode` of a process that is over (`waitid(2)`).
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
+const CLD_DUMPED: i32 = 3;
+
+/// One connection to the manager.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    /// The manager's own socket: no bus between, no references.
+    pub(super) private: bool,
+}
+
+/// Where a loaded unit stands.
+#[derive(Debug)]
+pub(super) struct State {
+    active: String,
+    job: bool,
+    /// Empty where it was never started.
+    invocation: Vec<u8>,
+}
+
+/// What the manager says of a unit's main process.
+#[derive(Debug)]
+pub(super) struct Main {
+    /// In hexadecimal, as systemctl shows it.
+    pub(super) invocation: Option<String>,
+    pub(super) pid: Option<u32>,
+    pub(super) started: Option<Timestamp>,
+    pub(super) status: i32,
+}
+
+/// What a stream of signals is about.
+pub(super) enum Watched<'a> {
+    /// Jobs of the unit that are over.
+    JobOf(&'a str),
+    /// Changes of the unit's properties.
+    Unit(&'a str),
+    /// The manager has read everything anew.
+    Reloading,
+    /// The manager left the bus or is back.
+    Owner,
+}
+
+impl Link {
+    /// Over the session bus; where there is none, over the manager's own socket.
+    pub(super) async fn open(runtime_directory: &Path) -> Result<Self, LaunchError> {
+        let over_bus = async {
+            let connection = Builder::session().method_timeout(CALL_TIMEOUT).build().await?;
+            Self {
+                connection,
+                private: false,
+            }
+            .subscribed()
+            .await
+        };
+        let bus_error = match over_bus.await {
+            Ok(link) => return Ok(link),
+            Err(error) => told(&error),
+        };
+        let over_socket = async {
+            let socket = PrivateSocket::connect(&runtime_directory.join("systemd/private")).await?;
+            let connection = Builder::socket(socket)
+                .p2p()
+                .method_timeout(CALL_TIMEOUT)
+                .build()
+                .await?;
+            Self {
+                connection,
+                private: true,
+            }
+            .subscribed()
+            .await
+        };
+        over_socket.await.map_err(|error: zbus::Error| {
+            LaunchError::Bus(format!(
+                "over the session bus: {bus_error}; over its own socket: {}",
+                told(&error)
+            ))
+        })
+    }
+
+    async fn subscribed(self) -> zbus::Result<Self> {
+        self.call(ROOT, MANAGER, "Subscribe", &()).await?;
+        Ok(self)
+    }
+
+    pub(super) async fn call<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> zbus::Result<Message>
+    where
+        B: Serialize + DynamicType,
+    {
+        let destination = (!self.private).then_some(DESTINATION);
+        self.connection
+            .call_method(destination, path, Some(interface), method, body)
+            .await
+    }
+
+    pub(super) async fn signals(&self, watched: &Watched<'_>) -> zbus::Result<MessageStream> {
+        let mut rule = MatchRule::builder().msg_type(Type::Signal);
+        if !self.private {
+            rule = rule.sender(match watched {
+                Watched::Owner => "org.freedesktop.DBus",
+                _ => DESTINATION,
+            });
+        }
+        let rule = match watched {
+            Watched::JobOf(unit) => rule.interface(MANAGER).member("JobRemoved").arg(2, *unit),
+            Watched::Unit(unit) => rule.interface(PROPERTIES).path(object_path(unit)),
+            Watched::Reloading => rule.interface(MANAGER).member("Reloading"),
+            Watched::Owner => rule
+                .interface("org.freedesktop.DBus")
+                .member("NameOwnerChanged")
+                .arg(0, DESTINATION),
+        };
+        MessageStream::for_match_rule(rule.build()?, &self.connection, QUEUE).await
+    }
+
+    /// Takes a reference to a loaded unit; false where it is not loaded. Asked of the unit itself, because the
+    /// manager's `RefUnit` refuses units that a reload left with a bad setting.
+    pub(super) async fn hold(&self, unit: &str) -> zbus::Result<bool> {
+        match self.call(ROOT, MANAGER, "GetUnit", &unit).await {
+            Ok(_) if self.private => Ok(true),
+            Ok(_) => {
+                self.call(&object_path(unit), UNIT, "Ref", &()).await?;
+                Ok(true)
+            }
+            Err(error) if is_named(&error, "NoSuchUnit") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn property<T>(&self, path: &str, interface: &str, name: &str) -> zbus::Result<T>
+    where
+        T: TryFrom<OwnedVariant>,
+        T::Error: Into<zbus::Error>,
+    {
+        let reply = self.call(path, PROPERTIES, "Get", &(interface, name)).await?;
+        let value: OwnedVariant = reply.body().deserialize()?;
+        T::try_from(value).map_err(Into::into)
+    }
+
+    /// Where a unit stands; `None` where it is not loaded.
+    pub(super) async fn state(&self, unit: &str) -> zbus::Result<Option<State>> {
+        let path = &object_path(unit);
+        let (load, active, invocation, job) = tokio::try_join!(
+            self.property::<String>(path, UNIT, "LoadState"),
+            self.property::<String>(path, UNIT, "ActiveState"),
+            self.property::<Vec<u8>>(path, UNIT, "InvocationID"),
+            self.property::<OwnedVariant>(path, UNIT, "Job"),
+        )?;
+        if load == "not-found" {
+            return Ok(None);
+        }
+        let job = <(u32, zbus::wire::OwnedObjectPath)>::try_from(job).is_ok_and(|(id, _)| id != 0);
+        Ok(Some(State {
+            active,
+            job,
+            invocation,
+        }))
+    }
+
+    /// A unit's main process, as long as the unit is loaded.
+    pub(super) async fn main(&self, unit: &str) -> zbus::Result<Main> {
+        let path = &object_path(unit);
+        let (invocation, pid, started, status) = tokio::try_join!(
+            self.property::<Vec<u8>>(path, UNIT, "InvocationID"),
+            self.property::<u32>(path, SERVICE, "ExecMainPID"),
+            self.property::<u64>(path, SERVICE, "ExecMainStartTimestamp"),
+            self.property::<i32>(path, SERVICE, "ExecMainStatus"),
+        )?;
+        let invocation: String = invocation.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Main {
+            invocation: Some(invocation).filter(|id| !id.is_empty()),
+            pid: Some(pid).filter(|pid| *pid != 0),
+            started: timestamp(started),
+            status,
+        })
+    }
+
+    /// The unit's own word of its end; the record adds what the unit does not know. `None` where it is no longer
+    /// loaded.
+    pub(super) async fn certificate(&self, unit: &str, spool: &Spool) -> zbus::Result<Option<Certificate>> {
+        let path = &object_path(unit);
+        let (result, code, status, started, exited, cpu) = tokio::try_join!(
+            self.property::<String>(path, SERVICE, "Result"),
+            self.property::<i32>(path, SERVICE, "ExecMainCode"),
+            self.property::<i32>(path, SERVICE, "ExecMainStatus"),
+            self.property::<u64>(path, SERVICE, "ExecMainStartTimestamp"),
+            self.property::<u64>(path, SERVICE, "ExecMainExitTimestamp"),
+            self.property::<u64>(path, SERVICE, "CPUUsageNSec"),
+        )?;
+        // Of a unit that was collected meanwhile the manager would have told a success.
+        if self.state(unit).await?.is_none_or(|state| state.invocation.is_empty()) {
+            return Ok(None);
+        }
+        let record = spool.record();
+        let own_cpu = || (cpu != u64::MAX).then(|| Span(i64::try_from(cpu / 1000).unwrap_or(i64::MAX)));
+        Ok(Some(Certificate {
+            exit: match code {
+                CLD_EXITED => Exit::Code(status),
+                CLD_KILLED | CLD_DUMPED => Exit::Signal(status),
+                _ => Exit::Unknown,
+            },
+            result,
+            wall: timestamp(started)
+                .zip(timestamp(exited))
+                .map(|(from, to)| to.since(from)),
+            cpu: record
+                .as_ref()
+                .and_then(|record| record.cpu_us)
+                .map(Span)
+                .or_else(own_cpu),
+            peak_memory: record.and_then(|record| record.peak_memory),
+            stopped_by_us: spool.stop_was_asked(),
+        }))
+    }
+}
+
+impl State {
+    /// Whether it runs, or is about to start or to end.
+    pub(super) fn is_running(&self) -> bool {
+        self.job || !matches!(self.active.as_str(), "inactive" | "failed")
+    }
+
+    /// Whether its start is over, well or not.
+    pub(super) fn is_started(&self) -> bool {
+        !self.job && !self.invocation.is_empty()
+    }
+}
+
+/// A unit's object path: every byte but letters and digits as `_xx`.
+fn object_path(unit: &str) -> String {
+    let mut path = format!("{ROOT}/unit/");
+    for byte in unit.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
+}
+
+fn timestamp(micros: u64) -> Option<Timestamp> {
+    i64::try_from(micros).ok().filter(|micros| *micros > 0).map(Timestamp)
+}
+
+/// Whether a change of properties could be the unit's end; true where it cannot be read.
+pub(super) fn may_be_over(message: &Message) -> bool {
+    type Changed<'a> = (&'a str, std::collections::BTreeMap<&'a str, Variant<'a>>, Vec<&'a str>);
+    let body = message.body();
+    let Ok((interface, changed, _)) = body.deserialize::<Changed<'_>>() else {
+        return true;
+    };
+    match changed.get("ActiveState") {
+        Some(Variant::Str(state)) => matches!(state.as_str(), "inactive" | "failed"),
+        Some(_) => true,
+        None => interface != UNIT && interface != SERVICE,
+    }
+}
+
+pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {
+    matches!(error, zbus::Error::MethodError(full, ..) if full.as_str().strip_prefix("org.freedesktop.systemd1.") == Some(name))
+}
+
+/// Whether the manager surely refused to start anything. What is not known here counts as unknown.
+pub(super) fn is_refusal(error: &zbus::Error) -> bool {
+    use zbus::fdo::Error as Fdo;
+    match error {
+        zbus::Error::MethodError(name, ..) => refuses(name),
+        zbus::Error::FDO(error) => matches!(
+            **error,
+            Fdo::InvalidArgs(_)
+                | Fdo::AccessDenied(_)
+                | Fdo::UnknownMethod(_)
+                | Fdo::LimitsExceeded(_)
+                | Fdo::UnknownProperty(_)
+                | Fdo::PropertyReadOnly(_)
+                | Fdo::NotSupported(_)
+        ),
+        _ => false,
+    }
+}
+
+fn refuses(name: &OwnedErrorName) -> bool {
+    name.as_str()
+        .strip_prefix("org.freedesktop.systemd1.")
+        .is_some_and(|own| own != "UnitExists")
+}
+
+/// The error in the bus's own words.
+pub(super) fn told(error: &zbus::Error) -> String {
+    match error {
+        zbus::Error::MethodError(name, Some(text), _) => format!("{text} ({name})"),
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_paths_are_escaped_as_systemd_does() {
+        assert_eq!(
+            object_path("mozart-0a1b2c3d-1-2-3.service"),
+            "/org/freedesktop/systemd1/unit/mozart_2d0a1b2c3d_2d1_2d2_2d3_2eservice"
+        );
+    }
+}
