@@ -11,7 +11,7 @@ use mozart::model::{RunState, SheetStatus, Span, Timestamp};
 use mozart::summary::{RunSummary, SheetSummary};
 
 use crate::output::{Out, Paint};
-use crate::text::{clean, clock, length, moment, money, now, shell_word};
+use crate::text::{clean, clock, length, moment, money, now, shell_word, whole};
 
 /// What was last told of a sheet: a repetition is not told again.
 type Told = (SheetStatus, u32);
@@ -84,6 +84,8 @@ impl<'a> Narrator<'a> {
                 format!(": {}", clean(&run.reason))
             };
             match run.state {
+                // The sheet that waits was told with its own reason.
+                RunState::Waiting if self.told.values().any(|(state, _)| *state == SheetStatus::Waiting) => {}
                 RunState::Waiting | RunState::Queued | RunState::Paused => {
                     self.event("HOLD", Paint::Warn, &format!("run {}{until}{reason}", run.state));
                 }
@@ -201,18 +203,15 @@ impl<'a> Narrator<'a> {
             return;
         };
         let run = &view.summary;
-        bar.set_length(u64::from(run.sheets_total));
-        let ended = self.told.values().filter(|(state, _)| is_over(*state)).count();
-        bar.set_position(ended as u64);
         let now = now();
         let mut parts = Vec::new();
         if run.state == RunState::Running {
             for (sheet, since) in self.running.iter().take(3) {
-                parts.push(format!("sheet {sheet} ({})", length(now.since(*since))));
+                parts.push(format!("sheet {sheet} ({})", whole(now.since(*since))));
             }
             if let Some(eta) = view.eta {
                 let rest = Span((eta.0 - now.since(*seen).0).max(0));
-                parts.push(format!("about {} left", length(rest)));
+                parts.push(format!("about {} left", whole(rest)));
             }
         } else {
             let until = run
@@ -228,6 +227,12 @@ impl<'a> Narrator<'a> {
             parts.push(format!("{} failed", run.sheets_failed));
         }
         parts.extend(run.cost.map(money));
+        let ended = self.told.values().filter(|(state, _)| is_over(*state)).count();
+        // One change, one picture: the setters draw each for itself.
+        bar.update(|state| {
+            state.set_len(u64::from(run.sheets_total));
+            state.set_pos(ended as u64);
+        });
         bar.set_message(parts.join("  "));
     }
 }
@@ -300,7 +305,7 @@ fn closing(view: &RunView, sheets: &[SheetSummary], out: &Out) -> Vec<String> {
     if let Some(cost) = run.cost {
         line.push_str(&format!(", {}", money(cost)));
     }
-    if !run.reason.is_empty() {
+    if !run.reason.is_empty() && run.sheets_failed == 0 {
         line.push_str(&format!(" ({})", clean(&run.reason)));
     }
     let mut lines = vec![line];

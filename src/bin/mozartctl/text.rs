@@ -76,9 +76,17 @@ pub(crate) fn length(span: Span) -> String {
     }
 }
 
+/// The same without fractions, for clocks that move.
+pub(crate) fn whole(span: Span) -> String {
+    match span.0.max(0) / 1_000_000 {
+        seconds @ 0..10 => format!("{seconds} s"),
+        _ => length(span),
+    }
+}
+
 /// How long ago a moment was.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
-    format!("{} ago", length(now.since(at)))
+    format!("{} ago", whole(now.since(at)))
 }
 
 /// An amount of money.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mozart::api::request::{RunFilter, RunSelector};
 use mozart::api::view::RunView;
-use mozart::model::{RunState, SheetStatus, Span};
+use mozart::model::{RunState, SheetStatus};
 use mozart::summary::{RunSummary, SheetSummary};
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ use crate::link::Link;
 use crate::narrator::{failure, next_step};
 use crate::output::{Out, Paint};
 use crate::signals::Signals;
-use crate::text::{ago, clean, length, moment, money, now, tokens};
+use crate::text::{ago, clean, length, moment, money, now, tokens, whole};
 
 /// Ended runs that the overview shows.
 const RECENT: u32 = 10;
@@ -188,7 +188,7 @@ fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
     }
     facts.push(("Times", times));
     if let Some(eta) = view.eta.filter(|_| run.state == RunState::Running) {
-        facts.push(("Left", format!("about {}", length(Span(eta.0.max(0))))));
+        facts.push(("Left", format!("about {}", whole(eta))));
     }
     if run.cost.is_some() || run.tokens_in + run.tokens_out > 0 {
         let cost = run.cost.map_or_else(|| "unknown".to_owned(), money);
@@ -271,7 +271,7 @@ fn details(sheet: &SheetSummary, out: &Out) -> String {
     parts.extend(sheet.description.as_deref().map(|label| clean(label).into_owned()));
     parts.extend(match (sheet.started_at, sheet.ended_at) {
         (Some(from), Some(to)) => Some(length(to.since(from))),
-        (Some(from), None) if sheet.state == SheetStatus::Running => Some(format!("for {}", length(now().since(from)))),
+        (Some(from), None) if sheet.state == SheetStatus::Running => Some(format!("for {}", whole(now().since(from)))),
         _ => None,
     });
     if sheet.attempts > 1 {

@@ -45,13 +45,12 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
         submit.start_sheet = arguments.start_sheet;
         submit.fresh = arguments.fresh;
         let submitted = match link.submit(&submit).await {
-            Err(error) if error.kind == Kind::WrongState => match ask(&error, out)? {
+            Err(error) if error.kind == Kind::WrongState => match ask(error, out)? {
                 Choice::Resume => return resume_instead(link, plan.name.as_str(), arguments.detach, finder, out).await,
                 Choice::Anew => {
                     submit.fresh = true;
                     link.submit(&submit).await?
                 }
-                Choice::Neither => return Err(error),
             },
             other => other?,
         };
@@ -125,29 +124,28 @@ pub(crate) async fn stay(
 enum Choice {
     Resume,
     Anew,
-    Neither,
 }
 
-/// Asks, on a terminal only: elsewhere nobody is there to answer.
-fn ask(error: &CliError, out: &Out) -> Result<Choice, CliError> {
+/// Asks, on a terminal only: elsewhere nobody is there to answer, and the refusal stands.
+fn ask(refusal: CliError, out: &Out) -> Result<Choice, CliError> {
     use std::io::IsTerminal as _;
 
     if out.json || !out.stderr_is_terminal || !std::io::stdin().is_terminal() {
-        return Ok(Choice::Neither);
+        return Err(refusal);
     }
     out.prompt(&format!(
         "{}\n[r]esume it, begin a [n]ew run, or [q]uit? ",
-        error.message
+        clean(&refusal.message)
     ));
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)
         .map_err(|error| CliError::new(Kind::System, format!("standard input cannot be read: {error}")))?;
-    Ok(match answer.trim().to_ascii_lowercase().as_str() {
-        "r" | "resume" => Choice::Resume,
-        "n" | "new" => Choice::Anew,
-        _ => Choice::Neither,
-    })
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "r" | "resume" => Ok(Choice::Resume),
+        "n" | "new" => Ok(Choice::Anew),
+        _ => Err(CliError::new(Kind::WrongState, "nothing was started")),
+    }
 }
 
 async fn resume_instead(
