@@ -33,6 +33,8 @@ pub const TIMEOUT: &str = "timeout";
 pub const OOM_KILL: &str = "oom-kill";
 /// [`Certificate::result`]: no record of the end is left.
 pub const LOST: &str = "lost";
+/// [`Certificate::result`]: the system went down while it ran.
+pub const SHUTDOWN: &str = "shutdown";
 
 /// What the classifier judges from.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +138,11 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         TIMEOUT => fail(Cause::Transient, Code::E001, "the session ran into its timeout")
             .hint("Raise backend.timeout_seconds, or give each sheet less to do."),
         OOM_KILL => fail(Cause::Transient, Code::E005, "the session ran out of memory"),
+        SHUTDOWN => fail(
+            Cause::Interrupted,
+            Code::E004,
+            "the system went down while the session ran",
+        ),
         LOST if !session.has_result => fail(
             Cause::Interrupted,
             Code::E004,
