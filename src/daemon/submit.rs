@@ -268,7 +268,7 @@ fn invalid(problems: Vec<Problem>) -> ApiError {
         .filter(|problem| problem.severity == Severity::Error)
         .collect();
     let message = match errors.as_slice() {
-        [one] => format!("the job file is invalid: {}", one.message),
+        [one] => format!("the job file is invalid: {} ({})", one.message, one.check_id),
         [first, rest @ ..] => format!(
             "the job file has {} errors; the first: {}",
             rest.len() + 1,
