@@ -4,7 +4,7 @@
 //! them, and a request is answered after all three. Where the ledger cannot be written nothing was applied:
 //! what sessions report is kept and decided again, what people ask is refused with the reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -25,7 +25,9 @@ use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start};
 use crate::engine::fact::{Fact, FactKind};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, Submission};
-use crate::model::{AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, SheetNo, Span, StopHow, Timestamp};
+use crate::model::{
+    AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
+};
 use crate::runner::attempt::Runner;
 use crate::runner::spec::{self, AttemptSpec, Progress};
 
@@ -59,6 +61,8 @@ pub(super) struct Live {
     pub(super) plan: Arc<Plan>,
     pub(super) context: Arc<SubmitContext>,
     pub(super) checkpoint: super::checkpoints::State,
+    /// The state that the journal was told last.
+    told: Option<RunState>,
 }
 
 /// What ends the conductor's loop.
@@ -84,6 +88,8 @@ pub(super) struct Conductor {
     pub(super) changes: broadcast::Sender<Change>,
     requests: mpsc::Receiver<Request>,
     running: HashMap<AttemptRef, watch::Sender<Option<StopHow>>>,
+    /// Those of them whose process an earlier conductor started and that were not found yet.
+    adopting: HashSet<AttemptRef>,
     attempts: JoinSet<()>,
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
     progress: mpsc::Receiver<(AttemptRef, Progress)>,
@@ -93,7 +99,7 @@ pub(super) struct Conductor {
     decided_at: Now,
     /// Why the ledger cannot be written, and when to try again.
     blocked: Option<(String, Timestamp)>,
-    /// What sessions reported while the ledger could not be written.
+    /// What happened while the ledger could not be written, in order; decided before anything else is.
     backlog: VecDeque<(Event, Option<Evidence>)>,
     drained: Vec<Reply<()>>,
     pub(super) ending: Ending,
@@ -102,6 +108,17 @@ pub(super) struct Conductor {
 
 /// What is kept of an attempt that ended.
 type Evidence = (AttemptRef, Box<AttemptReport>);
+
+/// What a new run is made of.
+type Source = (RunId, Arc<Plan>, Arc<SubmitContext>);
+
+/// Whether an event cannot be refused, because it is no wish: it is kept until it can be decided.
+fn happened(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. } | Event::Restored
+    )
+}
 
 /// Why a step was not taken.
 #[derive(Debug)]
@@ -149,6 +166,7 @@ impl Conductor {
             changes,
             requests,
             running: HashMap::new(),
+            adopting: HashSet::new(),
             attempts: JoinSet::new(),
             progress_in,
             progress,
@@ -170,13 +188,12 @@ impl Conductor {
             conductor.hold(run).await.map_err(|error| error.to_string())?;
         }
         if conductor.conducts {
-            match conductor.step(Event::Restored, None).await {
-                Ok(()) => {}
-                Err(StepError::Storage(text)) => return Err(text),
-                Err(StepError::Refused(refusal)) => {
-                    tracing::error!(?refusal, "the loaded runs were refused by the engine");
-                }
-            }
+            // Where the ledger cannot be written now, it is decided again when it can.
+            conductor.step_or_log(Event::Restored).await;
+        } else {
+            conductor
+                .engine
+                .observe(&Event::ShutdownRequested { stop_sessions: false });
         }
         conductor.publish_status();
         Ok(conductor)
@@ -224,8 +241,11 @@ impl Conductor {
         self.close().await;
     }
 
-    /// Writes what people read while nobody conducts.
-    async fn close(&mut self) {
+    /// Writes what people read while nobody conducts. One that only showed has changed nothing.
+    pub(super) async fn close(&mut self) {
+        if !self.conducts {
+            return self.checkpoints.drain().await;
+        }
         let runs: Vec<_> = self.live.keys().copied().collect();
         for run in runs {
             self.write_checkpoint(run).await;
@@ -250,32 +270,43 @@ impl Conductor {
 
     /// The alarm rang, or the wall clock was set.
     async fn wake(&mut self) {
-        if self.blocked.as_ref().is_some_and(|(_, at)| *at <= clock::now().wall) {
-            while let Some((event, report)) = self.backlog.pop_front() {
-                if let Err(StepError::Storage(_)) = self.step(event, report).await {
-                    return;
-                }
-            }
-            self.unblock();
-        }
         self.write_due_checkpoints();
-        if self.conducts && self.blocked.is_none() {
+        let still_blocked = self.blocked.as_ref().is_some_and(|(_, at)| *at > clock::now().wall);
+        if self.conducts && !still_blocked && self.catch_up().await.is_ok() {
             self.step_or_log(Event::Tick).await;
         }
     }
 
+    /// Decides what happened while the ledger could not be written, in the order in which it happened.
+    async fn catch_up(&mut self) -> Result<(), StepError> {
+        while let Some((event, report)) = self.backlog.pop_front() {
+            match self.follow(event, report, None).await {
+                Err(error @ StepError::Storage(_)) => return Err(error),
+                Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, "a late report changes nothing"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// A session's task says something.
-    async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
+    pub(super) async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
         let (event, report) = match progress {
-            Progress::Started { at, invocation } => (
-                Event::AttemptStarted {
+            Progress::Started { at, invocation } => {
+                if self.adopting.remove(&attempt)
+                    && let Some(live) = self.live.get(&attempt.run)
+                {
+                    journal::adopted(&live.job, live.no, attempt);
+                }
+                let event = Event::AttemptStarted {
                     attempt,
                     at,
                     invocation,
-                },
-                None,
-            ),
+                };
+                (event, None)
+            }
             Progress::NeverRan => {
+                self.adopting.remove(&attempt);
                 self.running.remove(&attempt);
                 (Event::NeverRan { attempt }, None)
             }
@@ -297,7 +328,7 @@ impl Conductor {
 
     async fn step_or_log(&mut self, event: Event) {
         if let Err(StepError::Refused(refusal)) = self.step(event, None).await {
-            tracing::error!(?refusal, "the engine refused its own timer");
+            tracing::error!(?refusal, "the engine refused its own event");
         }
     }
 
@@ -311,10 +342,26 @@ impl Conductor {
         &mut self,
         event: Event,
         report: Option<Evidence>,
-        submission: Option<(RunId, Arc<Plan>, Arc<SubmitContext>)>,
+        submission: Option<Source>,
+    ) -> Result<(), StepError> {
+        // What is decided now would be decided from a state that lacks what happened before.
+        if let Err(error) = self.catch_up().await {
+            if happened(&event) {
+                self.backlog.push_back((event, report));
+            }
+            return Err(error);
+        }
+        self.follow(event, report, submission).await
+    }
+
+    /// A step with nothing left to be decided before it.
+    async fn follow(
+        &mut self,
+        event: Event,
+        report: Option<Evidence>,
+        submission: Option<Source>,
     ) -> Result<(), StepError> {
         let now = clock::now();
-        self.engine.observe(&event);
         let decision = self.engine.decide(now, &event);
         if let Some(refusal) = decision.refusal {
             return Err(StepError::Refused(refusal));
@@ -333,17 +380,18 @@ impl Conductor {
             if let Err(error) = self.ledger.commit(batch).await {
                 let text = error.to_string();
                 self.block(text.clone(), now);
-                if matches!(
-                    event,
-                    Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. }
-                ) {
+                if happened(&event) {
                     self.backlog.push_front((event, report));
                 }
                 return Err(StepError::Storage(text));
             }
         }
-        self.unblock();
+        if self.backlog.is_empty() {
+            self.unblock();
+        }
         self.decided_at = now;
+        // Only now: a stop or settings that could not be followed are not to be half in force.
+        self.engine.observe(&event);
         if let Some((run, plan, context)) = submission {
             self.insert(run, plan, context);
         }
@@ -441,6 +489,9 @@ impl Conductor {
         let adopt = adopt || self.runner.spool_dir(start.attempt).join("stdout").exists();
         let (stop, stopped) = watch::channel(None);
         self.running.insert(start.attempt, stop);
+        if adopt {
+            self.adopting.insert(start.attempt);
+        }
         let (runner, progress) = (Arc::clone(&self.runner), self.progress_in.clone());
         self.attempts
             .spawn(async move { runner.run(spec, adopt, stopped, progress).await });
@@ -464,6 +515,7 @@ impl Conductor {
                 plan,
                 context,
                 checkpoint: super::checkpoints::State::default(),
+                told: None,
             },
         );
     }
@@ -500,6 +552,7 @@ impl Conductor {
         if runs.is_empty() {
             return;
         }
+        self.tell_states(&runs, now);
         for run in ended.keys().chain(&paused) {
             self.write_checkpoint(*run).await;
         }
@@ -512,6 +565,20 @@ impl Conductor {
             self.live.remove(run);
         }
         self.publish_status();
+    }
+
+    /// Tells the journal of runs that started or wait since it was told last.
+    fn tell_states(&mut self, runs: &BTreeSet<RunId>, now: Now) {
+        for run in runs {
+            let (Some(status), Some(live)) = (self.engine.describe(*run, now), self.live.get_mut(run)) else {
+                continue;
+            };
+            if live.told != Some(status.state) {
+                let first = live.told.is_none_or(|told| told == RunState::Queued);
+                journal::state(&live.job, live.no, &status, first);
+                live.told = Some(status.state);
+            }
+        }
     }
 
     /// Remembers who waits until nothing runs any more.

@@ -2,9 +2,10 @@
 //! whose catalog entry explains it (`journalctl -x`).
 
 use super::message_id as id;
+use crate::engine::RunStatus;
 use crate::engine::event::PauseWhy;
 use crate::engine::fact::{Fact, FactKind, Verdict};
-use crate::model::{AttemptRef, RunId, RunNo, RunState};
+use crate::model::{AttemptRef, JobName, RunId, RunNo, RunState};
 
 /// One line at the given level, with the fields that every line of a run has.
 macro_rules! line {
@@ -191,7 +192,11 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
 
 fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no): (&str, RunNo)) {
     let (sheet, number) = (attempt.sheet, attempt.attempt);
-    let rules = format!("{} of {} rules", outcome.rules_passed, outcome.rules_total);
+    // Rules are asked only of a session that ended well.
+    let rules = match outcome.rules_total {
+        0 => String::new(),
+        total => format!(", {} of {total} rules", outcome.rules_passed),
+    };
     let flags = match outcome.flags.is_empty() {
         true => String::new(),
         false => format!(" [{}]", outcome.flags.join("; ")),
@@ -204,7 +209,7 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
             no,
             MOZART_SHEET = sheet.0,
             MOZART_ATTEMPT = number.0,
-            "{job}#{no} sheet {sheet}: attempt {number} succeeded, {rules}{flags}"
+            "{job}#{no} sheet {sheet}: attempt {number} succeeded{rules}{flags}"
         ),
         Some(failure) => {
             let kind = match failure.cause {
@@ -219,13 +224,51 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
                 MOZART_SHEET = sheet.0,
                 MOZART_ATTEMPT = number.0,
                 MOZART_CODE = failure.code.as_str(),
-                "{job}#{no} sheet {sheet}: attempt {number} failed, {}: {} {}, {rules}{flags}",
+                "{job}#{no} sheet {sheet}: attempt {number} failed, {}{rules}{flags}: {} {}",
                 failure.cause,
                 failure.code,
                 failure.message
             );
         }
     }
+}
+
+/// A run came into another state by itself: it started, or something outside holds it.
+pub(super) fn state(job: &JobName, no: RunNo, status: &RunStatus, first: bool) {
+    match status.state {
+        RunState::Running if first => {
+            line!(info, id::RUN_STARTED, job.as_str(), no, "{job}#{no} started");
+        }
+        RunState::Waiting => {
+            let until = status
+                .until
+                .map(|until| format!(" until {}", until.to_rfc3339()))
+                .unwrap_or_default();
+            line!(
+                debug,
+                id::RUN_WAITING,
+                job.as_str(),
+                no,
+                "{job}#{no} waits: {}{until}",
+                status.reason
+            );
+        }
+        _ => {}
+    }
+}
+
+/// A session that ran without a conductor was found again.
+pub(super) fn adopted(job: &JobName, no: RunNo, attempt: AttemptRef) {
+    let (sheet, number) = (attempt.sheet, attempt.attempt);
+    line!(
+        info,
+        id::ATTEMPT_ADOPTED,
+        job.as_str(),
+        no,
+        MOZART_SHEET = sheet.0,
+        MOZART_ATTEMPT = number.0,
+        "{job}#{no} sheet {sheet}: attempt {number} was found again"
+    );
 }
 
 /// The conductor is there.

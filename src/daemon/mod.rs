@@ -24,6 +24,8 @@ pub mod service;
 pub mod settings;
 mod start;
 pub mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use embedded::{Embedded, EmbeddedOptions, embedded};
 pub use start::StartError;

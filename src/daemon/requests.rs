@@ -189,10 +189,15 @@ impl Conductor {
         }
         let ended = row.state.is_ended();
         if ended {
+            // Told again from the beginning: over an earlier telling the facts would mean something else.
+            self.engine.forget(row.id);
             for fact in self.ledger.facts_of(row.id).await.map_err(storage)? {
                 self.engine.apply(&fact);
             }
-            self.hold(row.id).await.map_err(storage)?;
+            if let Err(error) = self.hold(row.id).await {
+                self.engine.forget(row.id);
+                return Err(storage(error));
+            }
         }
         let done = self.step(Event::ResumeRequested { run: row.id }, None).await;
         if ended && done.is_err() {
@@ -222,9 +227,14 @@ impl Conductor {
 
     async fn stop(&mut self, stop_sessions: bool, reply: Reply<()>) {
         let stop_sessions = stop_sessions || self.settings.stop_sessions_on_stop;
+        if !stop_sessions {
+            // Nothing is written for it, so it works also where nothing can be written.
+            self.ending = Ending::Now;
+            return send(reply, Ok(()));
+        }
         match self.step(Event::ShutdownRequested { stop_sessions }, None).await {
             Ok(()) => {
-                self.ending = if stop_sessions { Ending::Drained } else { Ending::Now };
+                self.ending = Ending::Drained;
                 send(reply, Ok(()));
             }
             Err(error) => send(reply, Err(error.into())),
@@ -253,10 +263,14 @@ impl Conductor {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let engine = settings.engine();
+        let event = Event::SettingsChanged {
+            settings: settings.engine(),
+        };
+        self.step(event, None).await?;
         self.settings = settings;
         journal::reloaded();
-        Ok(self.step(Event::SettingsChanged { settings: engine }, None).await?)
+        self.publish_status();
+        Ok(())
     }
 }
 

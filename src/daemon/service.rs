@@ -95,8 +95,10 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     journal::stopping(status.borrow().live);
     if matches!(end, End::Asked) && settings.stop_sessions_on_stop {
         // Answered at once; the conductor ends when the sessions have.
-        drop(handle.ask(|reply| Request::Stop(true, reply)).await);
-        while conducting.join_next().await.is_some() {}
+        match handle.ask(|reply| Request::Stop(true, reply)).await {
+            Ok(()) => while conducting.join_next().await.is_some() {},
+            Err(error) => tracing::error!("the sessions are left running: {error}"),
+        }
     }
     if let Some(attached) = attached {
         attached.leave().await;
@@ -110,6 +112,10 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     match end {
         // systemd starts it anew, which connects to the bus of that moment; sessions do not notice.
         End::Bus => Err(StartError::Other("the session bus went away".to_owned())),
+        // It is accepted and stored, but nobody is left to do it: systemd starts one anew.
+        End::Idle if status.borrow().live > 0 => Err(StartError::Other(
+            "a job came in while the idle service was leaving; it goes on with the next start".to_owned(),
+        )),
         End::Asked | End::Idle | End::Conductor => Ok(()),
     }
 }

@@ -28,7 +28,10 @@ pub enum StartError {
     /// The ledger cannot be opened; another conductor may hold it.
     #[error(transparent)]
     Ledger(#[from] OpenError),
-    /// Settings that cannot be used, a directory that cannot be made, no launcher: one sentence.
+    /// Settings that cannot be used: they stay so until a person mends them. One sentence.
+    #[error("{0}")]
+    Settings(String),
+    /// A directory that cannot be made, no launcher: one sentence.
     #[error("{0}")]
     Other(String),
 }
@@ -42,16 +45,16 @@ pub(super) struct Restored {
 
 /// Opens everything and restores. `conducts`: takes up live runs; else they are only shown.
 pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: bool) -> Result<Restored, StartError> {
-    let (settings, warnings) = Settings::load(&paths.settings).map_err(StartError::Other)?;
+    let (settings, warnings) = Settings::load(&paths.settings).map_err(StartError::Settings)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let mut environment = environment;
     if let Some(file) = &settings.environment_file {
         let text = std::fs::read_to_string(file)
-            .map_err(|error| StartError::Other(format!("environment_file {}: {error}", file.display())))?;
+            .map_err(|error| StartError::Settings(format!("environment_file {}: {error}", file.display())))?;
         let added = environment.add_file(&text);
-        added.map_err(|error| StartError::Other(format!("environment_file {}: {error}", file.display())))?;
+        added.map_err(|error| StartError::Settings(format!("environment_file {}: {error}", file.display())))?;
     }
     private_directory(&paths.state)?;
     private_directory(&paths.runtime)?;

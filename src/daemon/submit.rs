@@ -1,7 +1,7 @@
 //! Takes a job in: checks, plans, looks at what is there already, and gives the run its numbers.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::conductor::Conductor;
@@ -15,7 +15,7 @@ use crate::job::plan::{Plan, SubmitContext};
 use crate::job::secret::looks_secret;
 use crate::job::{self, JobInput};
 use crate::ledger::checkpoint;
-use crate::model::{Code, Problem, RunNo, RunState, Severity, SheetNo};
+use crate::model::{Code, Problem, RunId, RunNo, RunState, Severity, SheetNo};
 use crate::runner::backend;
 use crate::summary::RunSummary;
 
@@ -64,9 +64,14 @@ impl Conductor {
         }
         let context = self.context(&plan, &submit, &mut problems).await?;
         make_workspace(&plan.workspace)?;
-        let completed = if submit.resume { taken_over(&plan)? } else { Vec::new() };
+        let (completed, start_sheet) = if submit.resume {
+            taken_over(&plan).map(|(completed, first)| (completed, first.max(start_sheet)))?
+        } else {
+            (Vec::new(), start_sheet)
+        };
 
         let (run, no) = self.ledger.next_numbers(&plan.name).await.map_err(storage)?;
+        let run = self.unused(run);
         let rules = RunRules::of(&plan, &context, start_sheet);
         let event = Event::Submitted {
             run,
@@ -84,6 +89,16 @@ impl Conductor {
             attached: false,
             problems,
         })
+    }
+
+    /// That number, or the next one of which no session has left a directory: a ledger that was restored from a
+    /// backup has forgotten runs, and their output is no evidence of another's.
+    fn unused(&self, run: RunId) -> RunId {
+        let directory = |run: &RunId| self.paths.spool(&self.ledger.tag()).join(run.to_string());
+        (run.0..)
+            .map(RunId)
+            .find(|run| directory(run).symlink_metadata().is_err())
+            .unwrap_or(run)
     }
 
     /// What the newest run of the same job means for this submission: `Some(attached)` if it is taken instead.
@@ -111,6 +126,11 @@ impl Conductor {
                 if last.plan_hash == plan.hash && !submit.fresh =>
             {
                 Ok(Some(true))
+            }
+            RunState::Queued | RunState::Running | RunState::Waiting if last.plan_hash == plan.hash => {
+                Err(ApiError::Busy(format!(
+                    "{label} is live; `mozartctl run` without `--fresh` attaches to it, `mozartctl cancel {name}` ends it"
+                )))
             }
             RunState::Queued | RunState::Running | RunState::Waiting => Err(ApiError::Busy(format!(
                 "{label} is live with another plan; wait for it or `mozartctl cancel {name}` first (`modify`, which \
@@ -229,21 +249,37 @@ fn make_workspace(workspace: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Sheets that the checkpoint in the workspace says are done.
-fn taken_over(plan: &Plan) -> Result<Vec<SheetNo>, ApiError> {
-    let path = PathBuf::from(&plan.checkpoint_path);
-    let read = checkpoint::read(&path).map_err(|error| {
+/// Sheets that the checkpoint in the workspace says are done, and the sheet that it began with: those below were
+/// not to be run then, and are not now.
+fn taken_over(plan: &Plan) -> Result<(Vec<SheetNo>, SheetNo), ApiError> {
+    let nothing = |why: String| {
         ApiError::NoSuchJob(format!(
-            "there is no run of `{}` to resume, and no checkpoint that can be read ({error}); `mozartctl run` begins anew",
+            "there is no run of `{}` to resume, and no checkpoint that can be used ({why}); `mozartctl run` begins anew",
             plan.name
         ))
-    })?;
-    Ok(read
-        .completed_sheets()
-        .into_iter()
-        .map(SheetNo)
-        .filter(|sheet| plan.sheet(*sheet).is_some())
-        .collect())
+    };
+    let read = checkpoint::read(Path::new(&plan.checkpoint_path)).map_err(|error| nothing(error.to_string()))?;
+    let of = [&read.job_id, &read.job_name];
+    if of.iter().any(|id| !id.is_empty()) && of.iter().all(|id| id.as_str() != plan.name.as_str()) {
+        return Err(nothing(format!(
+            "{} is of the job `{}`",
+            plan.checkpoint_path, read.job_id
+        )));
+    }
+    let there = |sheets: Vec<u32>| -> BTreeSet<SheetNo> {
+        let sheets = sheets.into_iter().map(SheetNo);
+        sheets.filter(|sheet| plan.sheet(*sheet).is_some()).collect()
+    };
+    let (completed, skipped) = (there(read.completed_sheets()), there(read.skipped_sheets()));
+    let mut first = SheetNo(1);
+    for sheet in (1..).map(SheetNo) {
+        if skipped.contains(&sheet) {
+            first = SheetNo(sheet.0 + 1);
+        } else if !completed.contains(&sheet) {
+            break;
+        }
+    }
+    Ok((completed.into_iter().collect(), first))
 }
 
 fn missing_program(message: String, problems: &[Problem]) -> ApiError {

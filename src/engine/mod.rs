@@ -97,7 +97,7 @@ impl Engine {
     }
 
     /// Takes over what an event says that is not recorded: new settings, and that the conductor stops. To be called
-    /// with every event before [`Self::decide`].
+    /// with every event that was followed; [`Self::decide`] itself needs nothing but the event.
     pub fn observe(&mut self, event: &Event) {
         match event {
             Event::SettingsChanged { settings } => self.overlay.settings = settings.clone(),

@@ -71,7 +71,6 @@ pub(super) fn after(situation: &Situation<'_>) -> After {
         Cause::Transient => transient(situation, failure),
         Cause::RateLimit => rate_limit(situation, failure),
         Cause::Interrupted => interrupted(situation, failure.code),
-        Cause::Fatal if session_is_lost(situation.over, failure) => interrupted(situation, Code::E004),
         Cause::Fatal => failed(failure, ""),
     }
 }
@@ -154,16 +153,7 @@ fn interrupted(situation: &Situation<'_>, code: Code) -> After {
             message,
         });
     }
-    let lost = over
-        .outcome
-        .failure
-        .as_ref()
-        .is_some_and(|failure| session_is_lost(over, failure));
-    let (kind, ask, resume) = if lost {
-        (AttemptKind::Retry, Ask::TaskAgain, None)
-    } else {
-        again(over, rules.resumable)
-    };
+    let (kind, ask, resume) = again(over, rules.resumable);
     After::Again(Waiting {
         until: *now,
         cause: Cause::Interrupted,
@@ -268,19 +258,14 @@ fn again(over: &Over, resumable: bool) -> (AttemptKind, Ask, Option<String>) {
 
 /// The id under which the attempt's session can be resumed.
 fn session_to_resume(over: &Over) -> Option<String> {
+    if over.outcome.session_lost {
+        return None;
+    }
     over.outcome.session_id.clone().or_else(|| match &over.attempt.session {
         SessionChoice::Resume(session) => Some(session.clone()),
         // Its first output was never seen, so the CLI may not know it.
         SessionChoice::New(_) => None,
     })
-}
-
-/// A resumed session that the CLI does not know (any more): it says so as a wrong usage before it does anything.
-fn session_is_lost(over: &Over, failure: &Failure) -> bool {
-    matches!(over.attempt.session, SessionChoice::Resume(_))
-        && failure.code == Code::E306
-        && !over.outcome.worked
-        && over.outcome.session_id.is_none()
 }
 
 /// When the next attempt is made after `used` delays of the same cause: exponential, bounded, with full jitter.

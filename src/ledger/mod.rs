@@ -153,6 +153,19 @@ impl Ledger {
             .map_err(|error| store_error("close", &path, &error))
     }
 
+    /// From now on every write fails, as on a full disk; or none does any more.
+    #[cfg(test)]
+    pub(crate) async fn refuse_writes(&self, refuse: bool) {
+        let pragma = if refuse {
+            "PRAGMA query_only = ON"
+        } else {
+            "PRAGMA query_only = OFF"
+        };
+        let mut store = self.store().await;
+        let done = store.connection.execute(pragma).await;
+        assert!(done.is_ok(), "{done:?}");
+    }
+
     /// The connection, outside of any transaction.
     async fn store(&self) -> MutexGuard<'_, Store> {
         let mut store = self.store.lock().await;

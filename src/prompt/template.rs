@@ -136,7 +136,8 @@ fn guard(name: &str, text: &str) -> Result<(), RenderError> {
     while let Some(found) = text[at..].find("{{").into_iter().chain(text[at..].find("{%")).min() {
         let start = at + found;
         let close = if text[start..].starts_with("{{") { "}}" } else { "%}" };
-        let end = text[start..].find(close).map_or(text.len(), |end| start + end);
+        // Behind the opening: in `{%}` the two would share a character.
+        let end = text[start + 2..].find(close).map_or(text.len(), |end| start + 2 + end);
         if end - start > MAX_TAG {
             return fault(format!("one tag has more than {MAX_TAG} bytes"), start);
         }
@@ -149,7 +150,7 @@ fn guard(name: &str, text: &str) -> Result<(), RenderError> {
                 return fault(format!("there are more than {MAX_ELIF} `elif`"), start);
             }
         }
-        at = (start + 2).max(end);
+        at = end;
     }
     Ok(())
 }
@@ -199,6 +200,7 @@ mod tests {
             guard("t", &chain).unwrap_err().message,
             "there are more than 2000 `elif`"
         );
+        assert_eq!(guard("t", "{%} {{}} {{}"), Ok(()));
         assert_eq!(guard("t", "{{ a }} {% if b %} {{ open {# #} {{"), Ok(()));
     }
 }

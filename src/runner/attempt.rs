@@ -38,6 +38,9 @@ const STDERR_BYTES: u64 = 256 * 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
+/// Between a start whose answer was lost, where nothing ran, and the next try.
+const START_AGAIN: Duration = Duration::from_secs(1);
+
 /// What a runner is made of.
 #[derive(Debug)]
 pub struct RunnerSettings {
@@ -145,7 +148,14 @@ impl Runner {
                 Err(failure) => return tell.say(unstarted(failure.clone())).await,
                 Ok(prepared) => match self.start(&spec, prepared, &spool, &mut stop, &tell).await {
                     Some(end) => end,
-                    None => return tell.say(Progress::NeverRan).await,
+                    None => {
+                        // It will be started again, and may well fail in the same way again.
+                        tokio::select! {
+                            () = sleep(START_AGAIN) => {}
+                            _ = wanted(&mut stop, None) => {}
+                        }
+                        return tell.say(Progress::NeverRan).await;
+                    }
                 },
             }
         };
@@ -344,6 +354,7 @@ impl Runner {
                 Err(failure) => outcome.failure = Some(failure),
             }
         }
+        (outcome.rules_passed, outcome.rules_total) = (validation.passed(), validation.total());
         AttemptReport {
             started_at,
             ended_at: now(),

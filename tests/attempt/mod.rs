@@ -358,6 +358,7 @@ async fn a_failing_session_is_not_validated(mut stage: Stage) {
         failure.message
     );
     assert_eq!(report.validation.rules, []);
+    assert_eq!((report.outcome.rules_passed, report.outcome.rules_total), (0, 0));
     assert!(!stage.exists("checked"));
     assert_eq!(
         Spool::new(stage.spool().directory()).record().unwrap().exit(),

@@ -5,7 +5,7 @@
 //! are skipped. No key and no network are needed.
 
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 use std::fs;
 use std::path::Path;

@@ -27,7 +27,7 @@ use serde_json::Value;
 const LONGEST: Duration = Duration::from_secs(90);
 
 /// The program, where there is one; else says once, past the test harness, that nothing is tested.
-fn program() -> Option<PathBuf> {
+pub(crate) fn program() -> Option<PathBuf> {
     static SAID: Once = Once::new();
     let program = std::env::var_os("MOZART_TEST_CLAUDE").map(PathBuf::from);
     if program.is_none() {
@@ -40,15 +40,16 @@ fn program() -> Option<PathBuf> {
 }
 
 /// The scripted API; ends with this value.
-pub(super) struct Api {
+pub(crate) struct Api {
     process: Child,
     _until_eof: ChildStdin,
-    url: String,
+    /// For `ANTHROPIC_BASE_URL`.
+    pub(crate) url: String,
     log: PathBuf,
 }
 
 impl Api {
-    pub(super) fn start(directory: &Path, script: &Value) -> Self {
+    pub(crate) fn start(directory: &Path, script: &Value) -> Self {
         let (path, log) = (directory.join("script.json"), directory.join("requests.jsonl"));
         fs::write(&path, script.to_string()).unwrap();
         let mut process = Command::new("python3")
@@ -82,7 +83,7 @@ impl Api {
     }
 
     /// What was asked of it so far.
-    pub(super) fn requests(&self) -> Vec<Value> {
+    pub(crate) fn requests(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

@@ -47,7 +47,7 @@ impl Fake {
     /// Listens on the private socket below `runtime`.
     pub(super) fn start(runtime: &Path, state: State) -> Self {
         let directory = runtime.join("mozart");
-        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::create_dir_all(&directory).expect("a directory");
         let socket = directory.join("bus");
         let _stale = std::fs::remove_file(&socket);
         let state = Arc::new(Mutex::new(state));
@@ -59,15 +59,15 @@ impl Fake {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .unwrap();
+                .expect("a runtime");
             runtime.block_on(async move {
                 let (ask, mut requests) = mpsc::channel(16);
                 let server = Server::new(Conductor::new(ask, sender));
-                let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-                ready.send(()).unwrap();
+                let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+                ready.send(()).expect("somebody waits");
                 let answers = async {
                     while let Some(request) = requests.recv().await {
-                        answer(request, &mut shared.lock().unwrap());
+                        answer(request, &mut shared.lock().expect("the state"));
                     }
                 };
                 tokio::select! {
@@ -75,10 +75,10 @@ impl Fake {
                     () = server.accept(listener) => {}
                     _ = stopped => {}
                 }
-                std::fs::remove_file(&socket).unwrap();
+                std::fs::remove_file(&socket).expect("the socket");
             });
         });
-        listening.recv().unwrap();
+        listening.recv().expect("it listens");
         Self {
             state,
             changes,
@@ -88,13 +88,17 @@ impl Fake {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("the state")
     }
 
     /// Puts a sheet into that state and says so.
     pub(super) fn sheet(&self, number: u32, change: impl FnOnce(&mut SheetSummary)) {
         let mut state = self.state();
-        let sheet = state.sheets.iter_mut().find(|sheet| sheet.sheet_num == number).unwrap();
+        let sheet = state
+            .sheets
+            .iter_mut()
+            .find(|sheet| sheet.sheet_num == number)
+            .expect("the sheet");
         change(sheet);
         let sheet = Box::new(sheet.clone());
         let summary = &state.runs[0].summary;
@@ -129,7 +133,7 @@ impl Fake {
             let _ended = stop.send(());
         }
         if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
+            thread.join().expect("the conductor");
         }
     }
 }
@@ -145,7 +149,7 @@ pub(super) fn run(job: &str, number: u32, state: RunState, total: u32) -> RunVie
     RunView {
         summary: RunSummary {
             id: RunId(i64::from(number)),
-            job: JobName::new(job).unwrap(),
+            job: JobName::new(job).expect("a name"),
             run: RunNo(number),
             state,
             reason: String::new(),

@@ -25,7 +25,7 @@ fn bad_files() -> Vec<Bad> {
         "a: &a [x,x,x,x,x,x,x,x,x]\n{}name: bomb\n",
         ('b'..='i')
             .map(|c| {
-                let before = char::from_u32(c as u32 - 1).unwrap();
+                let before = char::from_u32(c as u32 - 1).expect("a letter");
                 format!("{c}: &{c} [{}]\n", vec![format!("*{before}"); 9].join(","))
             })
             .collect::<String>()

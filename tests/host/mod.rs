@@ -4,6 +4,7 @@ mod install;
 mod interrupts;
 mod launch;
 mod machine;
+mod night;
 mod recovery;
 mod refusal;
 mod service;

@@ -118,7 +118,7 @@ fn the_journal_tells_a_run_with_fields_to_filter_by() {
     wait_until("the run's lines", Duration::from_secs(5), || {
         has(mozart::daemon::message_id::RUN_COMPLETED)
     });
-    assert!(has(mozart::daemon::message_id::RUN_SUBMITTED));
+    assert!(has(mozart::daemon::message_id::RUN_SUBMITTED) && has(mozart::daemon::message_id::RUN_STARTED));
     let entries = journal();
     assert!(
         entries

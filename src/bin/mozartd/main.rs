@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mozart::daemon::StartError;
 
 /// The conductor of Mozart, as a user service
 #[derive(Debug, Parser)]
@@ -31,24 +32,28 @@ fn main() -> ExitCode {
     };
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            drop(writeln!(std::io::stderr(), "mozartd: {message}"));
-            ExitCode::FAILURE
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "mozartd: {error}"));
+            match error {
+                StartError::Settings(_) => ExitCode::from(EX_CONFIG),
+                StartError::Ledger(_) | StartError::Other(_) => ExitCode::FAILURE,
+            }
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), String> {
-    mozart::daemon::logging::start(&arguments.log_level, "mozartd")?;
+/// Settings that cannot be used (`sysexits.h`): `mozart.service` is not started again before they are mended.
+const EX_CONFIG: u8 = 78;
+
+fn run(arguments: &Arguments) -> Result<(), StartError> {
+    mozart::daemon::logging::start(&arguments.log_level, "mozartd").map_err(StartError::Other)?;
     // The sockets are taken before any thread runs: taking them clears variables of the environment.
     let listener = listenfd::ListenFd::from_env()
         .take_unix_listener(0)
-        .map_err(|error| format!("what systemd handed over is no listening socket: {error}"))?;
+        .map_err(|error| StartError::Other(format!("what systemd handed over is no listening socket: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("the runtime cannot start: {error}"))?;
-    runtime
-        .block_on(mozart::daemon::service::run(listener))
-        .map_err(|error| error.to_string())
+        .map_err(|error| StartError::Other(format!("the runtime cannot start: {error}")))?;
+    runtime.block_on(mozart::daemon::service::run(listener))
 }

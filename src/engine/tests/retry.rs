@@ -295,20 +295,37 @@ fn work_whose_session_is_lost_is_begun_anew_and_told_what_exists() {
         "the work is still there"
     );
 
-    let mut world = World::with(rules(1));
-    fail(&mut world, interrupted());
-    world.finish(without_work(failure(Cause::Fatal, Code::E306)));
-    assert_eq!(
-        shape(&world.session()),
-        (1, 3, AttemptKind::Retry, Ask::TaskAgain, None),
-        "the CLI forgot it"
-    );
-    world.finish(without_work(failure(Cause::Fatal, Code::E306)));
-    assert_eq!(
-        failed_with(&world, 1).1,
-        Code::E306,
-        "a wrong usage of a new session is fatal"
-    );
+    for ended in [interrupted(), transient(), validation(1, 2)] {
+        let mut world = World::with(rules(1));
+        fail(&mut world, ended);
+        assert_eq!(shape(&world.session()).4, Some("theirs"));
+        fail(&mut world, forgotten());
+        assert_eq!(
+            shape(&world.session()),
+            (1, 3, AttemptKind::Retry, Ask::TaskAgain, None),
+            "the CLI forgot it"
+        );
+    }
+}
+
+/// The CLI does not know the session that it was to resume.
+fn forgotten() -> Outcome {
+    Outcome {
+        session_lost: true,
+        ..without_work(failure(Cause::Transient, Code::E003))
+    }
+}
+
+#[test]
+fn a_session_that_is_lost_again_and_again_uses_the_transient_budget() {
+    let mut world = with_retry(|retry| retry.transient_retries = 2);
+    fail(&mut world, validation(1, 2));
+    for _ in 0..2 {
+        fail(&mut world, forgotten());
+    }
+    world.finish(forgotten());
+    assert_eq!(world.state(), RunState::Failed);
+    assert_eq!(failed_with(&world, 1).0, Cause::Transient);
 }
 
 #[test]

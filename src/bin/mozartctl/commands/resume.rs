@@ -6,6 +6,7 @@ use mozart::api::request::RunSelector;
 use mozart::job::plan::Plan;
 use mozart::model::Problem;
 
+use super::run::is_live;
 use crate::attach::Manner;
 use crate::cli::ResumeArgs;
 use crate::connect::{Finder, Need};
@@ -116,12 +117,16 @@ async fn go_on(
     finder: &Finder<'_>,
     out: &Out,
 ) -> Result<ExitCode, CliError> {
-    link.resume(selector).await?;
+    let live = match link.resume(selector).await {
+        // A conductor in this process takes up live runs as it starts; and what goes on already need not be resumed.
+        Err(error) if error.kind == Kind::WrongState && is_live(link.run(selector).await?.summary.state) => true,
+        done => done.map(|()| false)?,
+    };
     let manner = Manner {
         introduce: true,
         fresh: false,
     };
-    super::run::stay(link, finder, selector, manner, detach, (false, &[]), out).await
+    super::run::stay(link, finder, selector, manner, detach, (live, &[]), out).await
 }
 
 /// A word that can only be meant as a file.

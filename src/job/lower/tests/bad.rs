@@ -362,3 +362,74 @@ fn all_problems_are_reported_at_once() {
         ]
     );
 }
+
+/// Whatever is done to a job file, there is an answer: no panic, and a plan only where there is no error.
+#[test]
+fn mutilated_job_files_get_an_answer() {
+    const PIECES: &[&str] = &[
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "{%}",
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        "- ",
+        "\n",
+        "&a ",
+        "*a",
+        "<<: ",
+        "'",
+        "\"",
+        "|",
+        "#",
+        "!!str ",
+        "1e9",
+        "-1",
+        "99999999999999999999",
+        "ü",
+        "\\",
+        "$(",
+        "`",
+        "{sheet_num:>99}",
+        "~",
+        "\t",
+        "type: command",
+    ];
+    // A fixed sequence, so that a failure can be repeated.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % u64::try_from(below.max(1)).unwrap()).unwrap()
+    };
+    let mut plans = 0;
+    for _ in 0..300 {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        for _ in 0..=next(4) {
+            let at = next(text.len());
+            if next(2) == 0 {
+                text.splice(at..at, PIECES[next(PIECES.len())].chars());
+            } else {
+                text.drain(at..(at + next(12)).min(text.len()));
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let loaded = load_with(&text, |_| ());
+        let errors = loaded
+            .problems
+            .iter()
+            .any(|problem| problem.severity == crate::model::Severity::Error);
+        assert_eq!(loaded.plan.is_none(), errors, "{text}");
+        assert!(!crate::job::report(&loaded.problems, "job.yaml", &text, true).contains("\u{1b}[2J"));
+        plans += u32::from(loaded.plan.is_some());
+    }
+    assert!(
+        (10..290).contains(&plans),
+        "{plans} plans: the mutations are too weak or too strong"
+    );
+}

@@ -1,0 +1,306 @@
+//! The conductor's own code with a real ledger and no loop: each test says what happens next.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::conductor::{Conductor, Parts};
+use super::environment::Environment;
+use super::paths::Paths;
+use super::settings::Settings;
+use crate::api::handle::Request;
+use crate::api::request::{ApiError, RunSelector, Submit};
+use crate::engine::event::Event;
+use crate::ledger::Ledger;
+use crate::model::{AttemptNo, AttemptRef, RunId, RunState, SheetNo, SheetStatus, Timestamp};
+use crate::runner::attempt::{Runner, RunnerSettings};
+use crate::runner::launch::Launcher;
+use crate::runner::spec::Progress;
+
+/// A user's directories and the ledger in them.
+struct Desk {
+    directory: TempDir,
+    ledger: Arc<Ledger>,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&directory.path().join("state/ledger.db")).await.unwrap();
+        Self {
+            directory,
+            ledger: Arc::new(ledger),
+        }
+    }
+
+    fn paths(&self) -> Paths {
+        let at = |name: &str| self.directory.path().join(name);
+        Paths {
+            state: at("state"),
+            runtime: at("run"),
+            settings: at("mozartd.yaml"),
+        }
+    }
+
+    /// A conductor that cannot start any process: what sessions do is said by the test.
+    async fn conductor(&self, conducts: bool) -> Conductor {
+        let spool_root = self.paths().spool(&self.ledger.tag());
+        let runner = Runner::new(RunnerSettings {
+            launcher: Launcher::supervised("/nonexistent/mozart".into(), spool_root.clone()),
+            spool_root,
+            ledger_tag: self.ledger.tag(),
+        });
+        let parts = Parts {
+            paths: self.paths(),
+            settings: Settings::default(),
+            environment: Environment::default(),
+            ledger: Arc::clone(&self.ledger),
+            runner: Arc::new(runner),
+            conducts,
+            requests: mpsc::channel(1).1,
+            changes: broadcast::channel(16).0,
+        };
+        Conductor::restore(parts).await.unwrap()
+    }
+
+    fn submit(&self, name: &str) -> Submit {
+        Submit {
+            text: format!(
+                "name: {name}\nworkspace: ./{name}\nbackend: {{type: command, command: [/bin/true], working_directory: .}}\n\
+                 sheet: {{size: 1, total_items: 4}}\nprompt: {{template: hello}}\n"
+            ),
+            base_directory: self.directory.path().display().to_string(),
+            ..Submit::default()
+        }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+fn first(run: i64) -> AttemptRef {
+    AttemptRef {
+        run: RunId(run),
+        sheet: SheetNo(1),
+        attempt: AttemptNo(1),
+    }
+}
+
+fn newest(job: &str) -> RunSelector {
+    RunSelector {
+        job: job.to_owned(),
+        run: None,
+    }
+}
+
+fn started() -> Progress {
+    Progress::Started {
+        at: Timestamp(1),
+        invocation: None,
+    }
+}
+
+impl Conductor {
+    fn sheet_1_started(&self, run: i64) -> bool {
+        let sheet = self.engine.run(RunId(run)).and_then(|run| run.sheet(SheetNo(1)));
+        sheet
+            .and_then(|sheet| sheet.state().attempt())
+            .is_some_and(|attempt| attempt.started_at.is_some())
+    }
+
+    async fn ask<T>(
+        &mut self,
+        request: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Request,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.answer(request(reply)).await;
+        answer.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_sessions_reported_while_storage_was_blocked_is_decided_before_a_request_is() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    desk.ledger.refuse_writes(true).await;
+    conductor.report(first(1), started()).await;
+    assert!(!conductor.sheet_1_started(1));
+    let refused = conductor.ask(|reply| Request::Pause(newest("a"), false, reply)).await;
+    assert!(matches!(refused, Err(ApiError::Storage(_))), "{refused:?}");
+    assert!(!conductor.storage().is_empty());
+
+    desk.ledger.refuse_writes(false).await;
+    conductor
+        .ask(|reply| Request::Pause(newest("a"), false, reply))
+        .await
+        .unwrap();
+    assert!(conductor.sheet_1_started(1), "the report is not lost");
+    assert_eq!(conductor.storage(), "");
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_written_at_the_start_delays_what_would_be_started() {
+    let desk = Desk::new().await;
+    let mut shows = desk.conductor(false).await;
+    shows.submit(desk.submit("a")).await.unwrap();
+    drop(shows);
+    desk.ledger.refuse_writes(true).await;
+    let mut conductor = desk.conductor(true).await;
+    assert!(!conductor.storage().is_empty());
+    desk.ledger.refuse_writes(false).await;
+    conductor.step(Event::Tick, None).await.unwrap();
+    let status = conductor.engine.sheet_status(RunId(1), SheetNo(1), super::clock::now());
+    assert_eq!(status.unwrap().0, SheetStatus::Running);
+    assert_eq!(conductor.storage(), "");
+}
+
+#[tokio::test]
+async fn a_stop_that_could_not_be_stored_is_not_half_in_force() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    desk.ledger.refuse_writes(true).await;
+    let refused = conductor.ask(|reply| Request::Stop(true, reply)).await;
+    assert!(matches!(refused, Err(ApiError::Storage(_))), "{refused:?}");
+    desk.ledger.refuse_writes(false).await;
+    conductor.submit(desk.submit("b")).await.unwrap();
+    let status = conductor.engine.sheet_status(RunId(2), SheetNo(1), super::clock::now());
+    assert_eq!(status.unwrap().0, SheetStatus::Running);
+
+    desk.ledger.refuse_writes(true).await;
+    conductor
+        .ask(|reply| Request::Stop(false, reply))
+        .await
+        .expect("nothing is to be written for that");
+}
+
+#[tokio::test]
+async fn one_that_only_shows_starts_nothing_and_writes_no_checkpoint() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    drop(conductor);
+    let mut shows = desk.conductor(false).await;
+    // Whatever is asked of it, a sheet that could start stays.
+    shows.submit(desk.submit("b")).await.unwrap();
+    shows.step(Event::Tick, None).await.unwrap();
+    let status = shows.engine.sheet_status(RunId(2), SheetNo(1), super::clock::now());
+    assert_eq!(status.unwrap().0, SheetStatus::Pending);
+    shows.close().await;
+    assert!(!desk.path("a/a.json").exists());
+}
+
+#[tokio::test]
+async fn a_number_whose_directory_is_there_is_not_given_to_a_new_run() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    let spool = desk.paths().spool(&desk.ledger.tag());
+    std::fs::create_dir_all(spool.join("1/1/1")).unwrap();
+    std::fs::create_dir_all(spool.join("2")).unwrap();
+    let submitted = conductor.submit(desk.submit("a")).await.unwrap();
+    assert_eq!(submitted.run.0, 1);
+    assert!(conductor.engine.run(RunId(3)).is_some());
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.submit(desk.submit("b")).await.unwrap();
+    assert!(conductor.engine.run(RunId(4)).is_some());
+}
+
+#[tokio::test]
+async fn a_resume_that_could_not_be_stored_can_be_asked_again() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    let row = desk.ledger.run("a", None).await.unwrap().unwrap();
+    assert_eq!(row.state, RunState::Cancelled);
+
+    desk.ledger.refuse_writes(true).await;
+    let refused = conductor.ask(|reply| Request::Resume(newest("a"), reply)).await;
+    assert!(matches!(refused, Err(ApiError::Storage(_))), "{refused:?}");
+    assert!(conductor.engine.run(RunId(1)).is_none());
+    desk.ledger.refuse_writes(false).await;
+    conductor
+        .ask(|reply| Request::Resume(newest("a"), reply))
+        .await
+        .unwrap();
+    let sheet = conductor
+        .engine
+        .run(RunId(1))
+        .and_then(|run| run.sheet(SheetNo(1)))
+        .unwrap();
+    assert_eq!(sheet.state().attempt().map(|attempt| attempt.no), Some(AttemptNo(2)));
+}
+
+/// Writes a checkpoint of that job: sheets by number and word.
+fn checkpoint(path: &Path, job: &str, sheets: &[(u32, &str)]) {
+    let sheets: Vec<String> = sheets
+        .iter()
+        .map(|(number, word)| format!(r#""{number}":{{"sheet_num":{number},"status":"{word}"}}"#))
+        .collect();
+    let text = format!(
+        r#"{{"job_id":"{job}","job_name":"{job}","total_sheets":4,"sheets":{{{}}}}}"#,
+        sheets.join(",")
+    );
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+#[tokio::test]
+async fn a_checkpoint_says_what_was_not_to_be_run_and_whose_it_is() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    let resumed = |name: &str| Submit {
+        resume: true,
+        ..desk.submit(name)
+    };
+    checkpoint(&desk.path("a/a.json"), "other", &[(1, "completed")]);
+    let refused = conductor.submit(resumed("a")).await.unwrap_err();
+    assert!(refused.to_string().contains("`other`"), "{refused}");
+
+    checkpoint(
+        &desk.path("a/a.json"),
+        "a",
+        &[(1, "skipped"), (2, "skipped"), (3, "completed"), (4, "failed")],
+    );
+    conductor.submit(resumed("a")).await.unwrap();
+    let status = |sheet| {
+        let status = conductor
+            .engine
+            .sheet_status(RunId(1), SheetNo(sheet), super::clock::now());
+        status.unwrap().0
+    };
+    assert_eq!(
+        [status(1), status(2), status(3), status(4)],
+        [
+            SheetStatus::Skipped,
+            SheetStatus::Skipped,
+            SheetStatus::Completed,
+            SheetStatus::Running
+        ]
+    );
+}
+
+#[tokio::test]
+async fn fresh_beside_a_live_run_of_the_same_plan_is_told_as_such() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    assert!(conductor.submit(desk.submit("a")).await.unwrap().attached);
+    let fresh = Submit {
+        fresh: true,
+        ..desk.submit("a")
+    };
+    let refused = conductor.submit(fresh).await.unwrap_err();
+    assert!(!refused.to_string().contains("another plan"), "{refused}");
+}
