@@ -64,6 +64,7 @@ impl Conductor {
         }
         let context = self.context(&plan, &submit, &mut problems).await?;
         make_workspace(&plan.workspace)?;
+        make_place_of(&plan.checkpoint_path)?;
         let (completed, start_sheet) = if submit.resume {
             taken_over(&plan).map(|(completed, first)| (completed, first.max(start_sheet)))?
         } else {
@@ -247,6 +248,19 @@ fn make_workspace(workspace: &str) -> Result<(), ApiError> {
             "the workspace {workspace} cannot be created: {error}"
         ))),
     }
+}
+
+/// Creates the directories above the checkpoint, which `state_path` may put anywhere.
+fn make_place_of(checkpoint: &str) -> Result<(), ApiError> {
+    let Some(directory) = Path::new(checkpoint).parent() else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let shown = directory.display();
+        ApiError::InvalidArgument(format!(
+            "the directory {shown} for the checkpoint (`state_path`) cannot be created: {error}"
+        ))
+    })
 }
 
 /// Sheets that the checkpoint in the workspace says are done, and the sheet that it began with: those below were

@@ -171,10 +171,12 @@ fn a_rule_holds_only_for_the_sheets_of_its_condition() {
 #[test]
 fn the_checkpoint_stands_where_the_job_says() {
     let person = Person::new();
-    let file = person.job(2, "true", "state_path: ./kept/state.json\n", &[]);
-    fs::create_dir_all(person.desk.path("workspace/kept")).expect("a directory");
+    let file = person.job(2, "true", "state_path: ./kept/here/state.json\n", &[]);
     person.completes(&file);
-    assert_eq!(person.checkpoint("workspace/kept/state.json")["status"], "completed");
+    assert_eq!(
+        person.checkpoint("workspace/kept/here/state.json")["status"],
+        "completed"
+    );
     assert!(!person.desk.path("workspace/job.json").exists());
 }
 
