@@ -1,7 +1,7 @@
 //! Runs one command line so that it outlives the conductor and nothing of it outlives its end.
 //!
-//! Two launchers with the same promises: `systemd` makes each attempt a transient unit of the user's manager;
-//! `supervised` gives it a small supervisor process, for where there is no such manager. Both leave the same
+//! Two launchers with the same promises: [`Systemd`] makes each attempt a transient unit of the user's manager;
+//! [`Supervised`] gives it a small supervisor process, for where there is no such manager. Both leave the same
 //! spool behind, and what became of an attempt is always read in the same order: the unit (or the supervisor's
 //! lock), the exit record, the output file's existence. Nothing here knows what a session is.
 

@@ -25,7 +25,7 @@ use super::spool::{Spool, Started};
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, sensible};
 use crate::model::{Certificate, Span, StopHow};
 use crate::runner::spec::Secrets;
-use link::{Link, MANAGER, ROOT, Watched, is_named, is_refusal, may_be_over, timestamp, told};
+use link::{Link, MANAGER, Main, ROOT, Watched, is_named, is_refusal, may_be_over, told};
 
 /// The slice of all sessions: idle work beside what the person does.
 const SLICE: &str = "background-mozart.slice";
@@ -105,7 +105,7 @@ impl Systemd {
         let properties = self.properties(launch, &spool, &credentials, link.private);
         let none: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
         let body = (unit.as_str(), "fail", properties, none);
-        self.held.lock().await.insert(unit.clone());
+        let newly_held = self.held.lock().await.insert(unit.clone());
         let job = match link.call(ROOT, MANAGER, "StartTransientUnit", &body).await {
             Ok(reply) => match reply.body().deserialize::<zbus::wire::OwnedObjectPath>() {
                 Ok(job) => job,
@@ -115,7 +115,13 @@ impl Systemd {
                 self.held.lock().await.remove(&unit);
                 return StartOutcome::failed(format!("systemd does not start the session: {}", told(&error)));
             }
-            Err(_) => return StartOutcome::Unknown,
+            Err(error) => {
+                if newly_held && is_named(&error, "UnitExists") {
+                    // This call took no reference; who asks for the evidence does.
+                    self.held.lock().await.remove(&unit);
+                }
+                return StartOutcome::Unknown;
+            }
         };
         let Some(result) = self.job_result(&link, &unit, &job, &mut removed).await else {
             return StartOutcome::Unknown;
@@ -124,8 +130,8 @@ impl Systemd {
         if result != "done" && result != "failed" {
             return StartOutcome::Unknown;
         }
-        let Ok(Some(look)) = link.look(&unit).await else {
-            // It ran: its end is told by the spool.
+        let Ok(main) = link.main(&unit).await else {
+            // It ran: its end will be told.
             return StartOutcome::Started {
                 at: now(),
                 invocation: None,
@@ -134,14 +140,20 @@ impl Systemd {
         };
         if result == "failed"
             && spool.exec_error().is_none()
-            && let Some(message) = refused_by_manager(look.status, &self.self_exe, &spool)
+            && let Some(message) = refused_by_manager(main.status, &self.self_exe, &spool)
         {
             return StartOutcome::failed(message);
         }
+        let Main {
+            invocation,
+            pid,
+            started,
+            ..
+        } = main;
         StartOutcome::Started {
-            at: timestamp(look.started).unwrap_or_else(now),
-            invocation: Some(look.invocation).filter(|id| !id.is_empty()),
-            pid: Some(look.pid).filter(|pid| *pid != 0),
+            at: started.unwrap_or_else(now),
+            invocation,
+            pid,
         }
     }
 
@@ -163,8 +175,8 @@ impl Systemd {
             match told.await {
                 Ok(result) => return result,
                 // A manager that was executed anew may have dropped the signal.
-                Err(_) => match link.look(unit).await {
-                    Ok(Some(look)) if !look.job && look.active != "inactive" => return Some("done".to_owned()),
+                Err(_) => match link.state(unit).await {
+                    Ok(Some(state)) if state.is_started() => return Some("done".to_owned()),
                     _ => {}
                 },
             }
@@ -225,39 +237,50 @@ impl Systemd {
 
     pub(super) async fn evidence(&self, name: &str, spool: &Spool) -> Result<Evidence, LaunchError> {
         let unit = format!("{name}.service");
+        let lost_bus = |error: zbus::Error| LaunchError::Bus(told(&error));
         let link = self.link().await?;
-        self.read(&link, &unit, spool)
-            .await
-            .map_err(|error| LaunchError::Bus(told(&error)))
+        match self.see(&link, &unit, spool).await.map_err(lost_bus)? {
+            Seen::Over(evidence) => Ok(evidence),
+            Seen::Running => {
+                let Main {
+                    invocation,
+                    pid,
+                    started,
+                    ..
+                } = link.main(&unit).await.map_err(lost_bus)?;
+                Ok(Evidence::Running {
+                    invocation,
+                    pid,
+                    started_at: started,
+                })
+            }
+        }
     }
 
     /// The evidence over one connection: the unit if it is loaded, else what the spool holds.
-    async fn read(&self, link: &Link, unit: &str, spool: &Spool) -> zbus::Result<Evidence> {
+    async fn see(&self, link: &Link, unit: &str, spool: &Spool) -> zbus::Result<Seen> {
         // Held before it is looked at: it may be collected between two calls.
-        let loaded = if self.held.lock().await.contains(unit) {
-            true
-        } else {
-            link.hold(unit).await?
-        };
-        if loaded {
+        let known = self.held.lock().await.contains(unit);
+        if !known && link.hold(unit).await? {
             self.held.lock().await.insert(unit.to_owned());
         }
-        let Some(look) = link.look(unit).await? else {
-            self.let_go(link, unit).await;
-            return Ok(left_behind(spool));
+        let state = link.state(unit).await?;
+        if let Some(state) = &state
+            && state.is_running()
+        {
+            return Ok(Seen::Running);
+        }
+        let ended = match state {
+            Some(_) => link.certificate(unit, spool).await?,
+            None => None,
         };
-        if look.job || !matches!(look.active.as_str(), "inactive" | "failed") {
-            return Ok(Evidence::Running {
-                invocation: Some(look.invocation).filter(|id| !id.is_empty()),
-                pid: Some(look.pid).filter(|pid| *pid != 0),
-                started_at: timestamp(look.started),
-            });
-        }
-        if look.invocation.is_empty() {
-            self.let_go(link, unit).await;
-            return Ok(left_behind(spool));
-        }
-        Ok(Evidence::Ended(sensible(look.certificate(spool), spool)))
+        Ok(Seen::Over(match ended {
+            Some(certificate) => Evidence::Ended(sensible(certificate, spool)),
+            None => {
+                self.let_go(link, unit).await;
+                left_behind(spool)
+            }
+        }))
     }
 
     async fn let_go(&self, link: &Link, unit: &str) {
@@ -289,24 +312,15 @@ impl Systemd {
         let gone = || LaunchError::Bus("the connection is closed".to_owned());
         let link = self.link().await?;
         // Listening begins before the first look, so nothing falls between the two.
-        let (of_unit, unloaded, reloading, owner) = (
-            Watched::Unit(unit),
-            Watched::Unloaded(unit),
-            Watched::Reloading,
-            Watched::Owner,
-        );
-        let (mut of_unit, mut unloaded, mut reloading, mut owner) = tokio::try_join!(
-            link.signals(&of_unit),
-            link.signals(&unloaded),
-            link.signals(&reloading),
-            link.signals(&owner),
-        )
-        .map_err(lost_bus)?;
+        let (of_unit, reloading, owner) = (Watched::Unit(unit), Watched::Reloading, Watched::Owner);
+        let (mut of_unit, mut reloading, mut owner) =
+            tokio::try_join!(link.signals(&of_unit), link.signals(&reloading), link.signals(&owner))
+                .map_err(lost_bus)?;
         loop {
-            match self.read(&link, unit, spool).await.map_err(lost_bus)? {
-                Evidence::Running { .. } => {}
-                Evidence::Ended(certificate) => return Ok(certificate),
-                Evidence::EndedUnknown | Evidence::NeverRan => return Ok(lost(spool)),
+            match self.see(&link, unit, spool).await.map_err(lost_bus)? {
+                Seen::Running => {}
+                Seen::Over(Evidence::Ended(certificate)) => return Ok(certificate),
+                Seen::Over(_) => return Ok(lost(spool)),
             }
             loop {
                 tokio::select! {
@@ -316,7 +330,6 @@ impl Systemd {
                             break;
                         }
                     }
-                    message = unloaded.next() => { message.ok_or_else(gone)?.map_err(lost_bus)?; break; }
                     message = reloading.next() => { message.ok_or_else(gone)?.map_err(lost_bus)?; break; }
                     message = owner.next() => { message.ok_or_else(gone)?.map_err(lost_bus)?; break; }
                 }
@@ -418,6 +431,12 @@ impl Systemd {
             }
         }
     }
+}
+
+/// What was seen of an attempt.
+enum Seen {
+    Running,
+    Over(Evidence),
 }
 
 /// The credential files of one start; removed with this value.

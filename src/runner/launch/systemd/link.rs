@@ -30,7 +30,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 /// Messages kept for one unit's streams: a unit has a handful of changes in its life.
 const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(128);
 
-/// `MainPID`, `ExecMainCode` and the like of a unit that is over.
+/// `ExecMainCode` of a process that is over (`waitid(2)`).
 const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
 const CLD_DUMPED: i32 = 3;
@@ -43,19 +43,23 @@ pub(super) struct Link {
     pub(super) private: bool,
 }
 
-/// What the manager says of a loaded unit.
+/// Where a loaded unit stands.
 #[derive(Debug)]
-pub(super) struct Look {
-    pub(super) active: String,
-    pub(super) job: bool,
-    pub(super) invocation: String,
-    result: String,
-    code: i32,
+pub(super) struct State {
+    active: String,
+    job: bool,
+    /// Empty where it was never started.
+    invocation: Vec<u8>,
+}
+
+/// What the manager says of a unit's main process.
+#[derive(Debug)]
+pub(super) struct Main {
+    /// In hexadecimal, as systemctl shows it.
+    pub(super) invocation: Option<String>,
+    pub(super) pid: Option<u32>,
+    pub(super) started: Option<Timestamp>,
     pub(super) status: i32,
-    pub(super) pid: u32,
-    pub(super) started: u64,
-    exited: u64,
-    cpu: u64,
 }
 
 /// What a stream of signals is about.
@@ -64,8 +68,6 @@ pub(super) enum Watched<'a> {
     JobOf(&'a str),
     /// Changes of the unit's properties.
     Unit(&'a str),
-    /// The unit is no longer loaded.
-    Unloaded(&'a str),
     /// The manager has read everything anew.
     Reloading,
     /// The manager left the bus or is back.
@@ -136,7 +138,6 @@ impl Link {
         let rule = match watched {
             Watched::JobOf(unit) => rule.interface(MANAGER).member("JobRemoved").arg(2, *unit),
             Watched::Unit(unit) => rule.interface(PROPERTIES).path(object_path(unit)),
-            Watched::Unloaded(unit) => rule.interface(MANAGER).member("UnitRemoved").arg(0, *unit),
             Watched::Reloading => rule.interface(MANAGER).member("Reloading"),
             Watched::Owner => rule
                 .interface("org.freedesktop.DBus")
@@ -170,8 +171,8 @@ impl Link {
         T::try_from(value).map_err(Into::into)
     }
 
-    /// What the manager says of a unit; `None` where it is not loaded.
-    pub(super) async fn look(&self, unit: &str) -> zbus::Result<Option<Look>> {
+    /// Where a unit stands; `None` where it is not loaded.
+    pub(super) async fn state(&self, unit: &str) -> zbus::Result<Option<State>> {
         let path = &object_path(unit);
         let (load, active, invocation, job) = tokio::try_join!(
             self.property::<String>(path, UNIT, "LoadState"),
@@ -182,49 +183,60 @@ impl Link {
         if load == "not-found" {
             return Ok(None);
         }
-        let (result, code, status, pid, started, exited, cpu) = tokio::try_join!(
+        let job = <(u32, zbus::wire::OwnedObjectPath)>::try_from(job).is_ok_and(|(id, _)| id != 0);
+        Ok(Some(State {
+            active,
+            job,
+            invocation,
+        }))
+    }
+
+    /// A unit's main process, as long as the unit is loaded.
+    pub(super) async fn main(&self, unit: &str) -> zbus::Result<Main> {
+        let path = &object_path(unit);
+        let (invocation, pid, started, status) = tokio::try_join!(
+            self.property::<Vec<u8>>(path, UNIT, "InvocationID"),
+            self.property::<u32>(path, SERVICE, "ExecMainPID"),
+            self.property::<u64>(path, SERVICE, "ExecMainStartTimestamp"),
+            self.property::<i32>(path, SERVICE, "ExecMainStatus"),
+        )?;
+        let invocation: String = invocation.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Main {
+            invocation: Some(invocation).filter(|id| !id.is_empty()),
+            pid: Some(pid).filter(|pid| *pid != 0),
+            started: timestamp(started),
+            status,
+        })
+    }
+
+    /// The unit's own word of its end; the record adds what the unit does not know. `None` where it is no longer
+    /// loaded.
+    pub(super) async fn certificate(&self, unit: &str, spool: &Spool) -> zbus::Result<Option<Certificate>> {
+        let path = &object_path(unit);
+        let (result, code, status, started, exited, cpu) = tokio::try_join!(
             self.property::<String>(path, SERVICE, "Result"),
             self.property::<i32>(path, SERVICE, "ExecMainCode"),
             self.property::<i32>(path, SERVICE, "ExecMainStatus"),
-            self.property::<u32>(path, SERVICE, "ExecMainPID"),
             self.property::<u64>(path, SERVICE, "ExecMainStartTimestamp"),
             self.property::<u64>(path, SERVICE, "ExecMainExitTimestamp"),
             self.property::<u64>(path, SERVICE, "CPUUsageNSec"),
         )?;
-        let invocation = invocation.iter().map(|byte| format!("{byte:02x}")).collect();
-        let job = <(u32, zbus::wire::OwnedObjectPath)>::try_from(job).is_ok_and(|(id, _)| id != 0);
-        Ok(Some(Look {
-            active,
-            job,
-            invocation,
-            result,
-            code,
-            status,
-            pid,
-            started,
-            exited,
-            cpu,
-        }))
-    }
-}
-
-impl Look {
-    /// The unit's own word; the record adds what the unit does not know.
-    pub(super) fn certificate(&self, spool: &Spool) -> Certificate {
+        // Of a unit that was collected meanwhile the manager would have told a success.
+        if self.state(unit).await?.is_none_or(|state| state.invocation.is_empty()) {
+            return Ok(None);
+        }
         let record = spool.record();
-        let exit = match self.code {
-            CLD_EXITED => Exit::Code(self.status),
-            CLD_KILLED | CLD_DUMPED => Exit::Signal(self.status),
-            _ => Exit::Unknown,
-        };
-        let wall = timestamp(self.started)
-            .zip(timestamp(self.exited))
-            .map(|(from, to)| to.since(from));
-        let own_cpu = || (self.cpu != u64::MAX).then(|| Span(i64::try_from(self.cpu / 1000).unwrap_or(i64::MAX)));
-        Certificate {
-            exit,
-            result: self.result.clone(),
-            wall,
+        let own_cpu = || (cpu != u64::MAX).then(|| Span(i64::try_from(cpu / 1000).unwrap_or(i64::MAX)));
+        Ok(Some(Certificate {
+            exit: match code {
+                CLD_EXITED => Exit::Code(status),
+                CLD_KILLED | CLD_DUMPED => Exit::Signal(status),
+                _ => Exit::Unknown,
+            },
+            result,
+            wall: timestamp(started)
+                .zip(timestamp(exited))
+                .map(|(from, to)| to.since(from)),
             cpu: record
                 .as_ref()
                 .and_then(|record| record.cpu_us)
@@ -232,7 +244,19 @@ impl Look {
                 .or_else(own_cpu),
             peak_memory: record.and_then(|record| record.peak_memory),
             stopped_by_us: spool.stop_was_asked(),
-        }
+        }))
+    }
+}
+
+impl State {
+    /// Whether it runs, or is about to start or to end.
+    pub(super) fn is_running(&self) -> bool {
+        self.job || !matches!(self.active.as_str(), "inactive" | "failed")
+    }
+
+    /// Whether its start is over, well or not.
+    pub(super) fn is_started(&self) -> bool {
+        !self.job && !self.invocation.is_empty()
     }
 }
 
@@ -249,7 +273,7 @@ fn object_path(unit: &str) -> String {
     path
 }
 
-pub(super) fn timestamp(micros: u64) -> Option<Timestamp> {
+fn timestamp(micros: u64) -> Option<Timestamp> {
     i64::try_from(micros).ok().filter(|micros| *micros > 0).map(Timestamp)
 }
 
