@@ -238,8 +238,11 @@ fn usage_error(input: &ClassifyInput<'_>, said: &str) -> Box<Failure> {
     }
 }
 
-/// The exit status is all that a `command` session says.
+/// The exit status is all that a `command` session says, unless its error output is a limit in the job's own words.
 fn exit_of_command(input: &ClassifyInput<'_>) -> Box<Failure> {
+    if let Some(limit) = by_patterns(input) {
+        return limit;
+    }
     let status = match input.certificate.exit {
         Exit::Code(code) => code.to_string(),
         Exit::Signal(_) | Exit::Unknown => "unknown".to_owned(),
@@ -436,7 +439,8 @@ fn from_text(found: limits::TextLimit, said: &str) -> Box<Failure> {
 fn by_patterns(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
     let session = input.session;
     let mut text = session.stderr_tail.clone();
-    if session.is_error {
+    // What a command prints is its answer, also where it failed.
+    if session.is_error && matches!(input.backend, BackendKind::ClaudeCli(_)) {
         text = [&[text, session.result_text.clone()], session.errors.as_slice()]
             .concat()
             .join("\n");
