@@ -47,6 +47,9 @@ impl Lowering<'_> {
         const FIELD: &str = "rate_limit.detection_patterns";
         let detection_patterns = match self.node(FIELD) {
             Some(_) => self.texts(FIELD),
+            // A `command` says nothing of limits, and "quota" in its errors is most often a disk's: only patterns
+            // that were written for it are asked.
+            None if self.text("backend.type") == Some("command") => Vec::new(),
             None => DETECTION_PATTERNS.iter().map(|pattern| (*pattern).to_owned()).collect(),
         };
         for (index, pattern) in detection_patterns.iter().enumerate() {
