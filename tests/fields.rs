@@ -1,11 +1,15 @@
 //! Every field of the job file that is said to work has a test that shows it: a comment `// field: NAME` directly
 //! above the test claims the field, tests/fields.txt lists them all, and tests/FIELDS.md is the table of both.
-//! A field without a test, a claim for a field that is not listed, or a stale table fails.
+//! A test below src/job shows only that the field is read; another one must show what it does. A field without such
+//! a test, a claim for a field that is not listed, or a stale table fails.
 //! `MOZART_WRITE=1 cargo test --test main fields` writes the table anew.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+
+/// Tests below it know what a job file says, not what comes of it.
+const READING: &str = "src/job/";
 
 /// Where tests live.
 const ROOTS: [&str; 2] = ["src", "tests"];
@@ -15,11 +19,11 @@ fn every_field_has_a_test_and_the_table_says_which() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let list = read("tests/fields.txt");
-    let mut table: BTreeMap<&str, Vec<String>> = list
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|field| (field, Vec::new()))
-        .collect();
+    let fields = || list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    // For each field the tests that show its effect, and those that show that it is read.
+    let mut table: BTreeMap<&str, (Vec<String>, Vec<String>)> =
+        fields().map(|field| (field, Default::default())).collect();
+    assert_eq!(table.len(), fields().count(), "tests/fields.txt names a field twice");
 
     let mut unknown = Vec::new();
     for path in ROOTS.iter().flat_map(|directory| rust_files(&root.join(directory))) {
@@ -31,27 +35,29 @@ fn every_field_has_a_test_and_the_table_says_which() {
             .to_string();
         for (field, test) in claims(&text) {
             match table.get_mut(field.as_str()) {
-                Some(tests) => tests.push(format!("`{test}` in {shown}")),
+                Some((_, read)) if shown.starts_with(READING) => read.push(format!("`{test}` in {shown}")),
+                Some((effect, _)) => effect.push(format!("`{test}` in {shown}")),
                 None => unknown.push(format!("{shown}: {field} (above {test})")),
             }
         }
     }
 
-    let mut markdown = "# Which test shows which field\n\nMade by tests/fields.rs; see there.\n\n| field | shown by |\n| --- | --- |\n".to_owned();
-    for (field, tests) in &mut table {
-        tests.sort();
-        markdown += &format!("| {field} | {} |\n", tests.join(", "));
+    let mut markdown = "# Which test shows which field\n\nMade by tests/fields.rs; see there.\n\n| field | its effect is shown by | that it is read, by |\n| --- | --- | --- |\n".to_owned();
+    for (field, (effect, read)) in &mut table {
+        effect.sort();
+        read.sort();
+        markdown += &format!("| {field} | {} | {} |\n", effect.join(", "), read.join(", "));
     }
     if std::env::var_os("MOZART_WRITE").is_some() {
         fs::write(root.join("tests/FIELDS.md"), &markdown).expect("the checkout is writable");
     }
     let gaps: Vec<_> = table
         .iter()
-        .filter(|(_, tests)| tests.is_empty())
+        .filter(|(_, (effect, _))| effect.is_empty())
         .map(|(field, _)| *field)
         .collect();
     assert!(unknown.is_empty(), "claimed, but not in tests/fields.txt: {unknown:#?}");
-    assert!(gaps.is_empty(), "no test claims these fields: {gaps:#?}");
+    assert!(gaps.is_empty(), "no test shows what these fields do: {gaps:#?}");
     assert!(
         read("tests/FIELDS.md") == markdown,
         "tests/FIELDS.md is stale; write it anew with MOZART_WRITE=1"

@@ -64,6 +64,7 @@ impl Conductor {
         }
         let context = self.context(&plan, &submit, &mut problems).await?;
         make_workspace(&plan.workspace)?;
+        make_place_of(&plan.checkpoint_path)?;
         let (completed, start_sheet) = if submit.resume {
             taken_over(&plan).map(|(completed, first)| (completed, first.max(start_sheet)))?
         } else {
@@ -249,6 +250,19 @@ fn make_workspace(workspace: &str) -> Result<(), ApiError> {
     }
 }
 
+/// Creates the directories above the checkpoint, which `state_path` may put anywhere.
+fn make_place_of(checkpoint: &str) -> Result<(), ApiError> {
+    let Some(directory) = Path::new(checkpoint).parent() else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let shown = directory.display();
+        ApiError::InvalidArgument(format!(
+            "the directory {shown} for the checkpoint (`state_path`) cannot be created: {error}"
+        ))
+    })
+}
+
 /// Sheets that the checkpoint in the workspace says are done, and the sheet that it began with: those below were
 /// not to be run then, and are not now.
 fn taken_over(plan: &Plan) -> Result<(Vec<SheetNo>, SheetNo), ApiError> {
@@ -304,7 +318,7 @@ fn invalid(problems: Vec<Problem>) -> ApiError {
         .filter(|problem| problem.severity == Severity::Error)
         .collect();
     let message = match errors.as_slice() {
-        [one] => format!("the job file is invalid: {}", one.message),
+        [one] => format!("the job file is invalid: {} ({})", one.message, one.check_id),
         [first, rest @ ..] => format!(
             "the job file has {} errors; the first: {}",
             rest.len() + 1,

@@ -90,7 +90,7 @@ impl Ledger {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             // The lock above is held, so nobody is waited for but a connection of this process that is being closed.
-            .busy_timeout(Duration::from_millis(50))
+            .busy_timeout(Duration::from_millis(80))
             .pragma("temp_store", "memory")
             .disable_statement_logging();
         let wrap = |error: sqlx::Error| open_error(path, &error);

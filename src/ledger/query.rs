@@ -13,8 +13,8 @@ use crate::engine::event::PauseWhy;
 use crate::engine::fact::FactKind;
 use crate::job::plan::{Plan, SubmitContext};
 use crate::model::{
-    AttemptRef, AttemptReport, Certificate, Code, Cost, Exit, Outcome, RuleResult, RunId, RunState, SessionReport,
-    SheetNo, SheetStatus, Timestamp, ValidationReport,
+    AttemptRef, AttemptReport, Cause, Certificate, Code, Cost, Exit, Outcome, RuleResult, RunId, RunState,
+    SessionReport, SheetNo, SheetStatus, Timestamp, ValidationReport,
 };
 use crate::summary::{AttemptSummary, Lesson, RunFilter, RunSummary, SheetSummary};
 
@@ -251,7 +251,8 @@ impl Ledger {
     }
 
     /// What failed before an attempt at that sheet: its own earlier attempts, then those of the three sheets
-    /// before it, each oldest first. Limits, interruptions and other faults that taught nothing are left out.
+    /// before it, each oldest first. Limits, interruptions and other faults that taught nothing are left out; a failure
+    /// that no rule found (an exit status, used-up turns) is told by its message.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -273,18 +274,21 @@ impl Ledger {
             let FactKind::AttemptEnded { attempt, outcome } = fact.kind else {
                 continue;
             };
-            if outcome.failure.is_none() {
+            let Some(failure) = outcome
+                .failure
+                .as_ref()
+                .filter(|failure| failure.cause == Cause::Validation)
+            else {
                 continue;
-            }
+            };
+            let message = failure.message.clone();
             let evidence: &str = row.try_get(2).map_err(self.reading())?;
             let report = evidence::decode(evidence, &outcome, || format!("the report of attempt {attempt}"))?;
-            if report.validation.all_passed() {
-                continue;
-            }
             lessons.push(Lesson {
                 sheet: attempt.sheet.0,
                 attempt: attempt.attempt.0,
-                message: outcome.failure.map(|failure| failure.message),
+                // Rules speak for themselves.
+                message: report.validation.all_passed().then_some(message),
                 rules: report.validation.rules,
             });
         }

@@ -33,6 +33,8 @@ pub const TIMEOUT: &str = "timeout";
 pub const OOM_KILL: &str = "oom-kill";
 /// [`Certificate::result`]: no record of the end is left.
 pub const LOST: &str = "lost";
+/// [`Certificate::result`]: the system went down while it ran.
+pub const SHUTDOWN: &str = "shutdown";
 
 /// What the classifier judges from.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +138,11 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         TIMEOUT => fail(Cause::Transient, Code::E001, "the session ran into its timeout")
             .hint("Raise backend.timeout_seconds, or give each sheet less to do."),
         OOM_KILL => fail(Cause::Transient, Code::E005, "the session ran out of memory"),
+        SHUTDOWN => fail(
+            Cause::Interrupted,
+            Code::E004,
+            "the system went down while the session ran",
+        ),
         LOST if !session.has_result => fail(
             Cause::Interrupted,
             Code::E004,
@@ -231,8 +238,11 @@ fn usage_error(input: &ClassifyInput<'_>, said: &str) -> Box<Failure> {
     }
 }
 
-/// The exit status is all that a `command` session says.
+/// The exit status is all that a `command` session says, unless its error output is a limit in the job's own words.
 fn exit_of_command(input: &ClassifyInput<'_>) -> Box<Failure> {
+    if let Some(limit) = by_patterns(input) {
+        return limit;
+    }
     let status = match input.certificate.exit {
         Exit::Code(code) => code.to_string(),
         Exit::Signal(_) | Exit::Unknown => "unknown".to_owned(),
@@ -429,7 +439,8 @@ fn from_text(found: limits::TextLimit, said: &str) -> Box<Failure> {
 fn by_patterns(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
     let session = input.session;
     let mut text = session.stderr_tail.clone();
-    if session.is_error {
+    // What a command prints is its answer, also where it failed.
+    if session.is_error && matches!(input.backend, BackendKind::ClaudeCli(_)) {
         text = [&[text, session.result_text.clone()], session.errors.as_slice()]
             .concat()
             .join("\n");

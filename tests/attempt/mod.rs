@@ -1,7 +1,5 @@
 //! Whole attempts over both launchers: sessions of the `command` backend, checked by real rules.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 mod support;
 
 use std::fs;

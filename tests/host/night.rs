@@ -418,6 +418,7 @@ fn its_requests_show_the_same_sessions(night: &Night) {
         .0;
     assert!(missing.contains("`## Summary`"), "{prompt}");
     assert!(!missing.contains("exists."), "the file is there already: {prompt}");
+    assert!(!prompt.contains("What else went wrong"), "the rule was all: {prompt}");
     let tokens = night.api.requests();
     assert!(tokens.iter().all(|request| request["credential"] == "authorization"));
 }

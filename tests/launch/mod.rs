@@ -1,8 +1,6 @@
 //! The two launchers with real processes: supervisors everywhere, units where `MOZART_TEST_HOST` says that there
 //! is a user manager to throw away.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 pub(crate) mod support;
 mod systemd;
 

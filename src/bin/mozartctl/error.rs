@@ -1,7 +1,7 @@
 //! What goes wrong, as a person is told it: one message, hints, and a kind that decides the exit code.
 
 use mozart::api::request::ApiError;
-use mozart::model::Problem;
+use mozart::model::{Problem, Severity};
 
 use crate::exit_code::ExitCode;
 
@@ -114,7 +114,11 @@ impl From<ApiError> for CliError {
         let error = Self {
             kind,
             message,
-            hints: Vec::new(),
+            hints: problems
+                .iter()
+                .filter(|problem| problem.severity == Severity::Error)
+                .filter_map(|problem| problem.suggestion.clone())
+                .collect(),
             problems,
         };
         match kind {

@@ -349,10 +349,35 @@ async fn lessons_are_of_this_sheet_and_the_three_before() {
     let lessons = ledger.lessons(run, SheetNo(5)).await.unwrap();
     let of: Vec<_> = lessons.iter().map(|lesson| (lesson.sheet, lesson.attempt)).collect();
     assert_eq!(of, [(5, 1), (2, 1), (3, 1), (4, 1)]);
-    assert_eq!(lessons[0].message.as_deref(), Some("it failed with E201"));
+    assert_eq!(lessons[0].message, None, "its rules say it");
     assert_eq!(lessons[0].rules, [rule(0, true), rule(1, false)]);
     assert_eq!(ledger.lessons(run, SheetNo(1)).await.unwrap().len(), 1);
     assert_eq!(ledger.lessons(run, SheetNo(9)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_lesson_without_rules_is_told_in_words_and_what_mozart_did_itself_is_none() {
+    let home = Home::new();
+    let ledger = home.open().await;
+    let run = submit(&ledger, &plan("a", 1), 0).await;
+    let ends = [
+        report(Some(failure(Cause::Validation, Code::E009)), &[]),
+        // Stopped while its rules were checked.
+        report(Some(failure(Cause::Interrupted, Code::E004)), &[false]),
+        report(Some(failure(Cause::Transient, Code::E003)), &[]),
+    ];
+    for (number, end) in (1..).zip(ends) {
+        let attempt = attempt(run, 1, number);
+        commit(&ledger, 10, [intended(attempt, AttemptKind::Retry)]).await;
+        finish(&ledger, 11, attempt, &end, []).await;
+    }
+    let lessons = ledger.lessons(run, SheetNo(1)).await.unwrap();
+    let told: Vec<_> = lessons
+        .iter()
+        .map(|lesson| (lesson.attempt, lesson.message.as_deref()))
+        .collect();
+    assert_eq!(told, [(1, Some("it failed with E009"))]);
+    assert_eq!(lessons[0].rules, []);
 }
 
 #[tokio::test]

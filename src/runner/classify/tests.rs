@@ -677,13 +677,20 @@ fn a_command_reports_nothing_but_its_exit() {
     let failed = Attempt::exits(3)
         .of(command())
         .stderr("first\nno such item\n")
-        .patterns(&["item"]);
+        .patterns(&["limit"]);
     let outcome = failed.rules(&[(true, None, None)]).is(Validation, Code::E009);
     assert_eq!(
         outcome.failure.unwrap().message,
         "The command ended with exit status 3: no such item."
     );
     assert!(outcome.flags.is_empty() && outcome.session_id.is_none() && outcome.cost.is_none());
+    let mut limited = Attempt::exits(3)
+        .of(command())
+        .stderr("slow down\n")
+        .patterns(&["Slow.Down"]);
+    limited.is(RateLimit, Code::E102);
+    limited.stdout = std::mem::take(&mut limited.stderr).into_bytes();
+    limited.is(Validation, Code::E009);
     Attempt::exits(137).of(command()).is(Validation, Code::E009);
     Attempt::ends(Exit::Signal(11), "core-dump")
         .of(command())

@@ -292,6 +292,9 @@ fn left_behind(spool: &Spool) -> Evidence {
 /// also says that where the session ended by itself and a process that it left behind ignored TERM.
 fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
     let Exit::Code(code) = certificate.exit else {
+        if went_down(&certificate, spool) {
+            classify::SHUTDOWN.clone_into(&mut certificate.result);
+        }
         return certificate;
     };
     let result = if exec::is_helper_status(code)
@@ -312,6 +315,16 @@ fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
     };
     result.clone_into(&mut certificate.result);
     certificate
+}
+
+/// Whether the session ended on the signals with which a system goes down, in an earlier boot. A session that
+/// another ended in the same way and before that cannot be told from it.
+fn went_down(certificate: &Certificate, spool: &Spool) -> bool {
+    // TERM, HUP and KILL are what a manager that leaves sends (`systemd.kill(5)`).
+    matches!(certificate.exit, Exit::Signal(1 | 9 | 15))
+        && matches!(certificate.result.as_str(), "success" | "signal")
+        && !certificate.stopped_by_us
+        && spool.order().is_ok_and(|order| order.boot != boot_id())
 }
 
 /// The certificate of an attempt that is over without a record.
@@ -335,5 +348,53 @@ pub fn early(args: &[OsString]) -> Option<ExitCode> {
         ("--mozart-exit-record", _) => Some(exec::exit_record()),
         ("--mozart-supervise", Some(spool)) => Some(supervisor::supervise(Path::new(spool))),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(boot: &str, result: &str, status: &str) -> Certificate {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::new(directory.path());
+        let order = Order {
+            v: 1,
+            unit: "mozart-x-1-1-1".to_owned(),
+            argv: Vec::new(),
+            cwd: PathBuf::from("/"),
+            env: BTreeMap::new(),
+            secrets: Vec::new(),
+            launcher: Started::Supervised,
+            boot: boot.to_owned(),
+            timeout: Span(0),
+            stop_grace: Span(0),
+        };
+        spool.write_order(&order).unwrap();
+        let record = record::Record {
+            v: 1,
+            result: result.to_owned(),
+            code: "killed".to_owned(),
+            status: status.to_owned(),
+            cpu_us: None,
+            peak_memory: None,
+            at: now(),
+        };
+        record
+            .append(&mut std::fs::File::create(spool.stdout()).unwrap())
+            .unwrap();
+        match left_behind(&spool) {
+            Evidence::Ended(certificate) => certificate,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_session_that_went_down_with_the_system_is_not_taken_for_a_killed_one() {
+        assert_eq!(ended("an earlier boot", "success", "TERM").result, classify::SHUTDOWN);
+        assert_eq!(ended("an earlier boot", "signal", "KILL").result, classify::SHUTDOWN);
+        assert_eq!(ended(&boot_id(), "success", "TERM").result, "success");
+        assert_eq!(ended("an earlier boot", "signal", "SEGV").result, "signal");
+        assert_eq!(ended("an earlier boot", "timeout", "TERM").result, "timeout");
     }
 }

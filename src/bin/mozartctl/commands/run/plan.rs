@@ -14,6 +14,7 @@ use crate::text::{clean, count, length};
 #[derive(Debug, Serialize)]
 struct DryRun<'a> {
     id: &'a str,
+    description: Option<&'a str>,
     workspace: &'a str,
     backend: &'static str,
     working_directory: &'a str,
@@ -84,6 +85,7 @@ pub(crate) fn show(plan: &Plan, problems: &[Problem], start: u32, out: &Out) -> 
     if out.json {
         out.document(&DryRun {
             id: plan.name.as_str(),
+            description: plan.description.as_deref(),
             workspace: &plan.workspace,
             backend: plan.backend.kind.as_str(),
             working_directory: &plan.backend.working_directory,
@@ -147,8 +149,9 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
     let program = plan.backend.kind.program();
     let backend = plan.backend.kind.as_str();
     let row = |name: &str, value: &str| vec![(name.to_owned(), Paint::Dim), (clean(value).into_owned(), Paint::Plain)];
-    out.table(&[
-        row("Job", plan.name.as_str()),
+    let mut rows = vec![row("Job", plan.name.as_str())];
+    rows.extend(plan.description.as_deref().map(|text| row("About", text)));
+    rows.extend([
         row("Workspace", &plan.workspace),
         row(
             "Backend",
@@ -156,6 +159,7 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
         ),
         row("Sheets", &format!("{sheets}, {rules}, templates by {engine}")),
     ]);
+    out.table(&rows);
 }
 
 fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32) -> Result<PlannedSheet<'a>, CliError> {
