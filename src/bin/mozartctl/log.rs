@@ -14,7 +14,7 @@ use crate::cli::{Global, LogFormat, LogLevel};
 use crate::error::{CliError, Kind};
 use crate::output::Out;
 
-/// Starts logging as the flags say; once for a process.
+/// Starts logging as the flags say, unless this process logs already.
 pub(crate) fn start(global: &Global, out: &Out) -> Result<(), CliError> {
     let level = match (global.log_level, global.quiet, global.verbose) {
         (Some(level), _, _) => level,
@@ -54,7 +54,9 @@ pub(crate) fn start(global: &Global, out: &Out) -> Result<(), CliError> {
             .with(layer.json().flatten_event(true).with_filter(wanted))
             .try_init(),
     };
-    started.map_err(|error| failed(&error))
+    // It fails only where it was started before.
+    drop(started);
+    Ok(())
 }
 
 /// Writes to standard error with the bars out of the way.

@@ -37,7 +37,12 @@ pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) 
     }
     finder
         .with(Need::Run, async |link| match link.select(target).await {
-            Ok(selector) => go_on(link, &selector, arguments.detach, finder, out).await,
+            Ok(selector) => {
+                if arguments.workspace.is_some() {
+                    out.warn("--workspace has no effect: a run stays in the workspace it was submitted with");
+                }
+                go_on(link, &selector, arguments.detach, finder, out).await
+            }
             Err(error) if error.kind == Kind::NoSuchJob && Path::new(target).is_file() => {
                 from_file(link, &read(target, arguments, out)?, arguments.detach, finder, out).await
             }

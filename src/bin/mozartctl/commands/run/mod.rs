@@ -91,7 +91,7 @@ pub(crate) async fn stay(
     let view = link.run(run).await?;
     if link.is_embedded() {
         out.warn(
-            "there is no service to leave the run to: it goes on here until it is over (see `mozartctl start --help`)",
+            "there is no service to leave the run to: it goes on here until it is over (`packaging/install --user` installs one)",
         );
         return attach::watch(link, finder, run, manner, out).await;
     }
