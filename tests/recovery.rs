@@ -130,3 +130,36 @@ fn with_the_ledger_gone_resume_takes_up_from_the_checkpoint() {
         "completed"
     );
 }
+
+#[test]
+fn with_the_ledger_gone_nothing_is_started_beside_a_session_that_still_runs() {
+    let alone = Alone::new();
+    alone.settings("launcher: supervised\n");
+    let desk = Desk::new();
+    let script =
+        "while [ $n = 2 ] && [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
+    let job = desk.job("beside", 2, script, WROTE_ITS_FILE);
+    let mut child = embedded(&alone, &["run"], &job);
+    wait_until("the second sheet runs", Duration::from_secs(10), || {
+        desk.starts().len() == 2
+    });
+    wait_until("the checkpoint", Duration::from_secs(10), || {
+        desk.path("workspace/beside.json").exists()
+    });
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    for name in ["ledger.db", "ledger.db-wal"] {
+        fs::remove_file(alone.state().join(name)).expect("the ledger is gone");
+    }
+    let refused = output(alone.ctl(["resume"]).arg(&job));
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("mozart-"), "{}", said(&refused));
+    assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 1)]));
+
+    desk.write("go", "");
+    wait_until("it goes on", Duration::from_secs(10), || {
+        output(alone.ctl(["resume"]).arg(&job)).status.success()
+    });
+    assert_eq!(alone.status("beside")["state"], "completed");
+    assert_eq!(desk.starts()[&1], 1);
+}

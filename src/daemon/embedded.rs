@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,21 +82,6 @@ impl Embedded {
     /// The handle to ask.
     pub fn conductor(&self) -> &Handle {
         &self.handle
-    }
-
-    /// A connection to it that behaves like one over the private socket.
-    ///
-    /// # Errors
-    /// No socket pair can be made.
-    pub fn connect(&mut self) -> io::Result<UnixStream> {
-        let (theirs, ours) = UnixStream::pair()?;
-        let server = self.server.clone();
-        self.guests.spawn(async move {
-            if let Err(error) = server.client(ours).await {
-                tracing::debug!("the front end's own connection: {error}");
-            }
-        });
-        Ok(theirs)
     }
 
     /// Holds every live run, so that a later conductor goes on with it. `now`: sessions are stopped and later resumed;

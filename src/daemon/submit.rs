@@ -1,7 +1,7 @@
 //! Takes a job in: checks, plans, looks at what is there already, and gives the run its numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::conductor::Conductor;
@@ -17,6 +17,7 @@ use crate::job::{self, JobInput};
 use crate::ledger::checkpoint;
 use crate::model::{Code, Problem, RunId, RunNo, RunState, Severity, SheetNo};
 use crate::runner::backend;
+use crate::runner::launch::Launcher;
 use crate::summary::RunSummary;
 
 /// Under this key of `Submit.environment` a front end names the secrets (names only, separated by commas)
@@ -66,6 +67,7 @@ impl Conductor {
         make_workspace(&plan.workspace)?;
         make_place_of(&plan.checkpoint_path)?;
         let (completed, start_sheet) = if submit.resume {
+            self.no_strangers().await?;
             taken_over(&plan).map(|(completed, first)| (completed, first.max(start_sheet)))?
         } else {
             (Vec::new(), start_sheet)
@@ -100,6 +102,41 @@ impl Conductor {
             .map(RunId)
             .find(|run| directory(run).symlink_metadata().is_err())
             .unwrap_or(run)
+    }
+
+    /// Refuses to take a job up from its checkpoint while sessions run that this ledger does not know: one of them may
+    /// be at work on the very sheet that would start.
+    async fn no_strangers(&self) -> Result<(), ApiError> {
+        let own = self.ledger.tag();
+        let asked = self.runner.launcher().units("mozart-").await;
+        let mut found = asked.map_err(|error| ApiError::Storage(error.to_string()))?;
+        let spools = self.paths.spool(&own);
+        for entry in spools
+            .parent()
+            .map(std::fs::read_dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .flatten()
+        {
+            found.extend(
+                Launcher::supervised(PathBuf::new(), entry.path())
+                    .units("mozart-")
+                    .await
+                    .unwrap_or_default(),
+            );
+        }
+        found.retain(|unit| !unit.starts_with(&format!("mozart-{own}-")));
+        found.sort();
+        found.dedup();
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::Busy(format!(
+            "sessions run that this ledger does not know: {}; wait until they end, or stop them (`systemctl --user stop \
+             UNIT`; a supervised one: end its supervisor), then resume again",
+            found.join(", ")
+        )))
     }
 
     /// What the newest run of the same job means for this submission: `Some(attached)` if it is taken instead.
