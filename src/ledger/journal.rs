@@ -56,7 +56,8 @@ impl Ledger {
     }
 
     /// Appends the facts to the journal and follows them in the rows, in one transaction. When it returns, all
-    /// of it survives a power cut.
+    /// of it survives the end of this process, and a power cut if anything is acted on because of it
+    /// ([`FactKind::is_acted_on`]).
     ///
     /// # Errors
     /// The ledger cannot be written (a full disk, say), or the facts do not fit to it. Then nothing was kept.
@@ -64,7 +65,11 @@ impl Ledger {
         if batch.facts.is_empty() && batch.submission.is_none() && batch.report.is_none() {
             return Ok(());
         }
+        let lasting = batch.submission.is_some()
+            || batch.report.is_some()
+            || batch.facts.iter().any(|fact| fact.kind.is_acted_on());
         let mut store = self.store().await;
+        store.synchronise(lasting).await.map_err(self.writing())?;
         store.begin().await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
         let ended = match written {
