@@ -176,11 +176,9 @@ impl Draft {
         let Some(running) = self.running(attempt) else { return };
         let (start, started, stop_asked) = (running.start(attempt), running.started_at.is_some(), running.stop_asked);
         if started {
-            // It did run, and its traces are gone: nobody knows what it did.
-            let session_id = match &start.session {
-                SessionChoice::Resume(session) => Some(session.clone()),
-                SessionChoice::New(_) => None,
-            };
+            // It did run, and its traces are gone: nobody knows what it did but its session. Where that one never came
+            // to be, the next attempt says so and it is begun anew.
+            let session_id = Some(start.session.id().to_owned());
             self.ended(
                 attempt,
                 interruption("the traces of the session are gone", true, session_id),

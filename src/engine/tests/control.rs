@@ -432,11 +432,22 @@ fn an_attempt_whose_traces_are_gone_is_not_taken_for_one_that_never_ran() {
         at: START,
         invocation: None,
     });
+    let session = world.session().session.id().to_owned();
     world.machine.clear();
     world.event(&Event::NeverRan { attempt: attempt(1, 1) });
     assert_eq!(
         shape(&world.session()),
-        (1, 2, AttemptKind::Retry, Ask::TaskAgain, None)
+        (1, 2, AttemptKind::Continuation, Ask::GoOn, Some(session.as_str()))
+    );
+    let lost = Outcome {
+        session_lost: true,
+        ..without_work(transient())
+    };
+    world.finish(lost);
+    world.sleep();
+    assert_eq!(
+        shape(&world.session()),
+        (1, 3, AttemptKind::Retry, Ask::TaskAgain, None)
     );
 }
 
