@@ -55,6 +55,34 @@ impl Ledger {
         Ok((RunId(id), RunNo(no)))
     }
 
+    /// Whether the last conductor that took this ledger up did so in the boot of that id. An id that is not known
+    /// is no boot's.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn is_of_boot(&self, boot: &str) -> Result<bool, StoreError> {
+        let noted: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'boot'")
+            .fetch_optional(&mut self.store().await.connection)
+            .await
+            .map_err(self.reading())?;
+        Ok(!boot.is_empty() && noted.as_deref() == Some(boot))
+    }
+
+    /// Notes the boot in which a conductor took this ledger up.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn note_boot(&self, boot: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO meta (key, value) VALUES ('boot', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        )
+        .bind(boot)
+        .execute(&mut self.store().await.connection)
+        .await
+        .map_err(self.writing())?;
+        Ok(())
+    }
+
     /// Appends the facts to the journal and follows them in the rows, in one transaction. When it returns, all
     /// of it survives the end of this process, and a power cut if anything is acted on because of it
     /// ([`FactKind::is_acted_on`]).

@@ -27,7 +27,8 @@ pub(crate) use exec::now;
 pub use supervised::Supervised;
 pub use systemd::Systemd;
 
-use spool::{Order, Spool, Started, boot_id};
+pub(crate) use spool::boot_id;
+use spool::{Order, Spool, Started};
 
 /// One command line to run.
 #[derive(Debug, Clone)]

@@ -51,7 +51,7 @@ pub enum Started {
 }
 
 /// The id of this boot; empty where the kernel does not tell.
-pub(super) fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .unwrap_or_default()
         .trim()
