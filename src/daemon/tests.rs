@@ -199,7 +199,7 @@ async fn a_number_whose_directory_is_there_is_not_given_to_a_new_run() {
     let desk = Desk::new().await;
     let mut conductor = desk.conductor(true).await;
     let spool = desk.paths().spool(&desk.ledger.tag());
-    std::fs::create_dir_all(spool.join("1/1/1")).unwrap();
+    std::fs::create_dir_all(spool.join("1/1-1")).unwrap();
     std::fs::create_dir_all(spool.join("2")).unwrap();
     let submitted = conductor.submit(desk.submit("a")).await.unwrap();
     assert_eq!(submitted.run.0, 1);

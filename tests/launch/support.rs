@@ -92,7 +92,7 @@ impl Bench {
         Launch {
             unit: format!("{}-{number}", self.prefix),
             description: "a test".to_owned(),
-            spool: self.directory().join(format!("1/1/{number}")),
+            spool: self.directory().join(format!("1/1-{number}")),
             input: Vec::new(),
             argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
             cwd,

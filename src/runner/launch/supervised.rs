@@ -135,18 +135,18 @@ impl Supervised {
     /// Walks the spools for locks that are held.
     pub(super) fn units(&self, prefix: &str) -> Vec<String> {
         let mut found = Vec::new();
-        // run / sheet / attempt / check
+        // run / sheet and attempt / check
         let mut next = vec![(self.spool_root.clone(), 0)];
         while let Some((directory, depth)) = next.pop() {
             let spool = Spool::new(&directory);
-            if depth >= 3
+            if depth >= 2
                 && matches!(is_held(&spool), Ok(true))
                 && let Ok(order) = spool.order()
                 && order.unit.starts_with(prefix)
             {
                 found.push(order.unit);
             }
-            if depth < 4 {
+            if depth < 3 {
                 let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
                 let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
                 next.extend(directories.map(|entry| (entry.path(), depth + 1)));
