@@ -29,7 +29,7 @@ use crate::model::{
     AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
 };
 use crate::runner::attempt::Runner;
-use crate::runner::spec::{self, AttemptSpec, Progress};
+use crate::runner::spec::{AttemptSpec, Progress};
 
 /// Between two tries to write a ledger that could not be written.
 const STORAGE_RETRY: Span = Span(1_000_000);
@@ -469,12 +469,7 @@ impl Conductor {
         let spec = AttemptSpec {
             attempt: start.attempt,
             kind: start.kind,
-            ask: match start.ask {
-                crate::engine::event::Ask::Task => spec::Ask::Task,
-                crate::engine::event::Ask::TaskAgain => spec::Ask::TaskAgain,
-                crate::engine::event::Ask::Completion => spec::Ask::Completion,
-                crate::engine::event::Ask::GoOn => spec::Ask::GoOn,
-            },
+            ask: start.ask,
             session_id: start.session.id().to_owned(),
             resume: matches!(start.session, SessionChoice::Resume(_)),
             plan,
