@@ -30,7 +30,7 @@ use crate::model::{
 };
 use crate::runner::attempt::Runner;
 use crate::runner::launch::boot_id;
-use crate::runner::spec::{self, AttemptSpec, Progress};
+use crate::runner::spec::{AttemptSpec, Progress};
 
 /// Between two tries to write a ledger that could not be written.
 const STORAGE_RETRY: Span = Span(1_000_000);
@@ -481,12 +481,7 @@ impl Conductor {
         let spec = AttemptSpec {
             attempt: start.attempt,
             kind: start.kind,
-            ask: match start.ask {
-                crate::engine::event::Ask::Task => spec::Ask::Task,
-                crate::engine::event::Ask::TaskAgain => spec::Ask::TaskAgain,
-                crate::engine::event::Ask::Completion => spec::Ask::Completion,
-                crate::engine::event::Ask::GoOn => spec::Ask::GoOn,
-            },
+            ask: start.ask,
             session_id: start.session.id().to_owned(),
             resume: matches!(start.session, SessionChoice::Resume(_)),
             plan,

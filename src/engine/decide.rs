@@ -1,15 +1,15 @@
 //! What each event leads to.
 
 use super::Engine;
-use super::event::{Ask, Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
+use super::event::{Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
 use super::fact::{FACT_VERSION, Fact, FactKind, GateKey, Verdict};
 use super::retry::{After, Situation, after};
 use super::rules::RunRules;
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting, next_attempt};
 use crate::model::{
-    AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo, StopHow,
-    Timestamp,
+    Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo,
+    StopHow, Timestamp,
 };
 
 /// Decides what follows from `event`.

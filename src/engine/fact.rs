@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Ask, PauseWhy, SessionChoice};
+use super::event::{PauseWhy, SessionChoice};
 use super::rules::RunRules;
 use crate::model::{
-    AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo, RunState, SheetNo,
-    Timestamp,
+    Ask, AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo, RunState,
+    SheetNo, Timestamp,
 };
 
 /// Version written with every fact.

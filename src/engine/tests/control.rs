@@ -1,9 +1,9 @@
 //! Pause, resume, cancel, stop, and what a restart takes up.
 
 use super::world::*;
-use crate::engine::event::{Ask, PauseWhy};
+use crate::engine::event::PauseWhy;
 use crate::engine::{Command, Event, FactKind, Refusal, SheetState};
-use crate::model::{AttemptKind, Cause, Code, Outcome, RunId, RunState, SheetNo, SheetStatus, StopHow};
+use crate::model::{Ask, AttemptKind, Cause, Code, Outcome, RunId, RunState, SheetNo, SheetStatus, StopHow};
 
 fn fact_names(facts: &[crate::engine::Fact]) -> Vec<&'static str> {
     facts.iter().map(|fact| fact.kind.name()).collect()

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::event::{Ask, PauseWhy, SessionChoice, Start};
+use crate::engine::event::{PauseWhy, SessionChoice, Start};
 use crate::engine::rules::RunRules;
 use crate::engine::tests::audit::Audit;
 use crate::engine::{Command, Decision, Engine, EngineSettings, Event, Fact, RunStatus, SheetState};
 use crate::job::plan::{OnLimit, RateLimitPolicy, RetryPolicy};
 use crate::model::{
-    AccountId, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Failure, JobName, Limit, LimitKind, Now, Outcome,
+    AccountId, Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Failure, JobName, Limit, LimitKind, Now, Outcome,
     RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
 };
 
