@@ -131,6 +131,45 @@ fn with_the_ledger_gone_resume_takes_up_from_the_checkpoint() {
 }
 
 #[test]
+fn a_damaged_ledger_is_kept_and_the_job_goes_on_from_its_checkpoint() {
+    let alone = Alone::new();
+    alone.settings("launcher: supervised\n");
+    let desk = Desk::new();
+    let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
+    let more = format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}");
+    let job = desk.job("damaged", 6, script, &more);
+    let run = output(alone.ctl(["run"]).arg(&job));
+    assert_eq!(run.status.code(), Some(1), "{}", said(&run));
+
+    let garbage = "This was a ledger.\n".repeat(1000);
+    fs::write(alone.state().join("ledger.db"), &garbage).expect("the ledger");
+    let status = output(&mut alone.ctl(["status", "damaged"]));
+    assert_eq!(status.status.code(), Some(4), "{}", said(&status));
+    let kept = fs::read_dir(alone.state())
+        .expect("the state directory")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .find(|name| name.starts_with("ledger-damaged-") && name.ends_with(".db"))
+        .unwrap_or_else(|| panic!("nothing was kept: {}", said(&status)));
+    assert_eq!(fs::read_to_string(alone.state().join(&kept)).expect("it"), garbage);
+    // Said also by later commands, until it is moved away.
+    for _ in 0..2 {
+        let status = output(&mut alone.ctl(["status", "damaged"]));
+        assert!(said(&status).contains(&kept), "{}", said(&status));
+        assert!(
+            said(&status).contains("mozartctl resume FILE.yaml"),
+            "{}",
+            said(&status)
+        );
+    }
+
+    desk.write("go", "");
+    let resume = output(alone.ctl(["resume"]).arg(&job));
+    assert!(resume.status.success(), "{}", said(&resume));
+    let once_or_twice = [(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)];
+    assert_eq!(desk.starts(), BTreeMap::from(once_or_twice));
+}
+
+#[test]
 fn with_the_ledger_gone_nothing_is_started_beside_a_session_that_still_runs() {
     let alone = Alone::new();
     alone.settings("launcher: supervised\n");

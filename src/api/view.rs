@@ -16,7 +16,7 @@ pub struct ManagerView {
     pub queued: u32,
     /// Runs that wait.
     pub waiting: u32,
-    /// Empty while storage works; else which path and what is wrong.
+    /// Empty while storage works; else which path and what is wrong, or was: a ledger that was set aside.
     pub storage: String,
 }
 

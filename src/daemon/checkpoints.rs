@@ -119,6 +119,10 @@ impl Conductor {
 
 async fn write(ledger: &crate::ledger::Ledger, run: RunId, path: String) -> Result<(), String> {
     let checkpoint = ledger.checkpoint(run).await.map_err(|error| error.to_string())?;
+    if let Some(why) = ledger.damage() {
+        // The copy that is there is of a ledger that was whole.
+        return Err(why.to_owned());
+    }
     let written =
         tokio::task::spawn_blocking(move || checkpoint::write(std::path::Path::new(&path), &checkpoint)).await;
     match written {

@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start};
 use crate::engine::fact::{Fact, FactKind};
 use crate::job::plan::{Plan, SubmitContext};
-use crate::ledger::{Batch, Ledger, Submission};
+use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
     AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
 };
@@ -180,13 +180,15 @@ impl Conductor {
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
         };
-        let facts = conductor.ledger.live_facts().await.map_err(|error| error.to_string())?;
+        let facts = conductor.ledger.live_facts().await;
+        let facts = facts.map_err(|error| conductor.unreadable(&error))?;
         for fact in &facts {
             conductor.engine.apply(fact);
         }
         let runs: Vec<_> = conductor.engine.runs().map(|run| run.id()).collect();
         for run in runs {
-            conductor.hold(run).await.map_err(|error| error.to_string())?;
+            let held = conductor.hold(run).await;
+            held.map_err(|error| conductor.unreadable(&error))?;
         }
         if conductor.conducts {
             // Where the ledger cannot be written now, it is decided again when it can.
@@ -205,9 +207,26 @@ impl Conductor {
         Ok(conductor)
     }
 
+    /// What a live run is made of cannot be read: without it the ledger is of no use.
+    fn unreadable(&self, error: &StoreError) -> String {
+        if matches!(error, StoreError::Unreadable { .. } | StoreError::NoSuchRun(_)) {
+            self.ledger.condemn(error.to_string());
+        }
+        error.to_string()
+    }
+
     /// Serves until it is told to stop. `stop` is answered by going away at once: sessions outlive it.
-    pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) {
+    ///
+    /// # Errors
+    /// The ledger turned out to be damaged: the next start sets it aside.
+    pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) -> Result<(), String> {
         loop {
+            if let Some(why) = self.ledger.damage() {
+                journal::ledger_damaged(why);
+                // Nothing is written from it any more: the checkpoints hold what it held when it was whole.
+                self.checkpoints.drain().await;
+                return Err(why.to_owned());
+            }
             match self.ending {
                 Ending::Now => break,
                 Ending::Drained if self.running.is_empty() => break,
@@ -245,6 +264,7 @@ impl Conductor {
             }
         }
         self.close().await;
+        Ok(())
     }
 
     /// Writes what people read while nobody conducts. One that only showed has changed nothing.
@@ -505,7 +525,7 @@ impl Conductor {
     }
 
     /// Puts a run that the engine holds into `live`.
-    pub(super) async fn hold(&mut self, run: RunId) -> Result<(), crate::ledger::StoreError> {
+    pub(super) async fn hold(&mut self, run: RunId) -> Result<(), StoreError> {
         let (plan, context) = self.ledger.plan(run).await?;
         self.insert(run, Arc::new(plan), Arc::new(context));
         Ok(())

@@ -35,7 +35,7 @@ pub struct Embedded {
     handle: Handle,
     server: Server,
     stop: watch::Sender<bool>,
-    conductor: JoinSet<()>,
+    conductor: JoinSet<Result<(), String>>,
     guests: JoinSet<()>,
     socket: Option<PathBuf>,
 }

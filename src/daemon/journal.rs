@@ -5,6 +5,7 @@ use super::message_id as id;
 use crate::engine::RunStatus;
 use crate::engine::event::PauseWhy;
 use crate::engine::fact::{Fact, FactKind, Verdict};
+use crate::ledger::SetAside;
 use crate::model::{AttemptRef, JobName, RunId, RunNo, RunState};
 
 /// One line at the given level, with the fields that every line of a run has.
@@ -305,4 +306,20 @@ pub(super) fn storage_blocked(text: &str) {
 /// It can be written again.
 pub(super) fn storage_back() {
     tracing::info!(MESSAGE_ID = id::STORAGE_BACK.id, "storage works again");
+}
+
+/// A damaged ledger was put out of the way.
+pub(super) fn ledger_set_aside(set_aside: &SetAside) {
+    tracing::error!(
+        MESSAGE_ID = id::LEDGER_SET_ASIDE.id,
+        "the ledger could not be read and is kept as {}; a new one was begun, and `mozartctl resume FILE.yaml` takes a \
+         job up from the checkpoint in its workspace ({})",
+        set_aside.kept.display(),
+        set_aside.why
+    );
+}
+
+/// The ledger turned out to be damaged; nothing more is done with it.
+pub(super) fn ledger_damaged(why: &str) {
+    tracing::error!("going away, the next start sets the ledger aside: {why}");
 }

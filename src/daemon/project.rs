@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::clock;
 use super::conductor::{Conductor, Live};
 use crate::api::view::{Change, ManagerView, RunView};
+use crate::ledger;
 use crate::model::{Now, RunId, RunState, SheetNo, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
 
@@ -69,8 +70,21 @@ impl Conductor {
             running: overview.running,
             queued: overview.queued,
             waiting: overview.waiting,
-            storage: self.storage().to_owned(),
+            storage: match (self.storage(), self.set_aside()) {
+                ("", Some(kept)) => kept,
+                (blocked, _) => blocked.to_owned(),
+            },
         }
+    }
+
+    /// In words: a damaged ledger that was set aside and still lies there.
+    pub(super) fn set_aside(&self) -> Option<String> {
+        let kept = ledger::last_set_aside(self.ledger.path())?;
+        Some(format!(
+            "a damaged ledger was set aside as {}; its jobs go on from their checkpoints with `mozartctl resume FILE.yaml` \
+             (this is said until that file is moved away)",
+            kept.display()
+        ))
     }
 
     /// Sends what changed to whoever listens: sheets, then runs, then the ends.
@@ -136,7 +150,7 @@ impl Conductor {
             })
             .min();
         let status = Status {
-            text: status_text(&view, until),
+            text: status_text(&view, self.storage(), until),
             live: self.live.len(),
         };
         let changed = self.status.send_if_modified(|old| {
@@ -150,9 +164,9 @@ impl Conductor {
     }
 }
 
-fn status_text(view: &ManagerView, until: Option<Timestamp>) -> String {
-    if !view.storage.is_empty() {
-        return format!("storage: {}", view.storage);
+fn status_text(view: &ManagerView, blocked: &str, until: Option<Timestamp>) -> String {
+    if !blocked.is_empty() {
+        return format!("storage: {blocked}");
     }
     let mut parts = Vec::new();
     for (count, word) in [
@@ -185,12 +199,8 @@ mod tests {
             queued: 12,
             ..ManagerView::default()
         };
-        assert_eq!(status_text(&view, None), "3 running, 12 queued");
-        assert_eq!(status_text(&ManagerView::default(), None), "idle");
-        let blocked = ManagerView {
-            storage: "disk full: /s".to_owned(),
-            ..ManagerView::default()
-        };
-        assert_eq!(status_text(&blocked, None), "storage: disk full: /s");
+        assert_eq!(status_text(&view, "", None), "3 running, 12 queued");
+        assert_eq!(status_text(&ManagerView::default(), "", None), "idle");
+        assert_eq!(status_text(&view, "disk full: /s", None), "storage: disk full: /s");
     }
 }

@@ -54,9 +54,12 @@ impl Conductor {
             Some(no) if self.ledger.run(job, None).await.map_err(storage)?.is_some() => Err(ApiError::NoSuchRun(
                 format!("job `{job}` has no run {no}; `mozartctl list` shows the runs"),
             )),
-            _ => Err(ApiError::NoSuchJob(format!(
-                "there is no job `{job}`; `mozartctl list` shows the jobs"
-            ))),
+            _ => {
+                let lost = self.set_aside().map(|kept| format!("; {kept}")).unwrap_or_default();
+                Err(ApiError::NoSuchJob(format!(
+                    "there is no job `{job}`; `mozartctl list` shows the jobs{lost}"
+                )))
+            }
         }
     }
 

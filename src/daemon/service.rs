@@ -25,6 +25,8 @@ enum End {
     Idle,
     /// The conductor ended by itself, as `Stop` asks.
     Conductor,
+    /// The ledger is damaged.
+    Ledger(String),
     /// The session bus is gone.
     Bus,
 }
@@ -88,7 +90,10 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
                 }
             }
             () = &mut idle => break End::Idle,
-            Some(_) = conducting.join_next() => break End::Conductor,
+            Some(done) = conducting.join_next() => break match done {
+                Ok(Err(why)) => End::Ledger(why),
+                _ => End::Conductor,
+            },
             Some(_) = bus_gone.join_next() => break End::Bus,
         }
     };
@@ -117,6 +122,8 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
         End::Idle if status.borrow().live > 0 => Err(StartError::Other(
             "a job came in while the idle service was leaving; it goes on with the next start".to_owned(),
         )),
+        // systemd starts it anew, which sets it aside.
+        End::Ledger(why) => Err(StartError::Other(why)),
         End::Asked | End::Idle | End::Conductor => Ok(()),
     }
 }

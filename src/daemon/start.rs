@@ -11,6 +11,7 @@ use super::conductor::{Conductor, Parts};
 use super::environment::Environment;
 use super::paths::Paths;
 use super::settings::{LauncherChoice, Settings};
+use super::{clock, journal};
 use crate::api::handle::Conductor as Handle;
 use crate::ledger::{Ledger, OpenError};
 use crate::runner::attempt::{Runner, RunnerSettings};
@@ -58,7 +59,30 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
     }
     private_directory(&paths.state)?;
     private_directory(&paths.runtime)?;
-    let ledger = Arc::new(Ledger::open(&paths.ledger()).await?);
+    let mut again = false;
+    loop {
+        let (ledger, set_aside) = Ledger::open_or_set_aside(&paths.ledger(), clock::now().wall).await?;
+        if let Some(set_aside) = &set_aside {
+            journal::ledger_set_aside(set_aside);
+        }
+        let ledger = Arc::new(ledger);
+        let restored = restore_from(Arc::clone(&ledger), paths, &settings, environment.clone(), conducts).await;
+        if restored.is_ok() || again || ledger.damage().is_none() {
+            return restored;
+        }
+        // What is read at a start is damaged: the next opening sets it aside, and there is nothing in a new one to fail.
+        again = true;
+    }
+}
+
+/// Restores what that ledger holds.
+async fn restore_from(
+    ledger: Arc<Ledger>,
+    paths: &Paths,
+    settings: &Settings,
+    environment: Environment,
+    conducts: bool,
+) -> Result<Restored, StartError> {
     let self_exe = std::env::current_exe()
         .map_err(|error| StartError::Other(format!("the path of the running program is not known: {error}")))?;
     let spool_root = paths.spool(&ledger.tag());
@@ -91,7 +115,7 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
     Ok(Restored {
         conductor,
         handle,
-        settings,
+        settings: settings.clone(),
     })
 }
 

@@ -368,5 +368,63 @@ pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     {
         return Err(other("it has no map `sheets`".to_owned()));
     }
-    serde_json::from_value(json).map_err(|error| other(error.to_string()))
+    drop(json);
+    let entries: Entries = serde_json::from_slice(&bytes).map_err(|error| other(error.to_string()))?;
+    if let Some(wrong) = contradiction(&entries.sheets.0) {
+        return Err(other(format!("it is damaged: {wrong}; mend it by hand")));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| other(error.to_string()))
+}
+
+/// The sheets as they stand there.
+#[derive(Deserialize)]
+struct Entries {
+    #[serde(alias = "batches")]
+    sheets: Pairs,
+}
+
+/// A map with all its entries, also those under one and the same key.
+struct Pairs(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map of sheets")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// What cannot have been written so: a sheet whose own words differ. Reading on would lose it, and run it again, or
+/// take another for done.
+fn contradiction(sheets: &[(String, Value)]) -> Option<String> {
+    const WORDS: [&str; 5] = ["pending", "in_progress", "completed", "failed", "skipped"];
+    let mut seen = std::collections::BTreeSet::new();
+    sheets.iter().find_map(|(key, entry)| {
+        let own = ["sheet_num", "batch_num"]
+            .iter()
+            .find_map(|name| entry.get(name)?.as_u64());
+        if own.is_some_and(|own| key.parse() != Ok(own)) {
+            return Some(format!("the entry `{key}` says of itself that it is another"));
+        }
+        let number: u32 = key.parse().ok()?;
+        if !seen.insert(number) {
+            return Some(format!("sheet {number} stands there twice"));
+        }
+        let status = entry.get("status").and_then(Value::as_str).unwrap_or("");
+        (!WORDS.contains(&status)).then(|| format!("sheet {number} has the status `{status}`"))
+    })
 }

@@ -13,10 +13,7 @@ pub(super) fn encode(value: &impl Serialize) -> Result<String, StoreError> {
 
 /// The same, not printed yet.
 pub(super) fn compact(value: &impl Serialize) -> Result<Value, StoreError> {
-    let mut json = serde_json::to_value(value).map_err(|error| StoreError::Unreadable {
-        what: "a value that was to be stored".to_owned(),
-        detail: error.to_string(),
-    })?;
+    let mut json = serde_json::to_value(value).map_err(|error| StoreError::Inconsistent(error.to_string()))?;
     drop_nulls(&mut json);
     Ok(json)
 }

@@ -69,6 +69,13 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the file is a ledger no more: then it can be set aside.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::NotADatabase { .. } | Self::Corrupt { .. })
+    }
+}
+
 /// The process that has the ledger open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
@@ -134,6 +141,9 @@ pub enum StoreError {
         /// Why not.
         detail: String,
     },
+    /// A place in a list that no list gave.
+    #[error("the cursor {0:?} is not one that a list of runs gave")]
+    Cursor(String),
     /// The ledger has no such run.
     #[error("the ledger knows no run with the number {0}")]
     NoSuchRun(i64),

@@ -42,10 +42,18 @@ pub(super) fn open_private(path: &Path) -> Result<File, OpenError> {
         return Err(error("use")(io::Error::other("it is not a regular file")));
     }
     if metadata.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))
-            .map_err(error("make private"))?;
+        make_private(path)?;
     }
     Ok(file)
+}
+
+/// Takes a file away from everybody but the user (0600).
+pub(super) fn make_private(path: &Path) -> Result<(), OpenError> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|source| OpenError::Io {
+        activity: "make private",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Makes sure that names made or changed in the directory survive a power cut.

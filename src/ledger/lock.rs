@@ -68,7 +68,7 @@ fn holder(file: &File) -> Holder {
 }
 
 /// The process number, 0 where it lives in another namespace; `None`: nobody but perhaps this process.
-fn posix_holder(file: &File) -> Option<i32> {
+pub(super) fn posix_holder(file: &File) -> Option<i32> {
     let wanted = Flock {
         start: 0,
         length: 0,

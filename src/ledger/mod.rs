@@ -7,10 +7,12 @@
 //! a long run as at its start.
 //!
 //! One process at a time: the ledger is opened under an exclusive lock, without waiting.
+//! A damaged one is looked at without a write, set aside as it was found, and a new one begun ([`damage`]).
 //! This room decides nothing, and knows neither sessions nor the bus.
 
 pub mod checkpoint;
 mod codec;
+mod damage;
 mod error;
 mod evidence;
 mod export;
@@ -26,7 +28,7 @@ mod table;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
@@ -35,8 +37,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::job::plan::{Plan, SubmitContext};
-use crate::model::RunId;
+use crate::model::{RunId, Timestamp};
 
+pub use damage::{SetAside, last_set_aside};
 pub use error::{Holder, OpenError, StoreError};
 pub use journal::{Batch, Submission};
 
@@ -45,9 +48,31 @@ pub use journal::{Batch, Submission};
 pub struct Ledger {
     id: Uuid,
     path: PathBuf,
+    /// What SQLite found damaged while it was read or written.
+    damage: OnceLock<String>,
     store: Mutex<Store>,
-    // After the connection, so that it is let go last.
+    // After the connection, so that dropping it waits until that is closed.
+    closed: Closed,
+}
+
+/// The lock as SQLite's connection owns it: let go when that has closed its files, and the sender after it.
+struct Held {
     _lock: lock::LockFile,
+    _closed: mpsc::Sender<()>,
+}
+
+/// Waits, when it goes, until SQLite has closed its files and the lock is free: a connection closes on a thread of
+/// its own, a moment after it was dropped.
+#[derive(Debug)]
+struct Closed(std::sync::Mutex<mpsc::Receiver<()>>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        if let Ok(closed) = self.0.get_mut() {
+            // Nothing is ever sent: the sender's end is the news.
+            closed.recv().ok();
+        }
+    }
 }
 
 /// The one connection.
@@ -64,15 +89,49 @@ struct Store {
 
 impl Ledger {
     /// Opens the ledger at `path` under an exclusive lock, without waiting; makes it, and the directory it is in
-    /// (0700), where they are missing. An older schema is brought up to date.
+    /// (0700), where they are missing. An older schema is brought up to date, after a copy was made beside it.
     ///
     /// # Errors
     /// [`OpenError::Held`] names the process that has it open; the others say what is wrong with the file.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_with(path, None, schema::MIGRATIONS)
+            .await
+            .map(|(ledger, _)| ledger)
+    }
+
+    /// The same; a damaged one is set aside as it was found, under a name with the time `at`, and a new one begun.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but for damage.
+    pub async fn open_or_set_aside(path: &Path, at: Timestamp) -> Result<(Self, Option<SetAside>), OpenError> {
+        match Self::open_with(path, Some(at), schema::MIGRATIONS).await {
+            // Not seen by the look that writes nothing, but by SQLite's own opening.
+            Err(error) if error.is_damage() => {
+                note(path, &error.to_string())?;
+                Self::open_with(path, Some(at), schema::MIGRATIONS).await
+            }
+            other => other,
+        }
+    }
+
+    async fn open_with(
+        path: &Path,
+        at: Option<Timestamp>,
+        migrations: &[&'static str],
+    ) -> Result<(Self, Option<SetAside>), OpenError> {
         if let Some(parent) = path.parent() {
             files::private_directory(parent)?;
         }
         let lock = lock::LockFile::take(path)?;
+        let (schema, set_aside) = match (damage::look(path).await, at) {
+            (Ok(schema), _) => (schema, None),
+            (Err(error), Some(at)) if error.is_damage() => (0, Some(damage::set_aside(path, error.to_string(), at)?)),
+            (Err(error), _) => return Err(error),
+        };
+        let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
+        if schema > known {
+            return Err(schema::Trouble::Newer { found: schema, known }.of(path));
+        }
         // SQLite would make it readable for others. Closed again before SQLite opens it: closing a file later
         // would drop SQLite's own locks on it.
         drop(files::open_private(path)?);
@@ -83,6 +142,13 @@ impl Ledger {
                 source,
             })?;
         }
+        let (sender, receiver) = mpsc::channel();
+        // Declared before the connection, so that a failure returns only when the files are closed.
+        let closed = Closed(std::sync::Mutex::new(receiver));
+        let held = Held {
+            _lock: lock,
+            _closed: sender,
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             // A commit changes a few bytes of several pages, and each page is written whole: with 1,024 bytes a
@@ -93,23 +159,32 @@ impl Ledger {
             .synchronous(SqliteSynchronous::Full)
             // Pages that change all the time are copied back once for many changes: at 4 MiB of log.
             .pragma("wal_autocheckpoint", "8192")
-            // The lock above is held, so nobody is waited for but a connection of this process that is being closed.
+            // The lock above is held, so nobody is waited for but another program that looks at the file.
             .busy_timeout(Duration::from_millis(80))
             .pragma("temp_store", "memory")
+            // No order is asked for: SQLite lets go what belongs to a collation after it has closed its files.
+            .collation("mozart_lock", move |left, right| {
+                let _held = &held;
+                left.cmp(right)
+            })
             .disable_statement_logging();
         let wrap = |error: sqlx::Error| open_error(path, &error);
-        let mut connection = options.connect().await.map_err(wrap)?;
-        schema::prepare(&mut connection)
-            .await
-            .map_err(|trouble| match trouble {
-                schema::Trouble::Foreign => OpenError::NotALedger { path: path.to_owned() },
-                schema::Trouble::Newer(found) => OpenError::Newer {
-                    path: path.to_owned(),
-                    found,
-                    known: schema::KNOWN,
-                },
-                schema::Trouble::Database(error) => wrap(error),
-            })?;
+        let connected = options.connect().await.map_err(wrap);
+        // It holds the lock too.
+        drop(options);
+        let mut connection = connected?;
+        if (1..known).contains(&schema) {
+            let copy = damage::free(path, &format!("ledger-schema-{schema}"));
+            drop(files::open_private(&copy)?);
+            let copied = sqlx::query("VACUUM INTO ?").bind(copy.to_string_lossy().into_owned());
+            copied.execute(&mut connection).await.map_err(wrap)?;
+            tracing::info!(
+                "the ledger's schema {schema} becomes {known}; a copy is kept as {}",
+                copy.display()
+            );
+        }
+        let prepared = schema::prepare(&mut connection, migrations).await;
+        prepared.map_err(|trouble| trouble.of(path))?;
         let id: String = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'ledger'")
             .fetch_one(&mut connection)
             .await
@@ -118,18 +193,19 @@ impl Ledger {
             path: path.to_owned(),
             detail: format!("its id {id:?}: {error}"),
         })?;
-        let store = Mutex::new(Store {
-            connection,
-            synchronous: true,
-            unfinished: false,
-            sources: Vec::new(),
-        });
-        Ok(Self {
+        let ledger = Self {
             id,
             path: path.to_owned(),
-            store,
-            _lock: lock,
-        })
+            damage: OnceLock::new(),
+            store: Mutex::new(Store {
+                connection,
+                synchronous: true,
+                unfinished: false,
+                sources: Vec::new(),
+            }),
+            closed,
+        };
+        Ok((ledger, set_aside))
     }
 
     /// The ledger's own id, made when it was made.
@@ -144,18 +220,37 @@ impl Ledger {
         text
     }
 
-    /// Closes the ledger: the log is copied back, then the lock let go. Dropping it does the same some time later.
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was found damaged since it was opened. It is noted beside the ledger, and nothing more is to be done
+    /// with this one: the next opening sets it aside.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Notes that it is damaged.
+    pub fn condemn(&self, why: String) {
+        if self.damage.set(why.clone()).is_ok()
+            && let Err(error) = note(&self.path, &why)
+        {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Closes the ledger: the log is copied back, then the lock let go. Dropping it does the same.
     ///
     /// # Errors
     /// What SQLite says; everything that was committed is kept in any case.
     pub async fn close(self) -> Result<(), StoreError> {
-        let path = self.path;
-        let store = self.store.into_inner();
-        store
-            .connection
-            .close()
-            .await
-            .map_err(|error| store_error("close", &path, &error))
+        let Self {
+            path, store, closed, ..
+        } = self;
+        let closing = store.into_inner().connection.close().await;
+        drop(closed);
+        closing.map_err(|error| store_error("close", &path, &error))
     }
 
     /// From now on every write fails, as on a full disk; or none does any more.
@@ -179,11 +274,19 @@ impl Ledger {
     }
 
     fn reading(&self) -> impl Fn(sqlx::Error) -> StoreError {
-        |error| store_error("read", &self.path, &error)
+        |error| self.failed("read", &error)
     }
 
     fn writing(&self) -> impl Fn(sqlx::Error) -> StoreError {
-        |error| store_error("write", &self.path, &error)
+        |error| self.failed("write", &error)
+    }
+
+    fn failed(&self, activity: &'static str, error: &sqlx::Error) -> StoreError {
+        let told = store_error(activity, &self.path, error);
+        if is_damage(error) {
+            self.condemn(told.to_string());
+        }
+        told
     }
 }
 
@@ -236,9 +339,27 @@ fn code_and_words(error: &sqlx::Error) -> (i64, String) {
 }
 
 const SQLITE_BUSY: i64 = 5;
+const SQLITE_READONLY: i64 = 8;
 const SQLITE_CORRUPT: i64 = 11;
 const SQLITE_FULL: i64 = 13;
 const SQLITE_NOTADB: i64 = 26;
+
+/// Whether SQLite found the file damaged, or a row holds what was never written to it.
+fn is_damage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(_) => matches!(code_and_words(error).0, SQLITE_CORRUPT | SQLITE_NOTADB),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
+        _ => false,
+    }
+}
+
+fn note(path: &Path, why: &str) -> Result<(), OpenError> {
+    damage::note(path, why).map_err(|source| OpenError::Io {
+        activity: "note the damage of",
+        path: path.to_owned(),
+        source,
+    })
+}
 
 fn open_error(path: &Path, error: &sqlx::Error) -> OpenError {
     let (code, detail) = code_and_words(error);
@@ -248,14 +369,19 @@ fn open_error(path: &Path, error: &sqlx::Error) -> OpenError {
             path,
             holder: Holder::OtherProgram,
         },
-        SQLITE_CORRUPT => OpenError::Corrupt { path, detail },
+        // The file itself can be written: so its header says that it must not be.
+        SQLITE_CORRUPT | SQLITE_READONLY => OpenError::Corrupt { path, detail },
         SQLITE_NOTADB => OpenError::NotADatabase { path },
+        _ if is_damage(error) => OpenError::Corrupt { path, detail },
         _ => OpenError::Database { path, detail },
     }
 }
 
 fn store_error(activity: &'static str, path: &Path, error: &sqlx::Error) -> StoreError {
-    let (code, detail) = code_and_words(error);
+    let (code, mut detail) = code_and_words(error);
+    if is_damage(error) {
+        detail.push_str("; it is damaged, and the next start sets it aside: then `mozartctl resume FILE.yaml` goes on");
+    }
     StoreError::Database {
         activity,
         path: path.to_owned(),

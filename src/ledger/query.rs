@@ -51,10 +51,7 @@ impl Ledger {
     ) -> Result<(Vec<RunSummary>, String), StoreError> {
         let below = match cursor {
             "" => i64::MAX,
-            cursor => cursor.parse().map_err(|_| StoreError::Unreadable {
-                what: format!("the cursor {cursor:?}"),
-                detail: "it is not one that a list of runs gave".to_owned(),
-            })?,
+            cursor => cursor.parse().map_err(|_| StoreError::Cursor(cursor.to_owned()))?,
         };
         let states: String = query.states.iter().map(|state| format!(",{state},")).collect();
         let limit = limit.max(1);

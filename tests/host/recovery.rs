@@ -1,11 +1,14 @@
 //! Killed conductors: nothing is lost, nothing starts twice, nothing is left running.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::inside;
 use crate::recovery::{Chance, audit};
-use crate::support::{Desk, Service, WROTE_ITS_FILE, output, said, systemctl, wait_until};
+use crate::support::{Desk, MOZARTCTL, MOZARTD, Service, WROTE_ITS_FILE, output, said, systemctl, wait_until};
 
 #[test]
 fn ten_kills_of_the_service_lose_nothing_and_start_nothing_twice() {
@@ -77,4 +80,158 @@ fn a_session_is_adopted_as_the_same_process_and_its_exit_is_known_though_nobody_
     assert_eq!(status["sheets"][0]["code"], "E009", "{status:#}");
     assert!(status.to_string().contains("37"), "the exit code is told: {status:#}");
     assert_eq!(desk.starts(), BTreeMap::from([(1, 1)]));
+}
+
+#[test]
+fn a_ledger_damaged_while_the_service_was_stopped_is_kept_and_the_job_goes_on_from_its_checkpoint() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
+    let more = format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}");
+    let job = desk.job("damaged", 6, script, &more);
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    let wait = output(service.ctl(["wait", "damaged"]));
+    assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
+
+    systemctl(&["stop", "mozart.service"]);
+    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME"));
+    let state = home.join(".local/state/mozart");
+    let mut bytes = fs::read(state.join("ledger.db")).expect("the ledger");
+    bytes.truncate(bytes.len() / 2);
+    fs::write(state.join("ledger.db"), &bytes).expect("the ledger");
+    let start = systemctl(&["start", "mozart.service"]);
+    assert!(start.status.success(), "{}", said(&start));
+    assert!(service.pid().is_some());
+
+    let said_so = output(service.ctl(["conductor-status"]));
+    assert!(said(&said_so).contains("ledger-damaged-"), "{}", said(&said_so));
+    let kept = fs::read_dir(&state)
+        .expect("the state directory")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.to_string_lossy().contains("ledger-damaged-"))
+        .expect("it was kept");
+    assert!(fs::read(kept).expect("it") == bytes, "as it was found");
+
+    desk.write("go", "");
+    let resume = output(service.ctl(["resume"]).arg(&job));
+    assert!(resume.status.success(), "{}", said(&resume));
+    assert_eq!(
+        desk.starts(),
+        BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)])
+    );
+}
+
+#[test]
+fn a_second_conductor_fails_at_once_and_names_the_first() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    systemctl(&["start", "mozart.service"]);
+    let first = service.pid().expect("a service");
+    let before = std::time::Instant::now();
+    let second = output(Command::new(MOZARTD).env_remove("NOTIFY_SOCKET"));
+    let took = before.elapsed();
+    assert_eq!(second.status.code(), Some(1), "{}", said(&second));
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    let named = format!("in use by mozartd (pid {first})");
+    assert!(said(&second).contains(&named), "{}", said(&second));
+    assert_eq!(service.pid(), Some(first));
+}
+
+#[test]
+fn two_mozarts_in_one_user_manager_leave_each_other_alone() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let (desk, other_desk) = (Desk::new(), Desk::new());
+    let script = "while [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
+    let job = desk.job("mine", 2, script, WROTE_ITS_FILE);
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    wait_until("the service's session runs", Duration::from_secs(10), || {
+        !desk.starts().is_empty()
+    });
+    let mine = service.units();
+
+    // The same user manager, another state directory, killed once and taken up again.
+    let other_job = other_desk.job("theirs", 2, script, WROTE_ITS_FILE);
+    let other = |verb: &str| {
+        let mut command = Command::new(MOZARTCTL);
+        command.arg(verb).arg(&other_job).stdin(Stdio::null());
+        for (variable, name) in [
+            ("XDG_STATE_HOME", "state"),
+            ("XDG_CONFIG_HOME", "config"),
+            ("HOME", "home"),
+        ] {
+            command.env(variable, other_desk.path(name));
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("mozartctl")
+    };
+    other_desk.write("config/mozart/mozartd.yaml", "launcher: systemd\n");
+    let mut first = other("run");
+    wait_until("the other's session runs", Duration::from_secs(10), || {
+        !other_desk.starts().is_empty()
+    });
+    first.kill().expect("kill");
+    first.wait().expect("wait");
+    let mut second = other("resume");
+    systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
+    wait_until("the service is back", Duration::from_secs(10), || {
+        service.pid().is_some()
+    });
+    assert_eq!(service.units().len(), 2, "one session each");
+    assert!(mine.iter().all(|unit| service.units().contains(unit)));
+
+    other_desk.write("go", "");
+    assert!(second.wait().expect("wait").success());
+    assert_eq!(service.units(), mine, "still there, and nothing else");
+    desk.write("go", "");
+    let wait = output(service.ctl(["wait", "mine"]));
+    assert!(wait.status.success(), "{}", said(&wait));
+    let once = BTreeMap::from([(1, 1), (2, 1)]);
+    assert_eq!((desk.starts(), other_desk.starts()), (once.clone(), once));
+}
+
+#[test]
+fn a_new_binary_and_a_removed_one_lose_no_session() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let script = "while [ ! -e go-$n ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
+    let job = desk.job("upgraded", 2, script, WROTE_ITS_FILE);
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    wait_until("the first sheet runs", Duration::from_secs(10), || {
+        !desk.starts().is_empty()
+    });
+    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME"));
+    let binary = home.join(".local/bin/mozartd");
+    // As an installer does: another file, renamed over the one that runs.
+    fs::copy(MOZARTD, binary.with_extension("new")).expect("a copy");
+    fs::rename(binary.with_extension("new"), &binary).expect("a rename");
+    let restart = systemctl(&["restart", "mozart.service"]);
+    assert!(restart.status.success(), "{}", said(&restart));
+    assert_eq!(service.status("upgraded")["sheets"][0]["state"], "running");
+    desk.write("go-1", "");
+    wait_until("the second sheet runs", Duration::from_secs(10), || {
+        desk.starts().len() == 2
+    });
+
+    // Gone while a session runs: what would write its exit record is not there.
+    fs::rename(&binary, binary.with_extension("away")).expect("a rename");
+    desk.write("go-2", "");
+    wait_until("the session ended", Duration::from_secs(10), || {
+        service.units().is_empty() || service.status("upgraded")["state"] != "running"
+    });
+    fs::rename(binary.with_extension("away"), &binary).expect("a rename");
+    let wait = output(service.ctl(["wait", "upgraded"]));
+    let status = service.status("upgraded");
+    assert!(wait.status.success(), "{}\n{status:#}", said(&wait));
+    assert_eq!(desk.starts()[&1], 1);
 }
