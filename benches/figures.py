@@ -21,6 +21,7 @@ quick = "--quick" in sys.argv
 SHEETS = 100 if quick else 1000
 JOBS_OF_SHEETS = 2 if quick else 10
 RUNS = 50 if quick else 1000
+SETTLE_SECONDS = 5
 IDLE_SECONDS = 10 if quick else 100
 ctl = str(programs / "mozartctl")
 rows = []
@@ -119,9 +120,10 @@ def written(pid):
 
 
 def switches(pid):
+    """How often a thread of it went to sleep; to be pushed aside by another process is no wake-up of its own."""
     total = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        total += sum(int(count) for count in re.findall(r"ctxt_switches:\s+(\d+)", status.read_text()))
+        total += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status.read_text(), re.MULTILINE).group(1))
     return total
 
 
@@ -222,11 +224,13 @@ figure(
 # 4. Nothing to do.
 systemctl("restart", "mozart.service")
 pid = main_pid()
-time.sleep(5)
+time.sleep(SETTLE_SECONDS)
 before = switches(pid)
 time.sleep(IDLE_SECONDS)
 idle = switches(pid) - before
-figure(f"wake-ups of idle mozartd in {IDLE_SECONDS} s", "the watchdog's (1 in 90 s)", idle, None, "")
+period = int(re.search(r"^WatchdogSec=(\d+)$", systemctl("cat", "mozart.service"), re.MULTILINE).group(1)) // 2
+pings = (SETTLE_SECONDS + IDLE_SECONDS) // period - SETTLE_SECONDS // period
+figure(f"wake-ups of idle mozartd in {IDLE_SECONDS} s", f"the watchdog's pings: {pings}", idle, None, "")
 figure("its resident memory", "≤ 20 MB", resident(pid) * 1.048576, None, "MB")
 
 print("| figure | goal | measured | bare cost | ratio |\n| --- | --- | --- | --- | --- |")

@@ -189,6 +189,20 @@ impl AttemptKind {
     }
 }
 
+/// What a session is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// The sheet's prompt (with lessons, where there are any).
+    Task,
+    /// The sheet's prompt and what exists already (its earlier session is lost).
+    TaskAgain,
+    /// Only what is missing.
+    Completion,
+    /// A short "go on".
+    GoOn,
+}
+
 /// Why an attempt did not succeed; each cause has a budget of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -139,8 +139,15 @@ impl Alone {
 
     /// `mozartctl` with these arguments, in an environment of its own.
     pub(crate) fn ctl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(MOZARTCTL);
-        command.args(arguments).env_clear().stdin(Stdio::null());
+        let mut command = self.program(MOZARTCTL);
+        command.args(arguments);
+        command
+    }
+
+    /// Any program in that environment.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().stdin(Stdio::null());
         command
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", self.home.path())

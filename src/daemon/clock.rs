@@ -1,8 +1,8 @@
-//! The only place that reads the clocks, and the one timer that serves every wait.
+//! The only place that reads the clocks, and the timers for long waits.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
@@ -28,24 +28,79 @@ pub fn now() -> Now {
     }
 }
 
+/// A timer of the kernel's. tokio's own wakes the process up to three times for one long wait, since its wheel
+/// moves a timer to a finer slot each time the coarser one comes round; this one wakes it once.
+#[derive(Debug)]
+struct Timer(AsyncFd<OwnedFd>);
+
+impl Timer {
+    /// A timer that is not set.
+    fn new(clock: TimerfdClockId) -> io::Result<Self> {
+        let fd = timerfd_create(clock, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        #[expect(
+            deprecated,
+            reason = "an OwnedFd stays the same open file, which is all that `register` asks"
+        )]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self(fd))
+    }
+
+    /// Rings once, at or after `it_value` as the flags say; a value of zero disarms it.
+    fn set(&self, flags: TimerfdTimerFlags, it_value: Timespec) -> io::Result<()> {
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        timerfd_settime(self.0.get_ref(), flags, &Itimerspec { it_interval, it_value })?;
+        Ok(())
+    }
+
+    /// Waits until it rings; then it is no longer set.
+    async fn rings(&self) -> io::Result<()> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            let mut expirations = [0_u8; 8];
+            match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut expirations)?)) {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
+                    return Ok(());
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// Waits for `time`, and wakes up once, at its end. For long waits; where the kernel has no timer left, tokio's does.
+pub(super) async fn sleep(time: Duration) {
+    if kernel_sleep(time).await.is_err() {
+        tokio::time::sleep(time).await;
+    }
+}
+
+async fn kernel_sleep(time: Duration) -> io::Result<()> {
+    let timer = Timer::new(TimerfdClockId::Monotonic)?;
+    let time = time.max(Duration::from_nanos(1));
+    timer.set(
+        TimerfdTimerFlags::empty(),
+        time.try_into().map_err(|_| io::ErrorKind::InvalidInput)?,
+    )?;
+    timer.rings().await
+}
+
 /// A timer at a moment of wall time. It also rings when the wall clock is set, because every moment that
 /// was waited for may be past then (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`).
 #[derive(Debug)]
 pub(super) struct Alarm {
-    fd: AsyncFd<OwnedFd>,
+    timer: Timer,
     at: Option<Timestamp>,
 }
 
 impl Alarm {
     /// A timer that is not set.
     pub(super) fn new() -> io::Result<Self> {
-        let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        #[expect(
-            deprecated,
-            reason = "an OwnedFd stays the same open file, which is all that `register` asks"
-        )]
-        let fd = AsyncFd::new(fd)?;
-        Ok(Self { fd, at: None })
+        Ok(Self {
+            timer: Timer::new(TimerfdClockId::Realtime)?,
+            at: None,
+        })
     }
 
     /// Rings at `at` from now on, or never. Setting the same moment again costs nothing.
@@ -53,7 +108,7 @@ impl Alarm {
         if self.at == at {
             return Ok(());
         }
-        // An it_value of zero disarms the timer, so a moment at or before the epoch becomes one nanosecond after it.
+        // Zero would disarm the timer, so a moment at or before the epoch becomes one nanosecond after it.
         let it_value = match at {
             None => Timespec { tv_sec: 0, tv_nsec: 0 },
             Some(Timestamp(micros)) if micros <= 0 => Timespec { tv_sec: 0, tv_nsec: 1 },
@@ -62,30 +117,15 @@ impl Alarm {
                 tv_nsec: (micros % 1_000_000) * 1000 + 1,
             },
         };
-        timerfd_settime(
-            self.fd.get_ref(),
-            TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
-            &Itimerspec {
-                it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-                it_value,
-            },
-        )?;
+        self.timer
+            .set(TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, it_value)?;
         self.at = at;
         Ok(())
     }
 
     /// Waits until it rings; then it is no longer set.
     pub(super) async fn rings(&mut self) -> io::Result<()> {
-        loop {
-            let mut guard = self.fd.readable().await?;
-            let mut expirations = [0_u8; 8];
-            match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut expirations)?)) {
-                Ok(Ok(_)) => break,
-                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => break,
-                Ok(Err(error)) => return Err(error),
-                Err(_would_block) => {}
-            }
-        }
+        self.timer.rings().await?;
         self.at = None;
         Ok(())
     }
@@ -106,5 +146,13 @@ mod tests {
         assert!(now().wall >= due);
         alarm.set(Some(Timestamp(0))).unwrap();
         alarm.rings().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_sleep_takes_its_time() {
+        let start = std::time::Instant::now();
+        sleep(Duration::from_millis(30)).await;
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        sleep(Duration::ZERO).await;
     }
 }

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::clock;
 use super::environment::Environment;
 use super::journal;
 use super::paths::Paths;
@@ -78,7 +79,7 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     notify(&[NotifyState::Ready]);
 
     let idle_for = Duration::from_secs(u64::from(settings.idle_exit_seconds));
-    let mut idle = Box::pin(idle(idle_for, status.clone(), server.clients()));
+    let mut idle = Box::pin(idle(idle_for, clock::sleep, status.clone(), server.clients()));
     let end = loop {
         tokio::select! {
             _ = terminate.recv() => break End::Asked,
@@ -156,10 +157,9 @@ pub(super) async fn watchdog() {
     let Some(interval) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
-    let mut ticks = tokio::time::interval(interval / 2);
     loop {
-        ticks.tick().await;
         notify(&[NotifyState::Watchdog]);
+        clock::sleep(interval / 2).await;
     }
 }
 
@@ -175,8 +175,13 @@ pub(super) async fn status_line(mut status: watch::Receiver<Status>) {
     }
 }
 
-/// Returns when nothing was live and nobody was there for `limit` (zero: never).
-pub(super) async fn idle(limit: Duration, mut status: watch::Receiver<Status>, mut guests: watch::Receiver<Clients>) {
+/// Returns when nothing was live and nobody was there for `limit` (zero: never), as `sleep` counts time.
+pub(super) async fn idle<S: Future<Output = ()>>(
+    limit: Duration,
+    sleep: impl Fn(Duration) -> S,
+    mut status: watch::Receiver<Status>,
+    mut guests: watch::Receiver<Clients>,
+) {
     if limit.is_zero() {
         return std::future::pending().await;
     }
@@ -194,10 +199,14 @@ pub(super) async fn idle(limit: Duration, mut status: watch::Receiver<Status>, m
             }
             continue;
         }
-        match tokio::time::timeout(limit, changed).await {
-            Err(_nothing_changed) => return,
-            Ok(true) => {}
-            Ok(false) => return std::future::pending().await,
+        tokio::select! {
+            biased;
+            changed = changed => {
+                if !changed {
+                    return std::future::pending().await;
+                }
+            }
+            () = sleep(limit) => return,
         }
     }
 }
@@ -214,7 +223,7 @@ mod tests {
         });
         let (guests, counted) = watch::channel(Clients::default());
         let limit = Duration::from_secs(300);
-        let mut idle = Box::pin(idle(limit, seen, counted));
+        let mut idle = Box::pin(idle(limit, tokio::time::sleep, seen, counted));
         let wait = |seconds| tokio::time::timeout(Duration::from_secs(seconds), std::future::pending::<()>());
 
         tokio::select! { () = &mut idle => panic!("a run is live"), _ = wait(1000) => {} }

@@ -199,7 +199,7 @@ async fn a_number_whose_directory_is_there_is_not_given_to_a_new_run() {
     let desk = Desk::new().await;
     let mut conductor = desk.conductor(true).await;
     let spool = desk.paths().spool(&desk.ledger.tag());
-    std::fs::create_dir_all(spool.join("1/1/1")).unwrap();
+    std::fs::create_dir_all(spool.join("1/1-1")).unwrap();
     std::fs::create_dir_all(spool.join("2")).unwrap();
     let submitted = conductor.submit(desk.submit("a")).await.unwrap();
     assert_eq!(submitted.run.0, 1);
@@ -234,6 +234,31 @@ async fn a_resume_that_could_not_be_stored_can_be_asked_again() {
         .ask(|reply| Request::Resume(newest("a"), reply))
         .await
         .unwrap();
+    let sheet = conductor
+        .engine
+        .run(RunId(1))
+        .and_then(|run| run.sheet(SheetNo(1)))
+        .unwrap();
+    assert_eq!(sheet.state().attempt().map(|attempt| attempt.no), Some(AttemptNo(2)));
+}
+
+#[tokio::test]
+async fn an_intent_of_an_earlier_boot_is_not_started_again_though_nothing_is_left_of_it() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    drop(conductor);
+    // In the same boot, missing files mean that nothing ran.
+    let conductor = desk.conductor(true).await;
+    assert!(!conductor.sheet_1_started(1));
+    drop(conductor);
+
+    desk.ledger.note_boot("an earlier boot").await.unwrap();
+    drop(desk.conductor(true).await);
+    // What follows is kept: the next conductor of this boot knows no less.
+    let mut conductor = desk.conductor(true).await;
+    assert!(conductor.sheet_1_started(1));
+    conductor.report(first(1), Progress::NeverRan).await;
     let sheet = conductor
         .engine
         .run(RunId(1))

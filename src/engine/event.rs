@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fact::Fact;
 use super::rules::RunRules;
-use crate::model::{AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp};
+use crate::model::{Ask, AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp};
 
 /// Everything that can happen. `now` comes beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +75,11 @@ pub enum Event {
         stop_sessions: bool,
     },
     /// The journal was loaded: everything intended or running is to be looked for.
-    Restored,
+    Restored {
+        /// The last conductor that took it up did so since the system started. After a power cut a session's files
+        /// may be gone although it ran, so what an earlier boot intended counts as started.
+        same_boot: bool,
+    },
 }
 
 /// Who paused a run.
@@ -128,20 +132,6 @@ pub struct Start {
     pub ask: Ask,
     /// In which session.
     pub session: SessionChoice,
-}
-
-/// What a session is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ask {
-    /// The sheet's prompt (with lessons, where there are any).
-    Task,
-    /// The sheet's prompt and what exists already (its earlier session is lost).
-    TaskAgain,
-    /// Only what is missing.
-    Completion,
-    /// A short "go on".
-    GoOn,
 }
 
 /// Which session an attempt is.

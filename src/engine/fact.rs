@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Ask, PauseWhy, SessionChoice};
+use super::event::{PauseWhy, SessionChoice};
 use super::rules::RunRules;
 use crate::model::{
-    AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo, RunState, SheetNo,
-    Timestamp,
+    Ask, AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo, RunState,
+    SheetNo, Timestamp,
 };
 
 /// Version written with every fact.
@@ -192,6 +192,12 @@ impl FactKind {
             | Self::RunEnded { run, .. } => Some(*run),
             Self::GateClosed { .. } | Self::GateOpened { .. } => None,
         }
+    }
+
+    /// Whether something is done or answered because of it, so that it must survive a power cut from then on. That
+    /// a process runs is only noted: what it does ends with the power, and the next fact keeps this one too.
+    pub fn is_acted_on(&self) -> bool {
+        !matches!(self, Self::AttemptStarted { .. })
     }
 
     /// The sheet that it is about, where it is about one.

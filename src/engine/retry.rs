@@ -1,13 +1,13 @@
 //! What follows on the end of an attempt: retry by cause, each cause with a budget of its own.
 
 use super::chance::{Chance, Draw};
-use super::event::{Ask, SessionChoice};
+use super::event::SessionChoice;
 use super::fact::Verdict;
 use super::rules::RunRules;
 use super::run::Limits;
 use super::sheet::{Over, Used, Waiting};
 use crate::job::plan::OnLimit;
-use crate::model::{AttemptKind, AttemptRef, Cause, Code, Failure, LimitKind, Span, Timestamp};
+use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, LimitKind, Span, Timestamp};
 
 /// Interruptions of one sheet in one generation that are answered by going on.
 pub(super) const MAX_INTERRUPTIONS: u32 = 20;

@@ -3,10 +3,10 @@
 
 use serde::Serialize;
 
-use super::event::{Ask, SessionChoice, Start};
+use super::event::{SessionChoice, Start};
 use super::fact::{Fact, FactKind, Verdict};
 use crate::model::{
-    AttemptKind, AttemptNo, AttemptRef, Cause, Code, Generation, Outcome, SheetNo, SheetStatus, Timestamp,
+    Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Generation, Outcome, SheetNo, SheetStatus, Timestamp,
 };
 
 /// A sheet within its run. Small: a run may have 100,000 of them.

@@ -1,5 +1,6 @@
 //! Every example is planned without a problem, and the offline one is run by hand.
 
+use crate::model::Ask;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,6 @@ use super::plan::{Check, Plan};
 use super::rules::rules_for;
 use super::{JobInput, load, report};
 use crate::prompt::compose;
-use crate::runner::spec::Ask;
 
 /// The disk, also where the library is built without anything that does I/O.
 struct TestDisk;

@@ -414,8 +414,10 @@ fn contradiction(sheets: &[(String, Value)]) -> Option<String> {
     const WORDS: [&str; 5] = ["pending", "in_progress", "completed", "failed", "skipped"];
     let mut seen = std::collections::BTreeSet::new();
     sheets.iter().find_map(|(key, entry)| {
-        let own = ["sheet_num", "batch_num"].iter().find_map(|name| entry.get(name));
-        if own.is_some_and(|own| own.to_string() != *key) {
+        let own = ["sheet_num", "batch_num"]
+            .iter()
+            .find_map(|name| entry.get(name)?.as_u64());
+        if own.is_some_and(|own| key.parse() != Ok(own)) {
             return Some(format!("the entry `{key}` says of itself that it is another"));
         }
         let number: u32 = key.parse().ok()?;

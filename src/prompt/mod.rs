@@ -8,12 +8,13 @@ pub mod template;
 mod tera;
 mod wording;
 
+use crate::model::Ask;
 use std::collections::BTreeMap;
 
 use crate::job::plan::{Plan, Prompt, Sheet};
 use crate::job::rules::rules_for;
 use crate::job::value::Value;
-use crate::runner::spec::{Ask, Lesson};
+use crate::summary::Lesson;
 
 pub(crate) use jinja::expression;
 

@@ -102,13 +102,17 @@ impl Runner {
 
     /// The directory of an attempt.
     pub fn spool_dir(&self, attempt: AttemptRef) -> PathBuf {
-        self.sheet_dir(attempt).join(attempt.attempt.to_string())
+        self.run_dir(attempt)
+            .join(format!("{}-{}", attempt.sheet, attempt.attempt))
     }
 
-    fn sheet_dir(&self, attempt: AttemptRef) -> PathBuf {
-        self.spool_root
-            .join(attempt.run.to_string())
-            .join(attempt.sheet.to_string())
+    /// What the files of a sheet's rules were before its first attempt.
+    fn baseline(&self, attempt: AttemptRef) -> PathBuf {
+        self.run_dir(attempt).join(format!("baseline-{}.json", attempt.sheet))
+    }
+
+    fn run_dir(&self, attempt: AttemptRef) -> PathBuf {
+        self.spool_root.join(attempt.run.to_string())
     }
 
     /// The launcher, for questions about units that no attempt asks.
@@ -136,7 +140,7 @@ impl Runner {
         let tell = Tell { attempt, progress };
         let spool = Spool::new(self.spool_dir(attempt));
 
-        let prepared = prepare(&spec, &self.sheet_dir(attempt)).await;
+        let prepared = prepare(&spec, &self.baseline(attempt)).await;
         // A spool with output is one of an attempt that was started, whatever the ledger remembers.
         let end = if adopt || spool.has_stdout() {
             match self.take_up(&spec, &spool, &mut stop, &tell).await {
@@ -184,16 +188,7 @@ impl Runner {
                 instead: None,
             });
         }
-        let written = spool.create().and_then(|()| spool.write_prompt(&prepared.prompt));
-        if let Err(error) = written {
-            let instead = format!("cannot write to {}: {error}", spool.directory().display());
-            return Some(End {
-                started_at: None,
-                certificate: nothing_known(START_FAILED),
-                instead: Some(instead),
-            });
-        }
-        match self.launcher.start(&self.launch(spec, spool)).await {
+        match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
                 tell.say(Progress::Started { at, invocation }).await;
                 let certificate = self.until_over(spec.attempt, spool, stop).await;
@@ -212,13 +207,14 @@ impl Runner {
         }
     }
 
-    fn launch(&self, spec: &AttemptSpec, spool: &Spool) -> Launch {
+    fn launch(&self, spec: &AttemptSpec, spool: &Spool, prompt: &[u8]) -> Launch {
         let plan = &spec.plan;
         let timeout = plan.sheet(spec.attempt.sheet).map_or(Span(0), |sheet| sheet.timeout);
         Launch {
             unit: self.unit_name(spec.attempt),
             description: format!("Mozart: {}, sheet {}", plan.name, spec.attempt.sheet),
             spool: spool.directory().to_owned(),
+            input: prompt.to_owned(),
             argv: backend::command_line(spec).argv,
             cwd: PathBuf::from(&plan.backend.working_directory),
             env: backend::environment(spec, &self.passwd),
@@ -380,7 +376,7 @@ async fn wanted(stop: &mut Stop, asked: Option<StopHow>) -> StopHow {
 }
 
 /// Everything that can fail before a start, and the baseline, which must be taken before it.
-async fn prepare(spec: &AttemptSpec, sheet_dir: &Path) -> Result<Prepared, Failure> {
+async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Failure> {
     let Some(sheet) = spec.plan.sheet(spec.attempt.sheet) else {
         return Err(fatal(
             Code::E301,
@@ -391,26 +387,28 @@ async fn prepare(spec: &AttemptSpec, sheet_dir: &Path) -> Result<Prepared, Failu
     let text = prompt::compose(&spec.plan, sheet, spec.ask, &spec.lessons)
         .map_err(|error| fatal(Code::E301, error.to_string()))?;
     let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
-    let (directory, of_rules) = (sheet_dir.to_owned(), rules.clone());
+    let (kept, of_rules) = (baseline.to_owned(), rules.clone());
     let taken = tokio::task::spawn_blocking(move || {
-        Spool::new(&directory).create()?;
-        Baseline::ensure(&directory.join("baseline.json"), &of_rules)
+        if let Some(directory) = kept.parent() {
+            Spool::new(directory).create()?;
+        }
+        Baseline::ensure(&kept, &of_rules)
     });
-    let baseline = taken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let baseline = baseline.map_err(|error| Failure {
+    let taken = taken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let taken = taken.map_err(|error| Failure {
         cause: Cause::Transient,
         ..fatal(
             Code::E604,
             format!(
                 "what the files were before cannot be kept in {}: {error}",
-                sheet_dir.display()
+                baseline.display()
             ),
         )
     })?;
     Ok(Prepared {
         rules,
         prompt,
-        baseline: Arc::new(baseline),
+        baseline: Arc::new(taken),
     })
 }
 

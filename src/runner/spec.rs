@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::job::plan::{Plan, SubmitContext};
-use crate::model::{AttemptKind, AttemptRef, AttemptReport, Cost, Timestamp};
+use crate::model::{Ask, AttemptKind, AttemptRef, AttemptReport, Cost, Timestamp};
 pub use crate::summary::Lesson;
 
 /// Everything one attempt needs; the conductor gathers it.
@@ -32,19 +32,6 @@ pub struct AttemptSpec {
     pub extra_env: BTreeMap<String, String>,
     /// Secrets by variable name, from the conductor's environment or credentials. Never stored, never logged.
     pub secrets: Secrets,
-}
-
-/// What a session is told; the runner's own word for the engine's choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// The sheet's prompt (with lessons, where there are any).
-    Task,
-    /// The sheet's prompt and what exists already (its earlier session is lost).
-    TaskAgain,
-    /// Only what is missing.
-    Completion,
-    /// A short "go on".
-    GoOn,
 }
 
 /// Secrets by variable name. `Debug` shows names only.

@@ -13,11 +13,11 @@ use mozart::job::plan::{
     SubmitContext, TemplateEngine,
 };
 use mozart::model::{
-    AttemptKind, AttemptNo, AttemptRef, AttemptReport, Failure, JobName, RunId, SheetNo, Span, StopHow,
+    Ask, AttemptKind, AttemptNo, AttemptRef, AttemptReport, Failure, JobName, RunId, SheetNo, Span, StopHow,
 };
 use mozart::runner::attempt::{Runner, RunnerSettings};
 use mozart::runner::launch::spool::Spool;
-use mozart::runner::spec::{Ask, AttemptSpec, Progress, Secrets};
+use mozart::runner::spec::{AttemptSpec, Progress, Secrets};
 use tokio::sync::{mpsc, watch};
 
 use crate::launch::support::{Kind, MANAGER, launcher};

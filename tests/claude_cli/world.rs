@@ -14,12 +14,12 @@ use mozart::job::plan::{
     SubmitContext, TemplateEngine,
 };
 use mozart::model::{
-    AttemptKind, AttemptNo, AttemptRef, Cause, Certificate, Code, Exit, JobName, Outcome, RunId, SessionReport,
+    Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Certificate, Code, Exit, JobName, Outcome, RunId, SessionReport,
     SheetNo, Span, Timestamp, ValidationReport,
 };
 use mozart::runner::backend::{Caps, Passwd, Reader, environment, prompt_bytes};
 use mozart::runner::classify::{ClassifyInput, classify};
-use mozart::runner::spec::{Ask, AttemptSpec, Secrets};
+use mozart::runner::spec::{AttemptSpec, Secrets};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use serde_json::Value;
 

@@ -1,11 +1,11 @@
 //! Retry by cause.
 
 use super::world::*;
-use crate::engine::event::{Ask, SessionChoice};
+use crate::engine::event::SessionChoice;
 use crate::engine::rules::RunRules;
 use crate::engine::{FactKind, SheetState, Verdict};
 use crate::job::plan::{OnLimit, RateLimitPolicy, RetryPolicy};
-use crate::model::{AttemptKind, Cause, Code, LimitKind, Outcome, RunState, SheetStatus, Span, Timestamp};
+use crate::model::{Ask, AttemptKind, Cause, Code, LimitKind, Outcome, RunState, SheetStatus, Span, Timestamp};
 
 fn with_retry(change: impl FnOnce(&mut RetryPolicy)) -> World {
     let mut rules = rules(2);

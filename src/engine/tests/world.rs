@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::event::{Ask, PauseWhy, SessionChoice, Start};
+use crate::engine::event::{PauseWhy, SessionChoice, Start};
 use crate::engine::rules::RunRules;
 use crate::engine::tests::audit::Audit;
 use crate::engine::{Command, Decision, Engine, EngineSettings, Event, Fact, RunStatus, SheetState};
 use crate::job::plan::{OnLimit, RateLimitPolicy, RetryPolicy};
 use crate::model::{
-    AccountId, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Failure, JobName, Limit, LimitKind, Now, Outcome,
+    AccountId, Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Failure, JobName, Limit, LimitKind, Now, Outcome,
     RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
 };
 
@@ -328,10 +328,20 @@ impl World {
 
     /// The conductor dies and comes back: the journal is read again, through its JSON.
     pub(super) fn restart(&mut self) -> Decision {
+        self.come_back(true)
+    }
+
+    /// The power goes: every session is gone, and its files with it.
+    pub(super) fn power_cut(&mut self) -> Decision {
+        self.machine.clear();
+        self.come_back(false)
+    }
+
+    fn come_back(&mut self, same_boot: bool) -> Decision {
         let overlay = self.engine.overlay.clone();
         self.engine = self.replayed();
         self.engine.overlay.settings = overlay.settings;
-        self.event(&Event::Restored)
+        self.event(&Event::Restored { same_boot })
     }
 
     /// The engine that the journal gives.

@@ -125,7 +125,7 @@ async fn what_is_refused_is_not_touched() {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(home.path(), Some(65_534), None).unwrap();
     } else {
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let error = home.open_or_set_aside().await.unwrap_err();
     assert!(matches!(error, OpenError::Io { .. }), "{error:?}");

@@ -10,8 +10,7 @@ use super::*;
 use crate::job::plan::{
     Append, Backend, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, SubmitContext, TemplateEngine,
 };
-use crate::model::{AttemptKind, AttemptNo, AttemptRef, Exit, JobName, LimitKind, RunId, SheetNo, Span};
-use crate::runner::spec::Ask;
+use crate::model::{Ask, AttemptKind, AttemptNo, AttemptRef, Exit, JobName, LimitKind, RunId, SheetNo, Span};
 
 fn cli() -> ClaudeCli {
     ClaudeCli {

@@ -91,7 +91,7 @@ impl Supervised {
         let lock = match prepare(launch, &spool) {
             Ok(Some(lock)) => lock,
             Ok(None) => return StartOutcome::Unknown,
-            Err(error) => return StartOutcome::failed(format!("cannot write to {}: {error}", launch.spool.display())),
+            Err(error) => return StartOutcome::unwritable(&spool, &error),
         };
         let spawned = Command::new(&self.self_exe)
             .arg("--mozart-supervise")
@@ -135,18 +135,18 @@ impl Supervised {
     /// Walks the spools for locks that are held.
     pub(super) fn units(&self, prefix: &str) -> Vec<String> {
         let mut found = Vec::new();
-        // run / sheet / attempt / check
+        // run / sheet and attempt / check
         let mut next = vec![(self.spool_root.clone(), 0)];
         while let Some((directory, depth)) = next.pop() {
             let spool = Spool::new(&directory);
-            if depth >= 3
+            if depth >= 2
                 && matches!(is_held(&spool), Ok(true))
                 && let Ok(order) = spool.order()
                 && order.unit.starts_with(prefix)
             {
                 found.push(order.unit);
             }
-            if depth < 4 {
+            if depth < 3 {
                 let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
                 let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
                 next.extend(directories.map(|entry| (entry.path(), depth + 1)));
@@ -224,7 +224,7 @@ fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
         return Ok(None);
     }
     lock.set_len(0)?;
-    spool.write_order(&launch.order(Started::Supervised))?;
+    launch.write_order(spool, Started::Supervised)?;
     Ok(Some(lock))
 }
 

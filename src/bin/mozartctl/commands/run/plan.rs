@@ -2,8 +2,7 @@
 
 use mozart::job::plan::{BackendKind, Check, Plan, Sheet, TemplateEngine};
 use mozart::job::rules::SheetRule;
-use mozart::model::{Problem, Span};
-use mozart::runner::spec::Ask;
+use mozart::model::{Ask, Problem, Span};
 use serde::Serialize;
 
 use crate::error::{CliError, Kind};
