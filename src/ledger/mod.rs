@@ -7,7 +7,7 @@
 //! a long run as at its start.
 //!
 //! One process at a time: the ledger is opened under an exclusive lock, without waiting.
-//! A damaged one is looked at without a write, set aside as it was found, and a new one begun ([`damage`]).
+//! A damaged one is looked at without a write, set aside as it was found, and a new one begun.
 //! This room decides nothing, and knows neither sessions nor the bus.
 
 pub mod checkpoint;
