@@ -272,10 +272,18 @@ impl Runner {
     async fn until_over(&self, attempt: AttemptRef, spool: &Spool, stop: &mut Stop) -> Certificate {
         let unit = self.unit_name(attempt);
         let mut over = pin!(self.launcher.wait(&unit, spool.directory()));
+        // The spool's own note of a stop may be missing.
+        let stopped = |certificate| Certificate {
+            stopped_by_us: true,
+            ..certificate
+        };
         let mut asked = None;
         loop {
             let how = tokio::select! {
-                certificate = &mut over => return certificate,
+                certificate = &mut over => match asked {
+                    None => return certificate,
+                    Some(_) => return stopped(certificate),
+                },
                 how = wanted(stop, asked) => how,
             };
             let asking = async {
@@ -286,7 +294,7 @@ impl Runner {
                 }
             };
             tokio::select! {
-                certificate = &mut over => return certificate,
+                certificate = &mut over => return stopped(certificate),
                 () = asking => asked = Some(how),
             }
         }
@@ -306,6 +314,15 @@ impl Runner {
             mut certificate,
             instead,
         } = end;
+        let instead = instead.or_else(|| {
+            let deleted = !spool.directory().exists();
+            deleted.then(|| {
+                format!(
+                    "mozart: {} was deleted while the session ran",
+                    spool.directory().display()
+                )
+            })
+        });
         let session = read_session(spec, spool, &certificate, instead).await;
         let unit = self.unit_name(spec.attempt);
         end_leftovers(&self.launcher, &unit, spool.directory()).await;
