@@ -29,6 +29,7 @@ use crate::model::{
     AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
 };
 use crate::runner::attempt::Runner;
+use crate::runner::launch::boot_id;
 use crate::runner::spec::{self, AttemptSpec, Progress};
 
 /// Between two tries to write a ledger that could not be written.
@@ -116,7 +117,7 @@ type Source = (RunId, Arc<Plan>, Arc<SubmitContext>);
 fn happened(event: &Event) -> bool {
     matches!(
         event,
-        Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. } | Event::Restored
+        Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. } | Event::Restored { .. }
     )
 }
 
@@ -189,7 +190,12 @@ impl Conductor {
         }
         if conductor.conducts {
             // Where the ledger cannot be written now, it is decided again when it can.
-            conductor.step_or_log(Event::Restored).await;
+            let same_boot = conductor
+                .ledger
+                .is_of_boot(&boot_id())
+                .await
+                .map_err(|error| error.to_string())?;
+            conductor.step_or_log(Event::Restored { same_boot }).await;
         } else {
             conductor
                 .engine
@@ -384,6 +390,12 @@ impl Conductor {
                     self.backlog.push_front((event, report));
                 }
                 return Err(StepError::Storage(text));
+            }
+        }
+        if matches!(event, Event::Restored { same_boot: false }) {
+            // Only after what follows from it. Where it fails, the next conductor is as careful as this one.
+            if let Err(error) = self.ledger.note_boot(&boot_id()).await {
+                tracing::warn!(%error, "the boot cannot be noted");
             }
         }
         if self.backlog.is_empty() {

@@ -242,6 +242,31 @@ async fn a_resume_that_could_not_be_stored_can_be_asked_again() {
     assert_eq!(sheet.state().attempt().map(|attempt| attempt.no), Some(AttemptNo(2)));
 }
 
+#[tokio::test]
+async fn an_intent_of_an_earlier_boot_is_not_started_again_though_nothing_is_left_of_it() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    drop(conductor);
+    // In the same boot, missing files mean that nothing ran.
+    let conductor = desk.conductor(true).await;
+    assert!(!conductor.sheet_1_started(1));
+    drop(conductor);
+
+    desk.ledger.note_boot("an earlier boot").await.unwrap();
+    drop(desk.conductor(true).await);
+    // What follows is kept: the next conductor of this boot knows no less.
+    let mut conductor = desk.conductor(true).await;
+    assert!(conductor.sheet_1_started(1));
+    conductor.report(first(1), Progress::NeverRan).await;
+    let sheet = conductor
+        .engine
+        .run(RunId(1))
+        .and_then(|run| run.sheet(SheetNo(1)))
+        .unwrap();
+    assert_eq!(sheet.state().attempt().map(|attempt| attempt.no), Some(AttemptNo(2)));
+}
+
 /// Writes a checkpoint of that job: sheets by number and word.
 fn checkpoint(path: &Path, job: &str, sheets: &[(u32, &str)]) {
     let sheets: Vec<String> = sheets

@@ -53,8 +53,8 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
             }
             Ok(())
         }
-        Event::Restored => {
-            draft.take_up_again();
+        Event::Restored { same_boot } => {
+            draft.take_up_again(*same_boot);
             Ok(())
         }
         Event::Tick | Event::SettingsChanged { .. } => Ok(()),
@@ -176,11 +176,9 @@ impl Draft {
         let Some(running) = self.running(attempt) else { return };
         let (start, started, stop_asked) = (running.start(attempt), running.started_at.is_some(), running.stop_asked);
         if started {
-            // It did run, and its traces are gone: nobody knows what it did.
-            let session_id = match &start.session {
-                SessionChoice::Resume(session) => Some(session.clone()),
-                SessionChoice::New(_) => None,
-            };
+            // It did run, and its traces are gone: nobody knows what it did but its session. Where that one never came
+            // to be, the next attempt says so and it is begun anew.
+            let session_id = Some(start.session.id().to_owned());
             self.ended(
                 attempt,
                 interruption("the traces of the session are gone", true, session_id),
@@ -421,12 +419,24 @@ impl Draft {
     }
 
     /// After loading: every attempt without a known end is looked for, and a stop that was asked is asked again.
-    fn take_up_again(&mut self) {
+    fn take_up_again(&mut self, same_boot: bool) {
         let runs = self.engine.runs();
         let unknown: Vec<_> = runs
             .flat_map(Run::running)
             .map(|(attempt, running)| (running.start(attempt), running.stop_asked))
             .collect();
+        if !same_boot {
+            // Recorded, so that it holds for a conductor that comes back later in this boot too.
+            let intended: Vec<_> = self
+                .engine
+                .runs()
+                .flat_map(Run::running)
+                .map(|(attempt, running)| (attempt, running.intended_at))
+                .collect();
+            for (attempt, intended_at) in intended {
+                self.attempt_started(attempt, intended_at, None);
+            }
+        }
         // A journal never ends between an attempt's end and what follows on it, unless it was cut by hand.
         let over: Vec<_> = self.engine.runs().flat_map(Run::over).collect();
         for attempt in over {

@@ -75,7 +75,11 @@ pub enum Event {
         stop_sessions: bool,
     },
     /// The journal was loaded: everything intended or running is to be looked for.
-    Restored,
+    Restored {
+        /// The last conductor that took it up did so since the system started. After a power cut a session's files
+        /// may be gone although it ran, so what an earlier boot intended counts as started.
+        same_boot: bool,
+    },
 }
 
 /// Who paused a run.

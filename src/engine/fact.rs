@@ -194,6 +194,12 @@ impl FactKind {
         }
     }
 
+    /// Whether something is done or answered because of it, so that it must survive a power cut from then on. That
+    /// a process runs is only noted: what it does ends with the power, and the next fact keeps this one too.
+    pub fn is_acted_on(&self) -> bool {
+        !matches!(self, Self::AttemptStarted { .. })
+    }
+
     /// The sheet that it is about, where it is about one.
     pub fn sheet(&self) -> Option<SheetNo> {
         match self {

@@ -110,7 +110,7 @@ impl Engine {
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
             | Event::CancelRequested { .. }
-            | Event::Restored => {}
+            | Event::Restored { .. } => {}
         }
     }
 

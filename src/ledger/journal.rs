@@ -55,8 +55,37 @@ impl Ledger {
         Ok((RunId(id), RunNo(no)))
     }
 
+    /// Whether the last conductor that took this ledger up did so in the boot of that id. An id that is not known
+    /// is no boot's.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn is_of_boot(&self, boot: &str) -> Result<bool, StoreError> {
+        let noted: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'boot'")
+            .fetch_optional(&mut self.store().await.connection)
+            .await
+            .map_err(self.reading())?;
+        Ok(!boot.is_empty() && noted.as_deref() == Some(boot))
+    }
+
+    /// Notes the boot in which a conductor took this ledger up.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn note_boot(&self, boot: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO meta (key, value) VALUES ('boot', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        )
+        .bind(boot)
+        .execute(&mut self.store().await.connection)
+        .await
+        .map_err(self.writing())?;
+        Ok(())
+    }
+
     /// Appends the facts to the journal and follows them in the rows, in one transaction. When it returns, all
-    /// of it survives a power cut.
+    /// of it survives the end of this process, and a power cut if anything is acted on because of it
+    /// ([`FactKind::is_acted_on`]).
     ///
     /// # Errors
     /// The ledger cannot be written (a full disk, say), or the facts do not fit to it. Then nothing was kept.
@@ -64,7 +93,11 @@ impl Ledger {
         if batch.facts.is_empty() && batch.submission.is_none() && batch.report.is_none() {
             return Ok(());
         }
+        let lasting = batch.submission.is_some()
+            || batch.report.is_some()
+            || batch.facts.iter().any(|fact| fact.kind.is_acted_on());
         let mut store = self.store().await;
+        store.synchronise(lasting).await.map_err(self.writing())?;
         store.begin().await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
         let ended = match written {

@@ -1,7 +1,7 @@
 //! SQLite: the journal of facts, the rows that are told from it, and the checkpoints in workspaces.
 //!
 //! The journal is the truth. [`Ledger::commit`] appends facts and follows them in the rows of runs and sheets
-//! in one transaction; when it returns, they survive a power cut (write-ahead log, `synchronous=FULL`).
+//! in one transaction; when it returns, what is acted on survives a power cut (write-ahead log, `synchronous=FULL`).
 //! Attempts have no rows of their own: an attempt is the few facts about it, found by run and sheet, and its
 //! report lies beside the fact that ended it. So a commit touches few pages, and costs the same at the end of
 //! a long run as at its start.
@@ -54,6 +54,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Store {
     connection: SqliteConnection,
+    /// Each commit waits for the disk.
+    synchronous: bool,
     /// A transaction was begun and not ended: a commit failed, or its caller went away.
     unfinished: bool,
     /// Plans read last, newest first: reading one of many sheets takes longer than all else that is asked of it.
@@ -89,6 +91,8 @@ impl Ledger {
             .locking_mode(SqliteLockingMode::Exclusive)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // Pages that change all the time are copied back once for many changes: at 4 MiB of log.
+            .pragma("wal_autocheckpoint", "8192")
             // The lock above is held, so nobody is waited for but a connection of this process that is being closed.
             .busy_timeout(Duration::from_millis(80))
             .pragma("temp_store", "memory")
@@ -116,6 +120,7 @@ impl Ledger {
         })?;
         let store = Mutex::new(Store {
             connection,
+            synchronous: true,
             unfinished: false,
             sources: Vec::new(),
         });
@@ -183,6 +188,20 @@ impl Ledger {
 }
 
 impl Store {
+    /// Whether the commits from now on wait for the disk; one that does takes those before it along.
+    async fn synchronise(&mut self, wait: bool) -> Result<(), sqlx::Error> {
+        if self.synchronous != wait {
+            let pragma = if wait {
+                "PRAGMA synchronous = FULL"
+            } else {
+                "PRAGMA synchronous = NORMAL"
+            };
+            self.connection.execute(pragma).await?;
+            self.synchronous = wait;
+        }
+        Ok(())
+    }
+
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
         self.unfinished = true;
         self.connection.execute("BEGIN IMMEDIATE").await?;

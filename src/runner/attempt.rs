@@ -184,16 +184,7 @@ impl Runner {
                 instead: None,
             });
         }
-        let written = spool.create().and_then(|()| spool.write_prompt(&prepared.prompt));
-        if let Err(error) = written {
-            let instead = format!("cannot write to {}: {error}", spool.directory().display());
-            return Some(End {
-                started_at: None,
-                certificate: nothing_known(START_FAILED),
-                instead: Some(instead),
-            });
-        }
-        match self.launcher.start(&self.launch(spec, spool)).await {
+        match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
                 tell.say(Progress::Started { at, invocation }).await;
                 let certificate = self.until_over(spec.attempt, spool, stop).await;
@@ -212,13 +203,14 @@ impl Runner {
         }
     }
 
-    fn launch(&self, spec: &AttemptSpec, spool: &Spool) -> Launch {
+    fn launch(&self, spec: &AttemptSpec, spool: &Spool, prompt: &[u8]) -> Launch {
         let plan = &spec.plan;
         let timeout = plan.sheet(spec.attempt.sheet).map_or(Span(0), |sheet| sheet.timeout);
         Launch {
             unit: self.unit_name(spec.attempt),
             description: format!("Mozart: {}, sheet {}", plan.name, spec.attempt.sheet),
             spool: spool.directory().to_owned(),
+            input: prompt.to_owned(),
             argv: backend::command_line(spec).argv,
             cwd: PathBuf::from(&plan.backend.working_directory),
             env: backend::environment(spec, &self.passwd),

@@ -373,7 +373,7 @@ async fn secrets_are_taken_out_of_the_report(mut stage: Stage) {
     let report = stage.run("echo \"$TOKEN\" | tee leak; echo \"$TOKEN\" >&2").await;
     let text = serde_json::to_string(&report).unwrap();
     assert!(text.contains("[redacted]") && !text.contains("hunter2"), "{text}");
-    let order = fs::read_to_string(stage.spool().directory().join("launch.json")).unwrap();
+    let order = fs::read_to_string(stage.spool().directory().join("launch")).unwrap();
     assert!(order.contains("TOKEN") && !order.contains("hunter2"), "{order}");
 }
 

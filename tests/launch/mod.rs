@@ -85,10 +85,14 @@ async fn signals(bench: Bench) {
 }
 
 async fn the_prompt_is_standard_input(bench: Bench) {
-    let launch = bench.launch("cat; echo end");
-    bench.prompt(&launch, b"/clear\n\xff\x00 $HOME");
+    let mut launch = bench.launch("cat; cat /dev/stdin; echo end");
+    launch.input = b"/clear\n\xff\x00 $HOME".to_vec();
     bench.finish(&launch).await;
-    assert_eq!(bench.output(&launch), b"/clear\n\xff\x00 $HOMEend\n");
+    // Opened anew it begins anew.
+    assert_eq!(
+        bench.output(&launch),
+        b"/clear\n\xff\x00 $HOME/clear\n\xff\x00 $HOMEend\n"
+    );
 }
 
 async fn arguments_arrive_as_written(bench: Bench) {
@@ -101,7 +105,6 @@ async fn arguments_arrive_as_written(bench: Bench) {
     launch.description = "100% $done \"quoted\" \\".to_owned();
     // The spool's own path goes through systemd's parser.
     launch.spool = bench.directory().join("sp $HOME ${X} %h\\ 'x'");
-    bench.prompt(&launch, b"");
     assert_eq!(bench.finish(&launch).await.exit, Exit::Code(0));
     let expected: String = arguments.iter().map(|argument| format!("[{argument}]\n")).collect();
     assert_eq!(String::from_utf8(bench.output(&launch)).unwrap(), expected);

@@ -89,25 +89,18 @@ impl Bench {
         let number = self.count.get();
         let cwd = self.directory().join(format!("work/{number}"));
         fs::create_dir_all(&cwd).unwrap();
-        let launch = Launch {
+        Launch {
             unit: format!("{}-{number}", self.prefix),
             description: "a test".to_owned(),
             spool: self.directory().join(format!("1/1/{number}")),
+            input: Vec::new(),
             argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
             cwd,
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             secrets: Secrets::default(),
             timeout: Span::from_secs(60),
             stop_grace: Span::from_secs_f64(0.5),
-        };
-        self.prompt(&launch, b"");
-        launch
-    }
-
-    pub(crate) fn prompt(&self, launch: &Launch, prompt: &[u8]) {
-        let spool = Spool::new(&launch.spool);
-        spool.create().unwrap();
-        spool.write_prompt(prompt).unwrap();
+        }
     }
 
     pub(crate) async fn start(&self, launch: &Launch) -> (Option<u32>, Option<String>) {

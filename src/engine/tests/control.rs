@@ -392,6 +392,22 @@ fn an_attempt_that_never_ran_is_started_under_the_same_number() {
 }
 
 #[test]
+fn an_attempt_that_was_intended_before_a_power_cut_is_never_started_again() {
+    let mut world = World::with(rules(1));
+    let first = world.session().attempt;
+    world.power_cut();
+    let second = world.session();
+    assert_eq!((first, second.attempt), (attempt(1, 1), attempt(1, 2)));
+    // Once for each interruption; and a conductor that comes back in the same boot decides nothing anew.
+    world.restart();
+    assert_eq!(world.session().attempt, attempt(1, 2));
+    world.power_cut();
+    assert_eq!(world.session().attempt, attempt(1, 3));
+    world.finish(success());
+    assert_eq!(world.state(), RunState::Completed);
+}
+
+#[test]
 fn an_attempt_that_never_ran_is_not_started_while_its_run_is_held() {
     let mut world = World::with(rules(1));
     world.pause(false);
@@ -416,11 +432,22 @@ fn an_attempt_whose_traces_are_gone_is_not_taken_for_one_that_never_ran() {
         at: START,
         invocation: None,
     });
+    let session = world.session().session.id().to_owned();
     world.machine.clear();
     world.event(&Event::NeverRan { attempt: attempt(1, 1) });
     assert_eq!(
         shape(&world.session()),
-        (1, 2, AttemptKind::Retry, Ask::TaskAgain, None)
+        (1, 2, AttemptKind::Continuation, Ask::GoOn, Some(session.as_str()))
+    );
+    let lost = Outcome {
+        session_lost: true,
+        ..without_work(transient())
+    };
+    world.finish(lost);
+    world.sleep();
+    assert_eq!(
+        shape(&world.session()),
+        (1, 3, AttemptKind::Retry, Ask::TaskAgain, None)
     );
 }
 
@@ -477,7 +504,7 @@ fn a_journal_that_was_cut_within_a_decision_is_finished() {
     for fact in &world.journal[..=ended.expect("it ended")] {
         engine.apply(fact);
     }
-    let decision = engine.decide(world.now, &Event::Restored);
+    let decision = engine.decide(world.now, &Event::Restored { same_boot: true });
     assert_eq!(fact_names(&decision.facts), ["sheet_ended", "attempt_intended"]);
 }
 

@@ -328,10 +328,20 @@ impl World {
 
     /// The conductor dies and comes back: the journal is read again, through its JSON.
     pub(super) fn restart(&mut self) -> Decision {
+        self.come_back(true)
+    }
+
+    /// The power goes: every session is gone, and its files with it.
+    pub(super) fn power_cut(&mut self) -> Decision {
+        self.machine.clear();
+        self.come_back(false)
+    }
+
+    fn come_back(&mut self, same_boot: bool) -> Decision {
         let overlay = self.engine.overlay.clone();
         self.engine = self.replayed();
         self.engine.overlay.settings = overlay.settings;
-        self.event(&Event::Restored)
+        self.event(&Event::Restored { same_boot })
     }
 
     /// The engine that the journal gives.

@@ -60,6 +60,30 @@ async fn facts_come_back_as_they_were() {
 }
 
 #[tokio::test]
+async fn a_commit_waits_for_the_disk_where_something_is_acted_on() {
+    let home = Home::new();
+    let ledger = home.open().await;
+    let synchronous = async || {
+        let mut store = ledger.store().await;
+        let value: i64 = sqlx::query_scalar("PRAGMA synchronous")
+            .fetch_one(&mut store.connection)
+            .await
+            .unwrap();
+        value
+    };
+    let (normal, full) = (1, 2);
+    assert_eq!(synchronous().await, full);
+    let run = submit(&ledger, &plan("review", 3), 0).await;
+    let of = attempt(run, 1, 1);
+    commit(&ledger, 1, [intended(of, AttemptKind::First)]).await;
+    assert_eq!(synchronous().await, full);
+    commit(&ledger, 2, [started(of, 2)]).await;
+    assert_eq!(synchronous().await, normal);
+    commit(&ledger, 3, [FactKind::StopAsked { attempt: of }]).await;
+    assert_eq!(synchronous().await, full);
+}
+
+#[tokio::test]
 async fn only_what_is_not_over_is_live() {
     let home = Home::new();
     let ledger = home.open().await;

@@ -4,13 +4,14 @@
 //! Both start once per attempt, so they read one small file or none and load nothing else.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::record::Record;
@@ -58,8 +59,11 @@ pub(super) fn exec(directory: &Path) -> ExitCode {
 }
 
 fn become_program(spool: &Spool) -> Refusal {
-    let order = match spool.order() {
-        Ok(order) => order,
+    let read = spool
+        .read_order()
+        .and_then(|(order, input)| Ok((order, in_memory(input)?)));
+    let (order, input) = match read {
+        Ok(read) => read,
         Err(error) => {
             let message = format!("cannot read what to run from {}: {error}", spool.directory().display());
             return refusal(EXIT_ORDER, Code::E999, message);
@@ -84,7 +88,12 @@ fn become_program(spool: &Spool) -> Refusal {
     let Some((program, arguments)) = order.argv.split_first() else {
         return refusal(EXIT_EXEC, Code::E505, "no program is named".to_owned());
     };
-    let error = Command::new(program).args(arguments).env_clear().envs(env).exec();
+    let error = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(env)
+        .stdin(input)
+        .exec();
     let there = program.contains('/') && Path::new(program).exists();
     match error.kind() {
         ErrorKind::ArgumentListTooLong => {
@@ -101,6 +110,17 @@ fn become_program(spool: &Spool) -> Refusal {
             format!("cannot start {program}: {}", plain(&error)),
         ),
     }
+}
+
+/// The rest of `input` as a file of its own, at its beginning: a program may also open `/dev/stdin` anew.
+fn in_memory(mut input: impl Read) -> io::Result<File> {
+    // Kernels before 6.3 do not know the second flag; later ones may insist on it (`vm.memfd_noexec`).
+    let plain = MemfdFlags::CLOEXEC;
+    let fd = memfd_create("input", plain | MemfdFlags::NOEXEC_SEAL).or_else(|_| memfd_create("input", plain))?;
+    let mut file = File::from(fd);
+    io::copy(&mut input, &mut file)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn environment(order: &Order) -> Result<Vec<(OsString, OsString)>, Refusal> {

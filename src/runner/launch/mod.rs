@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,7 +27,8 @@ pub(crate) use exec::now;
 pub use supervised::Supervised;
 pub use systemd::Systemd;
 
-use spool::{Order, Spool, Started, boot_id};
+pub(crate) use spool::boot_id;
+use spool::{Order, Spool, Started};
 
 /// One command line to run.
 #[derive(Debug, Clone)]
@@ -35,8 +37,10 @@ pub struct Launch {
     pub unit: String,
     /// What it is, for people who list units.
     pub description: String,
-    /// The attempt's own directory; absolute. Its `prompt` is the standard input and must be there.
+    /// The attempt's own directory; absolute, made where it is missing.
     pub spool: PathBuf,
+    /// Its standard input.
+    pub input: Vec<u8>,
     /// Program and arguments; the program is absolute or found on `env`'s PATH.
     pub argv: Vec<String>,
     /// Working directory.
@@ -52,8 +56,9 @@ pub struct Launch {
 }
 
 impl Launch {
-    fn order(&self, launcher: Started) -> Order {
-        Order {
+    /// Leaves in the spool what the exec helper reads.
+    fn write_order(&self, spool: &Spool, launcher: Started) -> io::Result<()> {
+        let order = Order {
             v: 1,
             unit: self.unit.clone(),
             argv: self.argv.clone(),
@@ -64,7 +69,8 @@ impl Launch {
             boot: boot_id(),
             timeout: self.timeout,
             stop_grace: self.stop_grace,
-        }
+        };
+        spool.write_order(&order, &self.input)
     }
 }
 
@@ -92,6 +98,10 @@ pub enum StartOutcome {
 }
 
 impl StartOutcome {
+    fn unwritable(spool: &Spool, error: &io::Error) -> Self {
+        Self::failed(format!("cannot write to {}: {error}", spool.directory().display()))
+    }
+
     fn failed(message: String) -> Self {
         let certificate = Certificate {
             exit: Exit::Unknown,
@@ -168,9 +178,12 @@ impl Launcher {
         }
     }
 
-    /// Starts `launch`. Its spool exists and holds the prompt.
+    /// Starts `launch`.
     pub async fn start(&self, launch: &Launch) -> StartOutcome {
         let spool = Spool::new(&launch.spool);
+        if let Err(error) = spool.create() {
+            return StartOutcome::unwritable(&spool, &error);
+        }
         // Something of it ran already, or another launcher's supervisor is about to.
         if spool.has_stdout() || !matches!(supervised::is_held(&spool), Ok(false)) {
             return StartOutcome::Unknown;
@@ -375,7 +388,7 @@ mod tests {
             timeout: Span(0),
             stop_grace: Span(0),
         };
-        spool.write_order(&order).unwrap();
+        spool.write_order(&order, b"").unwrap();
         let record = record::Record {
             v: 1,
             result: result.to_owned(),

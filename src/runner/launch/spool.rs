@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -51,7 +51,7 @@ pub enum Started {
 }
 
 /// The id of this boot; empty where the kernel does not tell.
-pub(super) fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .unwrap_or_default()
         .trim()
@@ -94,11 +94,6 @@ impl Spool {
         &self.directory
     }
 
-    /// The session's standard input.
-    pub fn prompt(&self) -> PathBuf {
-        self.directory.join("prompt")
-    }
-
     /// The session's standard output, with the exit record at its end.
     pub fn stdout(&self) -> PathBuf {
         self.directory.join("stdout")
@@ -115,7 +110,7 @@ impl Spool {
     }
 
     fn order_path(&self) -> PathBuf {
-        self.directory.join("launch.json")
+        self.directory.join("launch")
     }
 
     fn stop_path(&self) -> PathBuf {
@@ -126,20 +121,16 @@ impl Spool {
         self.directory.join("exec-error")
     }
 
-    /// Writes the session's standard input.
+    /// Writes what is to be run and its standard input: one file, since each takes a page of the disk.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write_prompt(&self, prompt: &[u8]) -> io::Result<()> {
-        write_private(&self.prompt(), prompt)
-    }
-
-    /// Writes what is to be run.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn write_order(&self, order: &Order) -> io::Result<()> {
-        write_private(&self.order_path(), &serde_json::to_vec(order)?)
+    pub fn write_order(&self, order: &Order, input: &[u8]) -> io::Result<()> {
+        // JSON on one line; what follows it is the input.
+        let mut bytes = serde_json::to_vec(order)?;
+        bytes.push(b'\n');
+        bytes.extend_from_slice(input);
+        write_private(&self.order_path(), &bytes)
     }
 
     /// Reads what is to be run.
@@ -147,7 +138,15 @@ impl Spool {
     /// # Errors
     /// What the file system says; `InvalidData` where it is no order.
     pub fn order(&self) -> io::Result<Order> {
-        Ok(serde_json::from_slice(&fs::read(self.order_path())?)?)
+        Ok(self.read_order()?.0)
+    }
+
+    /// Reads what is to be run, and leaves the file where the standard input begins.
+    pub(super) fn read_order(&self) -> io::Result<(Order, impl Read + use<>)> {
+        let mut file = BufReader::new(File::open(self.order_path())?);
+        let mut line = Vec::new();
+        file.read_until(b'\n', &mut line)?;
+        Ok((serde_json::from_slice(&line)?, file))
     }
 
     /// When the order was written: a few milliseconds before the start.
@@ -221,16 +220,44 @@ mod tests {
 
     use super::*;
 
+    fn order() -> Order {
+        Order {
+            v: 1,
+            unit: "mozart-x-1-1-1".to_owned(),
+            argv: vec!["a\nb".to_owned()],
+            cwd: PathBuf::from("/"),
+            env: BTreeMap::new(),
+            secrets: Vec::new(),
+            launcher: Started::Supervised,
+            boot: String::new(),
+            timeout: Span(0),
+            stop_grace: Span(0),
+        }
+    }
+
+    #[test]
+    fn order_and_input_share_a_file() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::new(root.path());
+        for input in [&b""[..], b"\n", b"{}\n/hello\n\xff\x00"] {
+            spool.write_order(&order(), input).unwrap();
+            assert_eq!(spool.order().unwrap(), order());
+            let mut read = Vec::new();
+            spool.read_order().unwrap().1.read_to_end(&mut read).unwrap();
+            assert_eq!(read, input);
+        }
+    }
+
     #[test]
     fn a_spool_is_private_and_has_no_output_of_its_own_making() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::new(root.path().join("1/2/3"));
         spool.create().unwrap();
-        spool.write_prompt(b"/hello").unwrap();
+        spool.write_order(&order(), b"/hello\n\xff").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&root.path().join("1")), 0o700);
         assert_eq!(mode(spool.directory()), 0o700);
-        assert_eq!(mode(&spool.prompt()), 0o600);
+        assert_eq!(mode(&spool.order_path()), 0o600);
         assert!(!spool.has_stdout());
         assert!(!spool.stop_was_asked());
         spool.note_stop().unwrap();

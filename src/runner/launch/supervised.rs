@@ -91,7 +91,7 @@ impl Supervised {
         let lock = match prepare(launch, &spool) {
             Ok(Some(lock)) => lock,
             Ok(None) => return StartOutcome::Unknown,
-            Err(error) => return StartOutcome::failed(format!("cannot write to {}: {error}", launch.spool.display())),
+            Err(error) => return StartOutcome::unwritable(&spool, &error),
         };
         let spawned = Command::new(&self.self_exe)
             .arg(SUPERVISE)
@@ -224,7 +224,7 @@ fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
         return Ok(None);
     }
     lock.set_len(0)?;
-    spool.write_order(&launch.order(Started::Supervised))?;
+    launch.write_order(spool, Started::Supervised)?;
     Ok(Some(lock))
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -166,7 +166,7 @@ fn spawn(spool: &Spool, stdout: &File) -> io::Result<Pid> {
     let child = Command::new(std::env::current_exe()?)
         .arg("--mozart-exec")
         .arg(spool.directory())
-        .stdin(File::open(spool.prompt())?)
+        .stdin(Stdio::null())
         .stdout(stdout.try_clone()?)
         .stderr(append_private(&spool.stderr())?)
         .process_group(0)

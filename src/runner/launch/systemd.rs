@@ -87,8 +87,8 @@ impl Systemd {
     pub(super) async fn start(&self, launch: &Launch) -> StartOutcome {
         let unit = format!("{}.service", launch.unit);
         let spool = Spool::new(&launch.spool);
-        if let Err(error) = spool.write_order(&launch.order(Started::Systemd)) {
-            return StartOutcome::failed(format!("cannot write to {}: {error}", launch.spool.display()));
+        if let Err(error) = launch.write_order(&spool, Started::Systemd) {
+            return StartOutcome::unwritable(&spool, &error);
         }
         let credentials = match self.credentials(&launch.unit, &launch.secrets) {
             Ok(credentials) => credentials,
@@ -214,7 +214,6 @@ impl Systemd {
             ("Slice", Variant::from(SLICE)),
             ("KillMode", Variant::from("control-group")),
             ("CollectMode", Variant::from("inactive-or-failed")),
-            ("StandardInputFile", text(&spool.prompt())),
             ("StandardOutputFileToAppend", text(&spool.stdout())),
             ("StandardErrorFileToAppend", text(&spool.stderr())),
             ("ExecStart", Variant::new(start)),
@@ -476,7 +475,6 @@ fn refused_by_manager(status: i32, program: &Path, spool: &Spool) -> Option<Stri
             "systemd cannot execute {}; was it removed or replaced?",
             program.display()
         ),
-        208 => format!("systemd cannot open the prompt in {spool}"),
         209 | 222 => format!("systemd cannot write the output in {spool}"),
         243 => "systemd cannot load the credentials".to_owned(),
         200..=242 => format!("systemd could not prepare the session (status {status} in systemd.exec(5))"),

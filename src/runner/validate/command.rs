@@ -32,6 +32,7 @@ impl Checks<'_> {
             unit: format!("{}-v{number}", self.unit),
             description: format!("check {number} of {}", self.unit),
             spool: spool.directory().to_owned(),
+            input: Vec::new(),
             argv: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
             cwd: directory.unwrap_or("/").into(),
             env: self.env.clone(),
@@ -51,7 +52,7 @@ impl Checks<'_> {
         judged(&ended, &spool, timeout, said)
     }
 
-    /// The directory of the next check of this attempt, with an empty standard input.
+    /// The directory of the next check of this attempt, made already: its number is taken.
     fn new_spool(&self) -> std::io::Result<(u32, Spool)> {
         let mut number = 1;
         while self.spool.join(format!("v{number}")).exists() {
@@ -59,7 +60,6 @@ impl Checks<'_> {
         }
         let spool = Spool::new(self.spool.join(format!("v{number}")));
         spool.create()?;
-        spool.write_prompt(b"")?;
         Ok((number, spool))
     }
 }
