@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::classify;
+use super::room;
 use super::spec::Secrets;
 use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
 
@@ -93,12 +94,17 @@ pub enum StartOutcome {
         /// One sentence for a person.
         message: String,
     },
+    /// There is no room to start it; nothing ran. One sentence that names the path.
+    NoRoom(String),
     /// The answer was lost, or something of that name was there before: ask for the evidence.
     Unknown,
 }
 
 impl StartOutcome {
     fn unwritable(spool: &Spool, error: &io::Error) -> Self {
+        if room::is_short(error) {
+            return Self::NoRoom(room::refused(spool.directory(), error));
+        }
         Self::failed(format!("cannot write to {}: {error}", spool.directory().display()))
     }
 
