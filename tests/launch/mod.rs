@@ -453,6 +453,8 @@ async fn a_session_whose_spool_is_deleted_is_still_known(bench: Bench) {
         );
     }
     let again = bench.again().await;
+    // Taken up, so that the unit is held beyond its end.
+    again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
     again
         .launcher
         .stop(&launch.unit, &launch.spool, StopHow::Terminate)
