@@ -369,3 +369,30 @@ async fn an_attempt_without_room_makes_its_run_wait_and_starts_again_under_its_n
     conductor.report(first(2), Progress::NeverRan).await;
     assert_eq!(conductor.storage(), "");
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_could_not_be_written_is_tried_again_also_of_a_run_that_has_ended() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    let workspace = desk.path("a");
+    // Where its directory should be is something else.
+    std::fs::remove_dir_all(&workspace).ok();
+    std::fs::write(&workspace, "").unwrap();
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    assert!(conductor.engine.run(RunId(1)).is_none(), "it has ended");
+    let again = conductor.checkpoint_due().expect("it is to be tried again");
+    assert!(again > super::clock::now().wall);
+
+    std::fs::remove_file(&workspace).unwrap();
+    std::fs::create_dir(&workspace).unwrap();
+    conductor.write_checkpoints_due_at(again);
+    let written = conductor.checkpoints.finished().await.unwrap();
+    conductor.checkpoint_written(written);
+    assert!(workspace.join("a.json").exists());
+    assert_eq!(conductor.checkpoint_due(), None);
+}
