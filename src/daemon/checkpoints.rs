@@ -1,13 +1,17 @@
 //! When the checkpoints in the workspaces are written. The ledger says what is in them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
 use super::clock;
 use super::conductor::Conductor;
-use crate::ledger::checkpoint;
-use crate::model::{Now, RunId, Timestamp};
+use crate::ledger::{Ledger, checkpoint};
+use crate::model::{Now, RunId, Span, Timestamp};
+
+/// Between two tries to write a checkpoint that could not be written.
+const AGAIN: Span = Span(4_000_000);
 
 /// What is remembered of a run's checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,19 +22,34 @@ pub(super) struct State {
     due: Option<Timestamp>,
 }
 
+/// A checkpoint that was to be written, to that path, and what came of it.
+pub(super) type Written = (RunId, String, Result<(), String>);
+
 /// Checkpoints that are being written beside the conductor's work.
 #[derive(Debug, Default)]
-pub(super) struct Writers(JoinSet<(RunId, Result<(), String>)>);
+pub(super) struct Writers {
+    under_way: JoinSet<Written>,
+    /// Those that failed, with their path and the time of the next try. Also of runs that have ended.
+    failed: BTreeMap<RunId, (String, Timestamp)>,
+}
 
 impl Writers {
     /// The next one that is done; `None` while none is being written.
-    pub(super) async fn finished(&mut self) -> Option<(RunId, Result<(), String>)> {
+    pub(super) async fn finished(&mut self) -> Option<Written> {
         loop {
-            match self.0.join_next().await? {
+            match self.under_way.join_next().await? {
                 Ok(done) => return Some(done),
                 Err(error) => tracing::error!(%error, "a checkpoint's task ended unexpectedly"),
             }
         }
+    }
+
+    fn begin(&mut self, ledger: &Arc<Ledger>, run: RunId, path: String) {
+        let ledger = Arc::clone(ledger);
+        self.under_way.spawn(async move {
+            let done = write(&ledger, run, &path).await;
+            (run, path, done)
+        });
     }
 
     /// Waits for all of them.
@@ -65,12 +84,17 @@ impl Conductor {
 
     /// When the next checkpoint is due.
     pub(super) fn checkpoint_due(&self) -> Option<Timestamp> {
-        self.live.values().filter_map(|live| live.checkpoint.due).min()
+        let again = self.checkpoints.failed.values().map(|(_, at)| *at);
+        let due = self.live.values().filter_map(|live| live.checkpoint.due);
+        due.chain(again).min()
     }
 
     /// Starts writing those that are due, beside the conductor's work.
     pub(super) fn write_due_checkpoints(&mut self) {
-        let at = clock::now().wall;
+        self.write_checkpoints_due_at(clock::now().wall);
+    }
+
+    pub(super) fn write_checkpoints_due_at(&mut self, at: Timestamp) {
         let due: Vec<_> = self
             .live
             .iter()
@@ -84,10 +108,18 @@ impl Conductor {
                 last: Some((ended, at)),
                 due: None,
             };
-            let (ledger, path) = (Arc::clone(&self.ledger), live.plan.checkpoint_path.clone());
-            self.checkpoints
-                .0
-                .spawn(async move { (run, write(&ledger, run, path).await) });
+            let path = live.plan.checkpoint_path.clone();
+            self.checkpoints.begin(&self.ledger, run, path);
+        }
+        let mut again = Vec::new();
+        for (run, (path, due)) in &mut self.checkpoints.failed {
+            if *due <= at {
+                *due = at.plus(AGAIN);
+                again.push((*run, path.clone()));
+            }
+        }
+        for (run, path) in again {
+            self.checkpoints.begin(&self.ledger, run, path);
         }
     }
 
@@ -104,27 +136,36 @@ impl Conductor {
         while let Some(done) = self.checkpoints.finished().await {
             self.checkpoint_written(done);
         }
-        let done = write(&self.ledger, run, path).await;
-        self.checkpoint_written((run, done));
+        let done = write(&self.ledger, run, &path).await;
+        self.checkpoint_written((run, path, done));
     }
 
-    /// A checkpoint is a copy: one that cannot be written is said and costs nothing else.
-    pub(super) fn checkpoint_written(&self, (run, done): (RunId, Result<(), String>)) {
-        if let Err(error) = done {
-            let job = self.live.get(&run).map_or("", |live| live.job.as_str());
-            tracing::warn!(MOZART_JOB = job, "the checkpoint could not be written: {error}");
+    /// A checkpoint is a copy: one that cannot be written is said once, tried again, and costs nothing else.
+    pub(super) fn checkpoint_written(&mut self, (run, path, done): Written) {
+        match done {
+            Ok(()) => drop(self.checkpoints.failed.remove(&run)),
+            Err(error) => {
+                let again = clock::now().wall.plus(AGAIN);
+                if self.checkpoints.failed.insert(run, (path, again)).is_none() {
+                    let job = self.live.get(&run).map_or("", |live| live.job.as_str());
+                    tracing::warn!(
+                        MOZART_JOB = job,
+                        "the checkpoint could not be written, and is tried again: {error}"
+                    );
+                }
+            }
         }
     }
 }
 
-async fn write(ledger: &crate::ledger::Ledger, run: RunId, path: String) -> Result<(), String> {
+async fn write(ledger: &Ledger, run: RunId, path: &str) -> Result<(), String> {
     let checkpoint = ledger.checkpoint(run).await.map_err(|error| error.to_string())?;
     if let Some(why) = ledger.damage() {
         // The copy that is there is of a ledger that was whole.
         return Err(why.to_owned());
     }
-    let written =
-        tokio::task::spawn_blocking(move || checkpoint::write(std::path::Path::new(&path), &checkpoint)).await;
+    let path = std::path::PathBuf::from(path);
+    let written = tokio::task::spawn_blocking(move || checkpoint::write(&path, &checkpoint)).await;
     match written {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

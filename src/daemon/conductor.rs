@@ -30,6 +30,7 @@ use crate::model::{
 };
 use crate::runner::attempt::Runner;
 use crate::runner::launch::boot_id;
+use crate::runner::room;
 use crate::runner::spec::{AttemptSpec, Progress};
 
 /// Between two tries to write a ledger that could not be written.
@@ -100,6 +101,10 @@ pub(super) struct Conductor {
     decided_at: Now,
     /// Why the ledger cannot be written, and when to try again.
     blocked: Option<(String, Timestamp)>,
+    /// Attempts that wait for room for their files, each with the reason.
+    starved: BTreeMap<AttemptRef, String>,
+    /// The journal was told that storage is blocked.
+    storage_told: bool,
     /// What happened while the ledger could not be written, in order; decided before anything else is.
     backlog: VecDeque<(Event, Option<Evidence>)>,
     drained: Vec<Reply<()>>,
@@ -175,6 +180,8 @@ impl Conductor {
             alarm: Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?,
             decided_at: clock::now(),
             blocked: None,
+            starved: BTreeMap::new(),
+            storage_told: false,
             backlog: VecDeque::new(),
             drained: Vec::new(),
             ending: Ending::None,
@@ -319,6 +326,7 @@ impl Conductor {
     pub(super) async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
         let (event, report) = match progress {
             Progress::Started { at, invocation } => {
+                self.starved.remove(&attempt);
                 if self.adopting.remove(&attempt)
                     && let Some(live) = self.live.get(&attempt.run)
                 {
@@ -331,6 +339,7 @@ impl Conductor {
                 };
                 (event, None)
             }
+            Progress::NoRoom(why) => return self.starve(attempt, why).await,
             Progress::NeverRan => {
                 self.adopting.remove(&attempt);
                 self.running.remove(&attempt);
@@ -404,7 +413,10 @@ impl Conductor {
                 at: now.wall,
             };
             if let Err(error) = self.ledger.commit(batch).await {
-                let text = error.to_string();
+                let text = match &error {
+                    StoreError::Database { full: true, .. } => room::needing(&error.to_string()),
+                    _ => error.to_string(),
+                };
                 self.block(text.clone(), now);
                 if happened(&event) {
                     self.backlog.push_front((event, report));
@@ -419,7 +431,7 @@ impl Conductor {
             }
         }
         if self.backlog.is_empty() {
-            self.unblock();
+            self.blocked = None;
         }
         self.decided_at = now;
         // Only now: a stop or settings that could not be followed are not to be half in force.
@@ -436,29 +448,63 @@ impl Conductor {
         for command in decision.commands {
             self.act(command).await;
         }
+        if self.backlog.is_empty() {
+            self.starved.retain(|attempt, _| self.running.contains_key(attempt));
+            if self.storage_told {
+                self.tell_storage();
+            }
+        }
         self.tell(&decision.facts, now).await;
         Ok(())
     }
 
-    /// Marks storage as blocked, said once.
+    /// Marks the ledger as blocked.
     fn block(&mut self, text: String, now: Now) {
-        if self.blocked.is_none() {
-            journal::storage_blocked(&text);
-        }
         self.blocked = Some((text, now.wall.plus(STORAGE_RETRY)));
+        self.tell_storage();
+    }
+
+    /// An attempt waits for room.
+    async fn starve(&mut self, attempt: AttemptRef, why: String) {
+        let known = self.starved.insert(attempt, why).is_some();
+        self.tell_storage();
+        if !known && self.changes.receiver_count() > 0 {
+            let AttemptRef { run, sheet, .. } = attempt;
+            let (runs, sheets) = (BTreeSet::from([run]), BTreeSet::from([(run, sheet)]));
+            self.publish(&runs, &sheets, &BTreeMap::new(), clock::now()).await;
+        }
+    }
+
+    /// Says once that storage is blocked, and once that it works again.
+    fn tell_storage(&mut self) {
+        let blocked = !self.storage().is_empty();
+        if blocked && !self.storage_told {
+            journal::storage_blocked(self.storage());
+        } else if !blocked && self.storage_told {
+            journal::storage_back();
+        }
+        self.storage_told = blocked;
         self.publish_status();
     }
 
-    fn unblock(&mut self) {
-        if self.blocked.take().is_some() {
-            journal::storage_back();
-            self.publish_status();
-        }
+    /// What cannot be written, and why; empty while everything can.
+    pub(super) fn storage(&self) -> &str {
+        let of_ledger = self.blocked.as_ref().map(|(text, _)| text);
+        of_ledger
+            .or_else(|| self.starved.values().next())
+            .map_or("", String::as_str)
     }
 
-    /// Why the ledger cannot be written; empty while it can.
-    pub(super) fn storage(&self) -> &str {
-        self.blocked.as_ref().map_or("", |(text, _)| text)
+    /// Whether storage holds that run.
+    pub(super) fn waits_for_storage(&self, run: RunId) -> bool {
+        self.blocked.is_some() || self.starved.keys().any(|attempt| attempt.run == run)
+    }
+
+    /// Why that sheet has no room, if it waits for it.
+    pub(super) fn short_of_room(&self, run: RunId, sheet: SheetNo) -> Option<&str> {
+        let is_it = |attempt: &AttemptRef| (attempt.run, attempt.sheet) == (run, sheet);
+        let mut found = self.starved.iter().filter(|(attempt, _)| is_it(attempt));
+        found.next().map(|(_, why)| why.as_str())
     }
 
     /// Lets the system forget the ended unit: its verdict is committed.

@@ -6,7 +6,7 @@ use super::clock;
 use super::conductor::{Conductor, Live};
 use crate::api::view::{Change, ManagerView, RunView};
 use crate::ledger;
-use crate::model::{Now, RunId, RunState, SheetNo, Span, Timestamp};
+use crate::model::{Now, RunId, RunState, SheetNo, SheetStatus, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
 
 /// What systemd and the idle clock are told.
@@ -40,16 +40,15 @@ impl Conductor {
             row.state = status.state;
             row.reason = status.reason;
             row.until = status.until;
-            if self.blocked_text().is_some() && !row.state.is_ended() {
+            let goes_on = matches!(row.state, RunState::Queued | RunState::Running | RunState::Waiting);
+            if goes_on && self.waits_for_storage(row.id) {
+                row.state = RunState::Waiting;
                 row.reason = "storage".to_owned();
+                row.until = None;
             }
         }
         let eta = eta(&row, now.wall);
         RunView { summary: row, eta }
-    }
-
-    fn blocked_text(&self) -> Option<&str> {
-        Some(self.storage()).filter(|text| !text.is_empty())
     }
 
     /// A sheet's row as it is now.
@@ -58,6 +57,10 @@ impl Conductor {
             row.state = status;
             row.reason = reason;
             row.until = until;
+            if let Some(why) = self.short_of_room(run, SheetNo(row.sheet_num)) {
+                row.state = SheetStatus::Waiting;
+                row.reason = why.to_owned();
+            }
         }
         row
     }

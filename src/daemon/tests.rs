@@ -329,3 +329,70 @@ async fn fresh_beside_a_live_run_of_the_same_plan_is_told_as_such() {
     let refused = conductor.submit(fresh).await.unwrap_err();
     assert!(!refused.to_string().contains("another plan"), "{refused}");
 }
+
+#[tokio::test]
+async fn an_attempt_without_room_makes_its_run_wait_and_starts_again_under_its_number() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    conductor
+        .report(first(1), Progress::NoRoom("/x is full".to_owned()))
+        .await;
+    assert_eq!(conductor.storage(), "/x is full");
+    let view = conductor
+        .ask(|reply| Request::GetRun(newest("a"), reply))
+        .await
+        .unwrap();
+    assert_eq!(
+        (view.summary.state, view.summary.reason.as_str()),
+        (RunState::Waiting, "storage")
+    );
+    conductor.report(first(1), Progress::NeverRan).await;
+    assert_eq!(
+        conductor.storage(),
+        "/x is full",
+        "it may not have been seen yet that there is room"
+    );
+    conductor.report(first(1), started()).await;
+    assert_eq!(conductor.storage(), "");
+    assert!(conductor.sheet_1_started(1));
+
+    // One that a person does not wait for is not waited for.
+    conductor.submit(desk.submit("b")).await.unwrap();
+    conductor
+        .report(first(2), Progress::NoRoom("/x is full".to_owned()))
+        .await;
+    conductor
+        .ask(|reply| Request::Cancel(newest("b"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(2), Progress::NeverRan).await;
+    assert_eq!(conductor.storage(), "");
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_could_not_be_written_is_tried_again_also_of_a_run_that_has_ended() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    let workspace = desk.path("a");
+    // Where its directory should be is something else.
+    std::fs::remove_dir_all(&workspace).ok();
+    std::fs::write(&workspace, "").unwrap();
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    assert!(conductor.engine.run(RunId(1)).is_none(), "it has ended");
+    let again = conductor.checkpoint_due().expect("it is to be tried again");
+    assert!(again > super::clock::now().wall);
+
+    std::fs::remove_file(&workspace).unwrap();
+    std::fs::create_dir(&workspace).unwrap();
+    conductor.write_checkpoints_due_at(again);
+    let written = conductor.checkpoints.finished().await.unwrap();
+    conductor.checkpoint_written(written);
+    assert!(workspace.join("a.json").exists());
+    assert_eq!(conductor.checkpoint_due(), None);
+}

@@ -18,6 +18,7 @@ use super::classify::{ClassifyInput, LOST, START_FAILED, classify};
 use super::launch::spool::Spool;
 use super::launch::{Evidence, Launch, Launcher, StartOutcome, now, record};
 use super::passwd;
+use super::room;
 use super::spec::{AttemptSpec, Progress};
 use super::validate::baseline::Baseline;
 use super::validate::{Checks, end_leftovers};
@@ -38,7 +39,7 @@ const STDERR_BYTES: u64 = 256 * 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
-/// Between a start whose answer was lost, where nothing ran, and the next try.
+/// Between a start of which nothing came (its answer was lost, there is no room) and the next try.
 const START_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a runner is made of.
@@ -50,6 +51,14 @@ pub struct RunnerSettings {
     pub spool_root: PathBuf,
     /// Eight hexadecimal digits of the ledger's id.
     pub ledger_tag: String,
+}
+
+/// Why an attempt is not ready for its start.
+enum Unready {
+    /// It will not be.
+    Failed(Failure),
+    /// There is no room for its files; one sentence.
+    NoRoom(String),
 }
 
 /// Does attempts; one of it serves all of a conductor's.
@@ -126,7 +135,7 @@ impl Runner {
     }
 
     /// Makes one attempt, or with `adopt` takes up what an earlier conductor began. Sends `Started` once its process
-    /// runs or is known to have run, then `Finished`; or `NeverRan` alone.
+    /// runs or is known to have run, then `Finished`; or `NeverRan` alone; and `NoRoom` whenever it waits for room.
     ///
     /// The future may be dropped at any time: the session goes on, and can be adopted.
     pub async fn run(
@@ -148,26 +157,35 @@ impl Runner {
                 None => return tell.say(Progress::NeverRan).await,
             }
         } else {
-            match &prepared {
-                Err(failure) => return tell.say(unstarted(failure.clone())).await,
-                Ok(prepared) => match self.start(&spec, prepared, &spool, &mut stop, &tell).await {
-                    Some(end) => end,
-                    None => {
-                        // It will be started again, and may well fail in the same way again.
-                        tokio::select! {
-                            () = sleep(START_AGAIN) => {}
-                            _ = wanted(&mut stop, None) => {}
-                        }
-                        return tell.say(Progress::NeverRan).await;
-                    }
-                },
+            let started = match &prepared {
+                Err(Unready::Failed(failure)) => return tell.say(unstarted(failure.clone())).await,
+                Err(Unready::NoRoom(why)) => {
+                    tell.say(Progress::NoRoom(why.clone())).await;
+                    None
+                }
+                Ok(prepared) => self.start(&spec, prepared, &spool, &mut stop, &tell).await,
+            };
+            match started {
+                Some(end) => end,
+                None => {
+                    // It will be started again, and may well fail in the same way again.
+                    pause(&mut stop).await;
+                    return tell.say(Progress::NeverRan).await;
+                }
             }
         };
-        let report = self.report(&spec, prepared, &spool, end, &mut stop).await;
+        let report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
         tell.say(Progress::Finished(Box::new(report))).await;
     }
 
-    /// Starts the session and waits for its end. `None`: nothing of it ever ran, and nothing says why.
+    /// Why there is no room for what an attempt writes, if there is none.
+    async fn short_of_room(&self, spec: &AttemptSpec) -> Option<String> {
+        let (spools, workspace) = (self.spool_root.clone(), PathBuf::from(&spec.plan.workspace));
+        let asked = tokio::task::spawn_blocking(move || room::short_of(&[&spools, &workspace]));
+        asked.await.unwrap_or_default()
+    }
+
+    /// Starts the session and waits for its end. `None`: nothing of it ever ran, and it may be started again.
     async fn start(
         &self,
         spec: &AttemptSpec,
@@ -188,6 +206,10 @@ impl Runner {
                 instead: None,
             });
         }
+        if let Some(why) = self.short_of_room(spec).await {
+            tell.say(Progress::NoRoom(why)).await;
+            return None;
+        }
         match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
                 tell.say(Progress::Started { at, invocation }).await;
@@ -198,11 +220,23 @@ impl Runner {
                     instead: None,
                 })
             }
-            StartOutcome::Failed { certificate, message } => Some(End {
-                started_at: None,
-                certificate,
-                instead: Some(message),
-            }),
+            StartOutcome::NoRoom(why) => {
+                tell.say(Progress::NoRoom(why)).await;
+                None
+            }
+            StartOutcome::Failed { certificate, message } => match self.short_of_room(spec).await {
+                // Systemd and the supervisor do not say what they could not write.
+                Some(why) if !spool.has_stdout() => {
+                    self.release(spec.attempt).await;
+                    tell.say(Progress::NoRoom(why)).await;
+                    None
+                }
+                _ => Some(End {
+                    started_at: None,
+                    certificate,
+                    instead: Some(message),
+                }),
+            },
             StartOutcome::Unknown => self.take_up(spec, spool, stop, tell).await,
         }
     }
@@ -268,10 +302,18 @@ impl Runner {
     async fn until_over(&self, attempt: AttemptRef, spool: &Spool, stop: &mut Stop) -> Certificate {
         let unit = self.unit_name(attempt);
         let mut over = pin!(self.launcher.wait(&unit, spool.directory()));
+        // The spool's own note of a stop may be missing.
+        let stopped = |certificate| Certificate {
+            stopped_by_us: true,
+            ..certificate
+        };
         let mut asked = None;
         loop {
             let how = tokio::select! {
-                certificate = &mut over => return certificate,
+                certificate = &mut over => match asked {
+                    None => return certificate,
+                    Some(_) => return stopped(certificate),
+                },
                 how = wanted(stop, asked) => how,
             };
             let asking = async {
@@ -282,7 +324,7 @@ impl Runner {
                 }
             };
             tokio::select! {
-                certificate = &mut over => return certificate,
+                certificate = &mut over => return stopped(certificate),
                 () = asking => asked = Some(how),
             }
         }
@@ -292,19 +334,40 @@ impl Runner {
     async fn report(
         &self,
         spec: &AttemptSpec,
-        prepared: Result<Prepared, Failure>,
+        prepared: Result<Prepared, Unready>,
         spool: &Spool,
         end: End,
         stop: &mut Stop,
+        tell: &Tell,
     ) -> AttemptReport {
         let End {
             started_at,
             mut certificate,
             instead,
         } = end;
+        let instead = instead.or_else(|| {
+            let deleted = !spool.directory().exists();
+            deleted.then(|| {
+                format!(
+                    "mozart: {} was deleted while the session ran",
+                    spool.directory().display()
+                )
+            })
+        });
         let session = read_session(spec, spool, &certificate, instead).await;
         let unit = self.unit_name(spec.attempt);
         end_leftovers(&self.launcher, &unit, spool.directory()).await;
+
+        // Neither the checks nor the next attempt would fare better than this session did.
+        let short = self.short_of_room(spec).await;
+        let mut still = short.clone();
+        while let Some(why) = still {
+            tell.say(Progress::NoRoom(why)).await;
+            if pause(stop).await {
+                break;
+            }
+            still = self.short_of_room(spec).await;
+        }
 
         let env = backend::environment(spec, &self.passwd);
         let judge = |certificate: &Certificate, validation: &ValidationReport| {
@@ -347,8 +410,12 @@ impl Runner {
                     }
                     outcome = judge(&certificate, &validation);
                 }
-                Err(failure) => outcome.failure = Some(failure),
+                Err(Unready::Failed(failure)) => outcome.failure = Some(failure),
+                Err(Unready::NoRoom(why)) => outcome.failure = Some(fatal(Code::E604, why)),
             }
+        }
+        if let (Some(failure), Some(why)) = (&mut outcome.failure, short) {
+            excuse(failure, &why);
         }
         (outcome.rules_passed, outcome.rules_total) = (validation.passed(), validation.total());
         AttemptReport {
@@ -375,17 +442,31 @@ async fn wanted(stop: &mut Stop, asked: Option<StopHow>) -> StopHow {
     }
 }
 
+/// Waits before something is tried again; whether the conductor wants the end instead.
+async fn pause(stop: &mut Stop) -> bool {
+    tokio::select! {
+        _ = wanted(stop, None) => true,
+        () = sleep(START_AGAIN) => false,
+    }
+}
+
+/// A session that had no room is not to blame for what it failed at: it goes on, and no retry is used up.
+fn excuse(failure: &mut Failure, why: &str) {
+    if matches!(failure.cause, Cause::Transient | Cause::Validation) {
+        failure.cause = Cause::Interrupted;
+        failure.message = format!("there was no room: {why}; {}", failure.message);
+    }
+}
+
 /// Everything that can fail before a start, and the baseline, which must be taken before it.
-async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Failure> {
+async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Unready> {
     let Some(sheet) = spec.plan.sheet(spec.attempt.sheet) else {
-        return Err(fatal(
-            Code::E301,
-            format!("the plan has no sheet {}", spec.attempt.sheet),
-        ));
+        let message = format!("the plan has no sheet {}", spec.attempt.sheet);
+        return Err(Unready::Failed(fatal(Code::E301, message)));
     };
-    let rules = rules_for(&spec.plan, sheet).map_err(|error| fatal(Code::E604, error))?;
+    let rules = rules_for(&spec.plan, sheet).map_err(|error| Unready::Failed(fatal(Code::E604, error)))?;
     let text = prompt::compose(&spec.plan, sheet, spec.ask, &spec.lessons)
-        .map_err(|error| fatal(Code::E301, error.to_string()))?;
+        .map_err(|error| Unready::Failed(fatal(Code::E301, error.to_string())))?;
     let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
     let (kept, of_rules) = (baseline.to_owned(), rules.clone());
     let taken = tokio::task::spawn_blocking(move || {
@@ -395,15 +476,18 @@ async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Failur
         Baseline::ensure(&kept, &of_rules)
     });
     let taken = taken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let taken = taken.map_err(|error| Failure {
-        cause: Cause::Transient,
-        ..fatal(
-            Code::E604,
-            format!(
-                "what the files were before cannot be kept in {}: {error}",
-                baseline.display()
-            ),
-        )
+    let taken = taken.map_err(|error| {
+        if room::is_short(&error) {
+            return Unready::NoRoom(room::refused(baseline.parent().unwrap_or(baseline), &error));
+        }
+        let place = baseline.display();
+        Unready::Failed(Failure {
+            cause: Cause::Transient,
+            ..fatal(
+                Code::E604,
+                format!("what the files were before cannot be kept in {place}: {error}"),
+            )
+        })
     })?;
     Ok(Prepared {
         rules,

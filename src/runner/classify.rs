@@ -113,10 +113,7 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
     } = *input;
     let told = session.stderr_tail.as_str();
     // The launcher's helper says on standard error why it could not start the program.
-    let said = |otherwise: &str| {
-        let word = told.lines().rev().find_map(|line| line.strip_prefix("mozart: "));
-        word.map_or_else(|| format!("{otherwise}{}", with(first_lines(told))), quote)
-    };
+    let said = |otherwise: &str| own_word(told).unwrap_or_else(|| format!("{otherwise}{}", with(first_lines(told))));
     let failure = match certificate.result.as_str() {
         PROGRAM_MISSING => fail(
             Cause::Fatal,
@@ -146,7 +143,7 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         LOST if !session.has_result => fail(
             Cause::Interrupted,
             Code::E004,
-            "the session is gone and left no record of its end",
+            &own_word(told).unwrap_or_else(|| "the session is gone and left no record of its end".to_owned()),
         ),
         _ => match certificate.exit {
             // A limit that the session told of before it was killed will meet the next one too.
@@ -156,6 +153,12 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         },
     };
     Some(failure)
+}
+
+/// What Mozart's own helpers say on a session's standard error.
+fn own_word(stderr: &str) -> Option<String> {
+    let word = stderr.lines().rev().find_map(|line| line.strip_prefix("mozart: "));
+    word.map(quote)
 }
 
 /// No result object: exit status and standard error are all there is.
@@ -168,7 +171,10 @@ fn no_result(input: &ClassifyInput<'_>) -> Box<Failure> {
     }
     let stderr = session.stderr_tail.as_str();
     let code = match certificate.exit {
-        Exit::Code(0) => return fail(Cause::Transient, Code::E003, "the session ended without a result"),
+        Exit::Code(0) => {
+            let message = own_word(stderr).unwrap_or_else(|| "the session ended without a result".to_owned());
+            return fail(Cause::Transient, Code::E003, &message);
+        }
         Exit::Code(code) => code,
         Exit::Signal(signal) => return by_signal(signal),
         Exit::Unknown => return fail(Cause::Transient, Code::E003, "the session ended, it is not known how"),

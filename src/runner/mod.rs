@@ -9,6 +9,8 @@ pub mod launch;
 pub mod limits;
 #[cfg(feature = "daemon")]
 mod passwd;
+#[cfg(feature = "daemon")]
+pub(crate) mod room;
 pub mod spec;
 #[cfg(feature = "daemon")]
 pub mod validate;

@@ -54,6 +54,8 @@ pub enum Progress {
         /// systemd's InvocationID, or the supervisor's start id.
         invocation: Option<String>,
     },
+    /// It waits for room: one sentence that names the path. It goes on by itself.
+    NoRoom(String),
     /// The evidence was read: nothing ever ran.
     NeverRan,
     /// It is over, validated and classified.

@@ -39,6 +39,8 @@ both!(
     what_never_ran_is_said_and_not_started,
     a_spool_with_output_is_never_started_again,
     a_stopped_session_is_interrupted,
+    a_session_whose_spool_is_deleted_is_stopped_as_any_other,
+    a_session_whose_spool_is_deleted_ends_with_that_cause,
     a_stop_breaks_off_a_check,
     a_missing_program_or_directory_is_fatal,
     secrets_are_taken_out_of_the_report,
@@ -289,6 +291,36 @@ async fn a_stopped_session_is_interrupted(mut stage: Stage) {
     assert!(report.certificate.stopped_by_us);
     let failure = failure(&report);
     assert_eq!((failure.cause, failure.code), (Cause::Interrupted, Code::E004));
+}
+
+async fn a_session_whose_spool_is_deleted_is_stopped_as_any_other(mut stage: Stage) {
+    stage.script("touch up; exec sleep 60");
+    let mut running = stage.begin(false);
+    assert!(matches!(running.next().await, Some(Progress::Started { .. })));
+    wait_until(|| stage.exists("up")).await;
+    fs::remove_dir_all(stage.spool().directory()).unwrap();
+    running.stopper().send(Some(StopHow::Terminate)).unwrap();
+    let report = running.report().await;
+    assert!(report.certificate.stopped_by_us, "{report:#?}");
+    assert_eq!(failure(&report).cause, Cause::Interrupted);
+    assert_eq!(failure(&report).message, "Mozart stopped the session.");
+}
+
+async fn a_session_whose_spool_is_deleted_ends_with_that_cause(mut stage: Stage) {
+    stage.script("touch up; while [ ! -e go ]; do sleep 0.02; done; kill -9 $$");
+    let mut running = stage.begin(false);
+    assert!(matches!(running.next().await, Some(Progress::Started { .. })));
+    wait_until(|| stage.exists("up")).await;
+    fs::remove_dir_all(stage.spool().directory()).unwrap();
+    stage.file("go", "");
+    let report = running.report().await;
+    let message = &failure(&report).message;
+    if report.certificate.exit == Exit::Unknown {
+        assert!(message.contains("was deleted while the session ran"), "{report:#?}");
+    } else {
+        // The unit itself tells how it ended.
+        assert_eq!(report.certificate.exit, Exit::Signal(9));
+    }
 }
 
 async fn a_stop_breaks_off_a_check(mut stage: Stage) {

@@ -50,6 +50,7 @@ both!(
     the_evidence_of_what_never_was,
     a_lost_record_is_unknown_and_not_never,
     a_killed_launcher_leaves_a_session_to_adopt,
+    a_session_whose_spool_is_deleted_is_still_known,
     an_end_that_nobody_watched_is_known,
     fifty_at_once,
 );
@@ -430,6 +431,45 @@ async fn a_killed_launcher_leaves_a_session_to_adopt(bench: Bench) {
     };
     let (ended, ()) = tokio::join!(wait, go);
     assert_eq!((ended.exit, ended.stopped_by_us), (Exit::Code(37), false));
+}
+
+async fn a_session_whose_spool_is_deleted_is_still_known(bench: Bench) {
+    let launch = bench.launch("trap 'exit 37' TERM; touch up; while :; do sleep 0.05; done");
+    own_child(&bench, &launch).await;
+    wait_until(|| launch.cwd.join("up").exists()).await;
+    fs::remove_dir_all(&launch.spool).unwrap();
+    // Whichever launcher the next conductor has.
+    let kinds = if crate::host::inside() {
+        vec![Kind::Supervised, Kind::Systemd]
+    } else {
+        vec![bench.kind]
+    };
+    for kind in kinds {
+        let again = bench.with(kind).await;
+        let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+        assert!(
+            matches!(evidence, Evidence::Running { pid: Some(_), .. }),
+            "{kind:?}: {evidence:?}"
+        );
+    }
+    let again = bench.again().await;
+    // Taken up, so that the unit is held beyond its end.
+    again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    again
+        .launcher
+        .stop(&launch.unit, &launch.spool, StopHow::Terminate)
+        .await
+        .unwrap();
+    let ended = again.ended(&launch).await;
+    // A unit tells its end itself; a supervisor's record went where the spool went.
+    let expected = match bench.kind {
+        Kind::Systemd => (Exit::Code(37), "exit-code"),
+        Kind::Supervised => (Exit::Unknown, "lost"),
+    };
+    assert_eq!((ended.exit, ended.result.as_str()), expected);
+    again.launcher.release(&launch.unit).await;
+    let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    assert_eq!(evidence, Evidence::NeverRan);
 }
 
 async fn an_end_that_nobody_watched_is_known(bench: Bench) {

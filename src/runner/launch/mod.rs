@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::classify;
+use super::room;
 use super::spec::Secrets;
 use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
 
@@ -93,12 +94,17 @@ pub enum StartOutcome {
         /// One sentence for a person.
         message: String,
     },
+    /// There is no room to start it; nothing ran. One sentence that names the path.
+    NoRoom(String),
     /// The answer was lost, or something of that name was there before: ask for the evidence.
     Unknown,
 }
 
 impl StartOutcome {
     fn unwritable(spool: &Spool, error: &io::Error) -> Self {
+        if room::is_short(error) {
+            return Self::NoRoom(room::refused(spool.directory(), error));
+        }
         Self::failed(format!("cannot write to {}: {error}", spool.directory().display()))
     }
 
@@ -199,19 +205,25 @@ impl Launcher {
     ///
     /// An error where it is a unit of this boot and no user manager can be asked about it.
     async fn starter(&self, spool: &Spool) -> Result<Starter<'_>, LaunchError> {
-        let order = spool.order().ok();
-        let by = order.as_ref().map(|order| order.launcher);
+        let Ok(order) = spool.order() else {
+            // Never written, or deleted below a living session of either kind.
+            return Ok(match self {
+                _ if supervised::bereft(spool).is_some() => Starter::Supervisor,
+                Self::Systemd(systemd) => Starter::Manager(systemd),
+                Self::Supervised(supervised) => {
+                    supervised.manager().await.map_or(Starter::Supervisor, Starter::Manager)
+                }
+            });
+        };
         match self {
-            Self::Systemd(_) if by == Some(Started::Supervised) => Ok(Starter::Supervisor),
+            Self::Systemd(_) if order.launcher == Started::Supervised => Ok(Starter::Supervisor),
             Self::Systemd(systemd) => Ok(Starter::Manager(systemd)),
-            Self::Supervised(supervised) => match order {
-                Some(Order {
-                    launcher: Started::Systemd,
-                    boot,
-                    ..
-                }) if boot == boot_id() && spool.record().is_none() => supervised.manager().await.map(Starter::Manager),
-                _ => Ok(Starter::Supervisor),
-            },
+            Self::Supervised(supervised)
+                if order.launcher == Started::Systemd && order.boot == boot_id() && spool.record().is_none() =>
+            {
+                supervised.manager().await.map(Starter::Manager)
+            }
+            Self::Supervised(_) => Ok(Starter::Supervisor),
         }
     }
 
@@ -246,9 +258,8 @@ impl Launcher {
     /// Where it could not be asked.
     pub async fn stop(&self, unit: &str, spool: &Path, how: StopHow) -> Result<(), LaunchError> {
         let spool = Spool::new(spool);
-        spool
-            .note_stop()
-            .map_err(|error| LaunchError::Spool(spool.directory().to_owned(), error))?;
+        // A stop is worth more than the note of it, which a full disk or a deleted spool refuses.
+        spool.note_stop().ok();
         match self.starter(&spool).await? {
             Starter::Manager(systemd) => systemd.stop(unit, how).await,
             Starter::Supervisor => supervised::stop(&spool, how).await,
@@ -359,7 +370,7 @@ pub fn early(args: &[OsString]) -> Option<ExitCode> {
     match (verb, args.get(2)) {
         ("--mozart-exec", Some(spool)) => Some(exec::exec(Path::new(spool))),
         ("--mozart-exit-record", _) => Some(exec::exit_record()),
-        ("--mozart-supervise", Some(spool)) => Some(supervisor::supervise(Path::new(spool))),
+        (supervisor::SUPERVISE, Some(spool)) => Some(supervisor::supervise(Path::new(spool))),
         _ => None,
     }
 }

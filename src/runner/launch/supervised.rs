@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::exec::now;
 use super::spool::{Spool, Started};
-use super::supervisor::{STARTED, start_time};
+use super::supervisor::{STARTED, SUPERVISE, leads_session, start_time};
 use super::systemd::Systemd;
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost};
 use crate::model::{Certificate, StopHow};
@@ -42,7 +42,7 @@ pub struct Supervised {
 }
 
 /// The living supervisor of a spool.
-struct Holder {
+pub(super) struct Holder {
     pid: Pid,
     started: u64,
     /// None where the kernel has no pidfds.
@@ -94,7 +94,7 @@ impl Supervised {
             Err(error) => return StartOutcome::unwritable(&spool, &error),
         };
         let spawned = Command::new(&self.self_exe)
-            .arg("--mozart-supervise")
+            .arg(SUPERVISE)
             .arg(&launch.spool)
             .env_clear()
             .envs(&launch.secrets.0)
@@ -243,8 +243,11 @@ pub(super) fn is_held(spool: &Spool) -> io::Result<bool> {
     }
 }
 
-/// The living supervisor of `spool`, if its lock is held.
+/// The living supervisor of `spool`: the one that holds its lock, or whose files were deleted below it.
 async fn holder(spool: &Spool) -> io::Result<Option<Holder>> {
+    if fs::symlink_metadata(spool.lock()).is_err() {
+        return Ok(bereft(spool));
+    }
     while is_held(spool)? {
         if let Some(holder) = identified(&fs::read_to_string(spool.lock())?) {
             return Ok(Some(holder));
@@ -255,17 +258,41 @@ async fn holder(spool: &Spool) -> io::Result<Option<Holder>> {
     Ok(None)
 }
 
-/// The process that wrote `text` into the lock, if it still lives. Its start time is compared after the pidfd
-/// was opened, so that the pidfd is not another process's of the same number.
+/// The process that wrote `text` into the lock, if it still lives.
 fn identified(text: &str) -> Option<Holder> {
     let (pid, started) = text.trim_end().split_once(' ')?;
-    let pid = Pid::from_raw(pid.parse().ok()?)?;
+    held_by(pid.parse().ok()?, started.parse().ok()?)
+}
+
+/// The process of that number and start time, if it still lives. The time is compared after the pidfd was opened,
+/// so that the pidfd is not another process's of the same number.
+fn held_by(pid: i32, started: u64) -> Option<Holder> {
+    let pid = Pid::from_raw(pid)?;
     let holder = Holder {
         pid,
-        started: started.parse().ok()?,
+        started,
         pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
     };
     holder.still_there().then_some(holder)
+}
+
+/// The supervisor that still works although the lock of its spool is gone, by its command line.
+pub(super) fn bereft(spool: &Spool) -> Option<Holder> {
+    let user = rustix::process::getuid().as_raw();
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let command = fs::read(entry.path().join("cmdline")).ok()?;
+        let mut words = command.split(|byte| *byte == 0).skip(1);
+        let is_its = words.next() == Some(SUPERVISE.as_bytes())
+            && words.next() == Some(spool.directory().as_os_str().as_encoded_bytes())
+            // Any user can give a process such a command line.
+            && entry.metadata().is_ok_and(|metadata| metadata.uid() == user)
+            // Its child shows the same words until it executes the session.
+            && leads_session(pid);
+        is_its
+            .then(|| held_by(i32::try_from(pid).ok()?, start_time(pid)?))
+            .flatten()
+    })
 }
 
 /// Waits for the end of the supervisor's process.

@@ -24,6 +24,9 @@ use super::record::{Record, signal_name};
 use super::spool::{Order, Spool, append_private};
 use crate::runner::classify::{START_FAILED, TIMEOUT};
 
+/// The hidden argument behind which the spool stands.
+pub(super) const SUPERVISE: &str = "--mozart-supervise";
+
 /// What the supervisor prints once the session runs.
 pub(super) const STARTED: &str = "started\n";
 
@@ -282,6 +285,11 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 /// When a process started, in clock ticks since boot: with its id, its identity.
 pub(super) fn start_time(pid: u32) -> Option<u64> {
     stat(pid)?.get(19)?.parse().ok()
+}
+
+/// Whether a process leads a session of its own, as every supervisor does.
+pub(super) fn leads_session(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.get(3).and_then(|session| session.parse().ok()) == Some(pid))
 }
 
 /// CPU time of all children that were waited for, theirs included.

@@ -24,6 +24,7 @@ use super::exec::now;
 use super::spool::{Spool, Started};
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, sensible};
 use crate::model::{Certificate, Span, StopHow};
+use crate::runner::room;
 use crate::runner::spec::Secrets;
 use link::{Link, MANAGER, Main, ROOT, Watched, is_named, is_refusal, may_be_over, told};
 
@@ -92,6 +93,9 @@ impl Systemd {
         }
         let credentials = match self.credentials(&launch.unit, &launch.secrets) {
             Ok(credentials) => credentials,
+            Err(error) if room::is_short(&error) => {
+                return StartOutcome::NoRoom(room::refused(&self.credential_root(), &error));
+            }
             Err(error) => return StartOutcome::failed(format!("cannot hand over the credentials: {error}")),
         };
         let link = match self.link().await {

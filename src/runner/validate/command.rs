@@ -41,7 +41,9 @@ impl Checks<'_> {
             stop_grace: GRACE,
         };
         let ended = match self.launcher.start(&launch).await {
-            StartOutcome::Failed { message, .. } => return Finding::wrong(Code::E604, "error", message),
+            StartOutcome::Failed { message, .. } | StartOutcome::NoRoom(message) => {
+                return Finding::wrong(Code::E604, "error", message);
+            }
             // Where the answer was lost, the end tells: nothing else uses this name.
             StartOutcome::Started { .. } | StartOutcome::Unknown => {
                 self.launcher.wait(&launch.unit, &launch.spool).await

@@ -1,0 +1,117 @@
+//! Room on the file systems that an attempt writes to: without it nothing starts, and nothing is held against a
+//! session that had to do without.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+/// What has to be free: for prompt, output, record and ledger, with some to spare.
+const NEEDED: u64 = 4 << 20;
+/// The same in files.
+const NEEDED_FILES: u64 = 64;
+
+/// What an ordinary user may still use of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Left {
+    /// None where the file system does not count bytes.
+    bytes: Option<u64>,
+    /// None where the file system does not count files.
+    files: Option<u64>,
+    read_only: bool,
+}
+
+/// What stands in the way of writing there, if anything does.
+fn enough(left: Left) -> Result<(), String> {
+    if left.read_only {
+        Err("is mounted read-only".to_owned())
+    } else if let Some(bytes) = left.bytes.filter(|bytes| *bytes < NEEDED) {
+        let (free, needed) = (bytes >> 10, NEEDED >> 20);
+        Err(format!("is full: {free} KiB are free, {needed} MiB are needed"))
+    } else if let Some(files) = left.files.filter(|files| *files < NEEDED_FILES) {
+        Err(format!("is full: {files} inodes are free, {NEEDED_FILES} are needed"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Why one of `paths` cannot be written to now: with the path, as a sentence. Of one that is not there its nearest
+/// parent is asked; one that cannot be asked is no obstacle here.
+pub(super) fn short_of(paths: &[&Path]) -> Option<String> {
+    paths.iter().find_map(|path| {
+        let found = path.ancestors().find_map(|path| statvfs(path).ok())?;
+        let left = Left {
+            bytes: (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)),
+            files: (found.f_files > 0).then_some(found.f_favail),
+            read_only: found.f_flag.contains(StatVfsMountFlags::RDONLY),
+        };
+        let why = enough(left).err()?;
+        Some(format!("{} {why}", path.display()))
+    })
+}
+
+/// Whether a write failed for want of room, a quota's included: it will succeed later.
+pub(super) fn is_short(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// The sentence for such a write.
+pub(super) fn refused(path: &Path, error: &io::Error) -> String {
+    needing(&format!("cannot write to {}: {error}", path.display()))
+}
+
+/// The same for a sentence that names the path already.
+pub(crate) fn needing(sentence: &str) -> String {
+    format!("{sentence}; {} MiB of free room are needed", NEEDED >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_bytes_files_and_leave_to_write() {
+        let good = Left {
+            bytes: Some(NEEDED),
+            files: Some(NEEDED_FILES),
+            read_only: false,
+        };
+        assert_eq!(enough(good), Ok(()));
+        let uncounted = Left {
+            bytes: None,
+            files: None,
+            ..good
+        };
+        assert_eq!(enough(uncounted), Ok(()));
+        let wrong = |left| enough(left).unwrap_err();
+        assert_eq!(
+            wrong(Left {
+                bytes: Some(4095),
+                ..good
+            }),
+            "is full: 3 KiB are free, 4 MiB are needed"
+        );
+        assert_eq!(
+            wrong(Left { files: Some(0), ..good }),
+            "is full: 0 inodes are free, 64 are needed"
+        );
+        assert_eq!(
+            wrong(Left {
+                read_only: true,
+                ..good
+            }),
+            "is mounted read-only"
+        );
+    }
+
+    #[test]
+    fn only_what_will_pass_by_itself_counts_as_want_of_room() {
+        let short = |errno: rustix::io::Errno| is_short(&errno.into());
+        use rustix::io::Errno;
+        assert!([Errno::NOSPC, Errno::DQUOT, Errno::ROFS].into_iter().all(short));
+        assert!(![Errno::ACCESS, Errno::NOENT, Errno::IO].into_iter().any(short));
+    }
+}
