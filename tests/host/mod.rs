@@ -1,5 +1,6 @@
 //! Tests that need a real systemd, each run by `tests/host/suite` in a machine of its own, as the user `tester`.
 
+mod buses;
 mod install;
 mod interrupts;
 mod launch;

@@ -40,6 +40,9 @@ const JOB_LOOKS: u32 = 20;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
+/// The last wait of those for a manager that is to let go of a unit; some three seconds in all.
+const LET_GO_LONGEST: Duration = Duration::from_millis(1600);
+
 /// Credential files that are older were left by a killed start.
 const STALE_CREDENTIALS: Duration = Duration::from_secs(300);
 
@@ -287,9 +290,18 @@ impl Systemd {
     }
 
     async fn let_go(&self, link: &Link, unit: &str) {
-        if self.held.lock().await.remove(unit) && !link.private {
-            // Where it was not held there is nothing to let go of.
-            link.call(ROOT, MANAGER, "UnrefUnit", &unit).await.ok();
+        if !self.held.lock().await.remove(unit) || link.private {
+            return;
+        }
+        let mut pause = RETRY_FIRST;
+        while let Err(error) = link.call(ROOT, MANAGER, "UnrefUnit", &unit).await {
+            // The manager's own refusal: where it was not held there is nothing to let go of. A manager that is being
+            // executed anew does not hear it, and would keep the unit for as long as this connection lives.
+            if is_refusal(&error) || link.connection.is_closed() || pause > LET_GO_LONGEST {
+                return;
+            }
+            sleep(pause).await;
+            pause *= 2;
         }
     }
 
