@@ -24,7 +24,11 @@ impl Confined {
         command
             .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
             .arg(format!(
-                "mount -t tmpfs -o {options} tmpfs \"$0\" && (cd \"$0\" && {first}) && exec \"$@\""
+                "mount -t tmpfs -o {options} tmpfs \"$0\" && (cd \"$0\" && {first}) && \
+                 exec unshare --user --map-user={} --map-group={} \"$@\"",
+                // Its own numbers again: whoever asks it for the status says these.
+                rustix::process::getuid().as_raw(),
+                rustix::process::getgid().as_raw(),
             ))
             .arg(at)
             .arg(inner.get_program())
