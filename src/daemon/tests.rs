@@ -105,10 +105,21 @@ fn started() -> Progress {
 
 impl Conductor {
     fn sheet_1_started(&self, run: i64) -> bool {
-        let sheet = self.engine.run(RunId(run)).and_then(|run| run.sheet(SheetNo(1)));
-        sheet
-            .and_then(|sheet| sheet.state().attempt())
-            .is_some_and(|attempt| attempt.started_at.is_some())
+        self.sheet_1_attempt(run).is_some_and(|(_, started)| started)
+    }
+
+    /// The attempt that sheet 1 is at, and whether it is known to have started.
+    fn sheet_1_attempt(&self, run: i64) -> Option<(AttemptNo, bool)> {
+        let sheet = self.engine.run(RunId(run)).and_then(|run| run.sheet(SheetNo(1)))?;
+        let attempt = sheet.state().attempt()?;
+        Some((attempt.no, attempt.started_at.is_some()))
+    }
+
+    fn sheet_status(&self, run: i64, sheet: u32) -> SheetStatus {
+        let status = self
+            .engine
+            .sheet_status(RunId(run), SheetNo(sheet), super::clock::now());
+        status.unwrap().0
     }
 
     async fn ask<T>(
@@ -153,8 +164,7 @@ async fn a_ledger_that_cannot_be_written_at_the_start_delays_what_would_be_start
     assert!(!conductor.storage().is_empty());
     desk.ledger.refuse_writes(false).await;
     conductor.step(Event::Tick, None).await.unwrap();
-    let status = conductor.engine.sheet_status(RunId(1), SheetNo(1), super::clock::now());
-    assert_eq!(status.unwrap().0, SheetStatus::Running);
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
     assert_eq!(conductor.storage(), "");
 }
 
@@ -168,8 +178,7 @@ async fn a_stop_that_could_not_be_stored_is_not_half_in_force() {
     assert!(matches!(refused, Err(ApiError::Storage(_))), "{refused:?}");
     desk.ledger.refuse_writes(false).await;
     conductor.submit(desk.submit("b")).await.unwrap();
-    let status = conductor.engine.sheet_status(RunId(2), SheetNo(1), super::clock::now());
-    assert_eq!(status.unwrap().0, SheetStatus::Running);
+    assert_eq!(conductor.sheet_status(2, 1), SheetStatus::Running);
 
     desk.ledger.refuse_writes(true).await;
     conductor
@@ -188,8 +197,7 @@ async fn one_that_only_shows_starts_nothing_and_writes_no_checkpoint() {
     // Whatever is asked of it, a sheet that could start stays.
     shows.submit(desk.submit("b")).await.unwrap();
     shows.step(Event::Tick, None).await.unwrap();
-    let status = shows.engine.sheet_status(RunId(2), SheetNo(1), super::clock::now());
-    assert_eq!(status.unwrap().0, SheetStatus::Pending);
+    assert_eq!(shows.sheet_status(2, 1), SheetStatus::Pending);
     shows.close().await;
     assert!(!desk.path("a/a.json").exists());
 }
@@ -234,12 +242,8 @@ async fn a_resume_that_could_not_be_stored_can_be_asked_again() {
         .ask(|reply| Request::Resume(newest("a"), reply))
         .await
         .unwrap();
-    let sheet = conductor
-        .engine
-        .run(RunId(1))
-        .and_then(|run| run.sheet(SheetNo(1)))
-        .unwrap();
-    assert_eq!(sheet.state().attempt().map(|attempt| attempt.no), Some(AttemptNo(2)));
+    let attempt = conductor.sheet_1_attempt(1);
+    assert_eq!(attempt.map(|(no, _)| no), Some(AttemptNo(2)));
 }
 
 #[tokio::test]
@@ -259,12 +263,8 @@ async fn an_intent_of_an_earlier_boot_is_not_started_again_though_nothing_is_lef
     let mut conductor = desk.conductor(true).await;
     assert!(conductor.sheet_1_started(1));
     conductor.report(first(1), Progress::NeverRan).await;
-    let sheet = conductor
-        .engine
-        .run(RunId(1))
-        .and_then(|run| run.sheet(SheetNo(1)))
-        .unwrap();
-    assert_eq!(sheet.state().attempt().map(|attempt| attempt.no), Some(AttemptNo(2)));
+    let attempt = conductor.sheet_1_attempt(1);
+    assert_eq!(attempt.map(|(no, _)| no), Some(AttemptNo(2)));
 }
 
 /// Writes a checkpoint of that job: sheets by number and word.
@@ -299,12 +299,7 @@ async fn a_checkpoint_says_what_was_not_to_be_run_and_whose_it_is() {
         &[(1, "skipped"), (2, "skipped"), (3, "completed"), (4, "failed")],
     );
     conductor.submit(resumed("a")).await.unwrap();
-    let status = |sheet| {
-        let status = conductor
-            .engine
-            .sheet_status(RunId(1), SheetNo(sheet), super::clock::now());
-        status.unwrap().0
-    };
+    let status = |sheet| conductor.sheet_status(1, sheet);
     assert_eq!(
         [status(1), status(2), status(3), status(4)],
         [

@@ -377,22 +377,15 @@ pub fn early(args: &[OsString]) -> Option<ExitCode> {
 
 #[cfg(test)]
 mod tests {
+    use super::spool::tests::an_order;
     use super::*;
 
     fn ended(boot: &str, result: &str, status: &str) -> Certificate {
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::new(directory.path());
         let order = Order {
-            v: 1,
-            unit: "mozart-x-1-1-1".to_owned(),
-            argv: Vec::new(),
-            cwd: PathBuf::from("/"),
-            env: BTreeMap::new(),
-            secrets: Vec::new(),
-            launcher: Started::Supervised,
             boot: boot.to_owned(),
-            timeout: Span(0),
-            stop_grace: Span(0),
+            ..an_order()
         };
         spool.write_order(&order, b"").unwrap();
         let record = record::Record {

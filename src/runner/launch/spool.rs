@@ -215,12 +215,13 @@ pub(super) fn append_private(path: &Path) -> io::Result<File> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
-    fn order() -> Order {
+    /// An order of a supervised session.
+    pub(in crate::runner::launch) fn an_order() -> Order {
         Order {
             v: 1,
             unit: "mozart-x-1-1-1".to_owned(),
@@ -240,8 +241,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::new(root.path());
         for input in [&b""[..], b"\n", b"{}\n/hello\n\xff\x00"] {
-            spool.write_order(&order(), input).unwrap();
-            assert_eq!(spool.order().unwrap(), order());
+            spool.write_order(&an_order(), input).unwrap();
+            assert_eq!(spool.order().unwrap(), an_order());
             let mut read = Vec::new();
             spool.read_order().unwrap().1.read_to_end(&mut read).unwrap();
             assert_eq!(read, input);
@@ -253,7 +254,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::new(root.path().join("1/2/3"));
         spool.create().unwrap();
-        spool.write_order(&order(), b"/hello\n\xff").unwrap();
+        spool.write_order(&an_order(), b"/hello\n\xff").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&root.path().join("1")), 0o700);
         assert_eq!(mode(spool.directory()), 0o700);
