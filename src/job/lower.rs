@@ -142,6 +142,8 @@ impl<'a> Lowering<'a> {
             pause_between_sheets: Span::from_secs_f64(self.number("pause_between_sheets_seconds", 10.0)),
             checkpoint_every_sheet: self.text("state_backend") == Some("json"),
             dormant: self.dormant(),
+            dependencies: Vec::new(),
+            parallel: None,
             name,
             workspace,
             backend,

@@ -8,6 +8,13 @@ fn priority(priority: u8) -> crate::engine::rules::RunRules {
     crate::engine::rules::RunRules { priority, ..rules(2) }
 }
 
+fn settings(max_concurrent_jobs: u32) -> EngineSettings {
+    EngineSettings {
+        max_concurrent_jobs,
+        ..EngineSettings::default()
+    }
+}
+
 fn at_work(world: &World) -> Vec<i64> {
     world.machine.keys().map(|attempt| attempt.run.0).collect()
 }
@@ -151,13 +158,9 @@ fn more_slots_are_used_at_once_and_fewer_as_sessions_end() {
     for run in 1..=3 {
         world.submit(run, rules(2));
     }
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings { max_concurrent_jobs: 3 },
-    });
+    world.event(&Event::SettingsChanged { settings: settings(3) });
     assert_eq!(at_work(&world), [1, 2, 3]);
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings { max_concurrent_jobs: 1 },
-    });
+    world.event(&Event::SettingsChanged { settings: settings(1) });
     assert_eq!(at_work(&world), [1, 2, 3]);
     world.finish_of(2, success());
     world.finish_of(1, success());
