@@ -192,6 +192,7 @@ fn pairs_wait_for_each_other_alone() {
     assert_eq!(world.sheets(), [Failed, Completed, Skipped, Running]);
 }
 
+// field: parallel.weights
 #[test]
 fn a_heavy_sheet_takes_more_places_and_is_not_passed_by() {
     let mut heavy = at_once(4, 4, FailFast::Hold);

@@ -42,6 +42,7 @@ fn no_more_runs_are_at_work_than_there_are_slots() {
     assert_eq!(at_work(&world), [2, 3]);
 }
 
+// field: priority
 #[test]
 fn slots_go_by_priority_then_by_submission() {
     let mut world = World::new(1);
