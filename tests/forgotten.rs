@@ -143,16 +143,51 @@ fn a_damaged_checkpoint_is_not_passed_over_for_the_files_nor_written_over() {
         assert!(said(&refused).contains("six.json"), "{verb:?}: {}", said(&refused));
     };
     refused(&["resume", "--yes"], 4);
+    refused(&["run"], 1);
     assert_eq!(fs::read_to_string(&path).expect("it"), cut);
 
     // One that lies where nobody can look now is not missing either.
     fs::remove_file(&path).expect("removed");
     std::os::unix::fs::symlink(&elsewhere, &path).expect("a link");
     refused(&["resume", "--yes"], 4);
+    refused(&["run"], 1);
     assert_eq!(desk.starts()[&4], 1, "nothing was started");
 
     fs::write(&elsewhere, &whole).expect("it is back");
     let resumed = output(alone.ctl(["resume"]).arg(&job));
     assert!(resumed.status.success(), "{}", said(&resumed));
     assert_eq!(desk.starts(), went_on());
+}
+
+#[test]
+fn run_does_not_write_over_the_checkpoint_of_an_unfinished_run() {
+    let (alone, desk, job) = forgotten(WROTE_ITS_FILE);
+    let before = fs::read(desk.path("workspace/six.json")).expect("the checkpoint");
+    let refused = output(alone.ctl(["run", "--json"]).arg(&job));
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert_eq!(json(&refused)["error"]["kind"], "wrong_state");
+    for words in [
+        "3 of 6 sheets done",
+        "mozartctl resume FILE.yaml",
+        "mozartctl run --fresh",
+    ] {
+        assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+    }
+    let shown = alone.typed("run", &job, "q");
+    assert_eq!(shown.status.code(), Some(1), "{}", said(&shown));
+    assert!(fs::read(desk.path("workspace/six.json")).expect("it") == before);
+    assert_eq!(desk.starts()[&1], 1, "nothing was started");
+
+    let shown = alone.typed("run", &job, "r");
+    assert!(shown.status.success(), "{}", said(&shown));
+    assert_eq!(desk.starts(), went_on());
+
+    // What is over, or was told to begin anew, is in nobody's way.
+    fs::remove_dir_all(alone.state()).expect("the ledger is gone");
+    let again = output(alone.ctl(["run"]).arg(&job));
+    assert!(again.status.success(), "{}", said(&again));
+    let (alone, desk, job) = forgotten(WROTE_ITS_FILE);
+    let fresh = output(alone.ctl(["run", "--fresh"]).arg(&job));
+    assert!(fresh.status.success(), "{}", said(&fresh));
+    assert_eq!(desk.starts()[&1], 2);
 }

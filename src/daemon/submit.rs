@@ -55,8 +55,8 @@ impl Conductor {
             });
         }
         let last = self.ledger.run(plan.name.as_str(), None).await.map_err(storage)?;
-        if let Some(last) = last
-            && let Some(attached) = self.meet(&last, &plan, &submit).await?
+        if let Some(last) = &last
+            && let Some(attached) = self.meet(last, &plan, &submit).await?
         {
             return Ok(Submitted {
                 attached,
@@ -64,6 +64,9 @@ impl Conductor {
                 run: last.run,
                 problems,
             });
+        }
+        if last.is_none() && !submit.resume && !submit.fresh {
+            nothing_unfinished(&plan)?;
         }
         let context = self.context(&plan, &submit, &mut problems).await?;
         let plan = Arc::new(plan);
@@ -329,6 +332,30 @@ impl TakenOver {
             found_done: None,
         }
     }
+}
+
+/// Refuses to begin anew over a checkpoint that holds finished sheets, as over a run of the ledger that does.
+fn nothing_unfinished(plan: &Plan) -> Result<(), ApiError> {
+    let name = &plan.name;
+    let read = match checkpoint::read(Path::new(&plan.checkpoint_path)) {
+        Err(error) if error.is_missing() => return Ok(()),
+        Err(error) => {
+            return Err(ApiError::WrongState(format!(
+                "no run of `{name}` is known, but {error}; look at it first: `mozartctl run --fresh` begins anew and \
+                 writes over it"
+            )));
+        }
+        Ok(read) => read,
+    };
+    let done = read.completed_sheets().len();
+    if done == 0 || read.status == RunState::Completed.as_str() || !read.is_of(name.as_str()) {
+        return Ok(());
+    }
+    Err(ApiError::WrongState(format!(
+        "no run of `{name}` is known, but the checkpoint {} is of one that is not over, with {done} of {} sheets done; \
+         `mozartctl resume FILE.yaml` goes on with the rest, `mozartctl run --fresh` begins anew",
+        plan.checkpoint_path, read.total_sheets
+    )))
 }
 
 /// What the checkpoint in the workspace says; where there is none, what the files of the sheets say, if `infer` allows
