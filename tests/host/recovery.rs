@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::inside;
 use crate::recovery::{Chance, audit};
 use crate::support::{Desk, MOZARTCTL, MOZARTD, Service, WROTE_ITS_FILE, output, said, systemctl, wait_until};
+use crate::workspace::{closed, held, moved, taken_and_given_back};
 
 #[test]
 fn ten_kills_of_the_service_lose_nothing_and_start_nothing_twice() {
@@ -157,6 +158,19 @@ fn without_ledger_and_checkpoint_the_service_goes_on_from_the_files_once_somebod
         desk.starts(),
         BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)])
     );
+}
+
+#[test]
+fn a_workspace_that_is_moved_or_closed_under_the_service_fails_the_run_until_it_is_back() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let ctl = |words: &[&std::ffi::OsStr]| service.ctl(words);
+    taken_and_given_back(&desk, &held(&desk), ctl, "is not there any more", moved());
+    let (desk, why) = (Desk::new(), "cannot be written to: Permission denied");
+    taken_and_given_back(&desk, &held(&desk), ctl, why, closed());
 }
 
 #[test]
