@@ -112,11 +112,15 @@ fn where_the_files_tell_nothing_resume_says_why_and_names_run() {
     assert!(said(&refused).contains(words), "{}", said(&refused));
     assert!(said(&refused).contains("mozartctl run"), "{}", said(&refused));
 
-    let (alone, _desk, job) = six(WROTE_ITS_FILE);
-    let refused = output(alone.ctl(["resume", "--yes"]).arg(&job));
-    assert_eq!(refused.status.code(), Some(4), "{}", said(&refused));
-    assert!(said(&refused).contains("of sheet 1"), "{}", said(&refused));
-    assert!(!job.with_file_name("workspace").exists(), "nothing was made");
+    let (alone, desk_of_none, job) = six(WROTE_ITS_FILE);
+    let refuses = |words: &str| {
+        let refused = output(alone.ctl(["resume", "--yes"]).arg(&job));
+        assert_eq!(refused.status.code(), Some(4), "{}", said(&refused));
+        assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+    };
+    refuses("there is no workspace");
+    fs::create_dir(desk_of_none.path("workspace")).expect("none was made");
+    refuses("of sheet 1 this does not hold: out-1 exists");
 
     // And where they tell that all is done there is nothing to resume.
     let (alone, done, job) = without_checkpoint(WROTE_ITS_FILE);

@@ -411,6 +411,7 @@ fn inferred(plan: &Plan, found: Found, confirmed: bool) -> Result<TakenOver, Api
     let Found { done, lacks } = found;
     let next = done + 1;
     let why = match &lacks {
+        _ if !Path::new(&plan.workspace).is_dir() => format!("there is no workspace {}", plan.workspace),
         Some(rule) => format!("of sheet {next} this does not hold: {}", rule.description),
         None => format!("no rule names a file that is sheet {next}'s alone"),
     };
