@@ -352,7 +352,7 @@ fn nothing_unfinished(plan: &Plan) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::WrongState(format!(
-        "no run of `{name}` is known, but the checkpoint {} is of one that is not over, with {done} of {} sheets done; \
+        "no run of `{name}` is known, but the checkpoint {} holds an unfinished one with {done} of {} sheets done; \
          `mozartctl resume FILE.yaml` goes on with the rest, `mozartctl run --fresh` begins anew",
         plan.checkpoint_path, read.total_sheets
     )))
