@@ -136,9 +136,11 @@ impl Draft {
         }
         for sheet in (1..rules.start_sheet.0).map(SheetNo) {
             if self.sheet_state(run, sheet) == Some(&SheetState::Pending) {
-                let verdict = Verdict::Skipped {
-                    reason: "before start sheet".into(),
+                let reason = match rules.found_done {
+                    Some(last) if sheet <= last => "found done",
+                    _ => "before start sheet",
                 };
+                let verdict = Verdict::Skipped { reason: reason.into() };
                 self.fact(FactKind::SheetEnded { run, sheet, verdict });
             }
         }

@@ -14,6 +14,8 @@ pub struct RunRules {
     pub sheets: u32,
     /// Sheets below are skipped, reason `before start sheet`.
     pub start_sheet: SheetNo,
+    /// Of those, the ones up to this one because their files say that they are done: reason `found done`.
+    pub found_done: Option<SheetNo>,
     /// Retry budgets and delays.
     pub retry: RetryPolicy,
     /// Limits.
@@ -42,6 +44,7 @@ impl RunRules {
         Self {
             sheets: u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX),
             start_sheet,
+            found_done: None,
             retry: plan.retry.clone(),
             rate_limit: plan.rate_limit.clone(),
             on_limit: plan.on_limit,

@@ -28,6 +28,7 @@ pub(super) fn rules(sheets: u32) -> RunRules {
     RunRules {
         sheets,
         start_sheet: SheetNo(1),
+        found_done: None,
         retry: RetryPolicy {
             max_retries: 3,
             base_delay: secs(10),
