@@ -140,6 +140,8 @@ impl From<StepError> for ApiError {
         match error {
             StepError::Refused(Refusal::NoSuchRun(run)) => Self::NoSuchRun(format!("run {run} is not live")),
             StepError::Refused(Refusal::WrongState(text)) => Self::WrongState(text),
+            StepError::Refused(refusal @ Refusal::NoSuchQuestion(_)) => Self::NoSuchQuestion(refusal.text()),
+            StepError::Refused(refusal @ Refusal::WrongChoice { .. }) => Self::InvalidArgument(refusal.text()),
             StepError::Storage(text) => Self::Storage(text),
         }
     }
@@ -624,7 +626,7 @@ impl Conductor {
                     paused.insert(*run);
                 }
                 FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
-                FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => runs.extend(self.live.keys()),
+                kind if kind.subject().is_some() => runs.extend(self.live.keys()),
                 _ => {}
             }
         }

@@ -68,6 +68,13 @@ impl Conductor {
         if last.is_none() && !submit.resume && !submit.fresh {
             nothing_unfinished(&plan)?;
         }
+        let (live, most) = (self.live.len(), self.settings.queue_limit);
+        if u32::try_from(live).unwrap_or(u32::MAX) >= most {
+            return Err(ApiError::QueueFull(format!(
+                "{live} runs are not over yet, and `queue_limit` is {most}: wait until one has ended, or raise it in the \
+                 settings"
+            )));
+        }
         let context = self.context(&plan, &submit, &mut problems).await?;
         let plan = Arc::new(plan);
         let TakenOver {

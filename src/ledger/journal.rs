@@ -7,7 +7,7 @@ use super::error::StoreError;
 use super::evidence::{self, Tails};
 use super::rows::{self, Rows};
 use super::{Ledger, codec, table};
-use crate::engine::fact::{Fact, FactKind};
+use crate::engine::fact::{Fact, FactKind, Subject};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, Timestamp};
 
@@ -118,8 +118,8 @@ impl Ledger {
         let mut rows = before.clone();
         let mut report = batch.report;
         for fact in batch.facts {
-            if let FactKind::GateClosed { .. } | FactKind::GateOpened { .. } = &fact.kind {
-                self.write_gate(connection, fact).await?;
+            if let Some(subject) = fact.kind.subject() {
+                self.write_open(connection, subject, fact).await?;
                 continue;
             }
             let evidence = match (&fact.kind, report) {
@@ -177,17 +177,26 @@ impl Ledger {
         Ok(written.last_insert_rowid())
     }
 
-    /// Of a gate only the fact that closed it is kept, and only while it is closed.
-    async fn write_gate(&self, connection: &mut SqliteConnection, fact: &Fact) -> Result<(), StoreError> {
-        let query = match &fact.kind {
-            FactKind::GateClosed { gate, .. } => sqlx::query(
+    /// Of a gate or a question only the last fact is kept, and only while it is open.
+    async fn write_open(
+        &self,
+        connection: &mut SqliteConnection,
+        subject: Subject<'_>,
+        fact: &Fact,
+    ) -> Result<(), StoreError> {
+        // A gate's name is a map, a question's a text: they cannot meet in one column.
+        let (name, open) = match subject {
+            Subject::Gate(gate, open) => (codec::encode(gate)?, open),
+            Subject::Question(id, open) => (codec::encode(id)?, open),
+        };
+        let query = match open {
+            true => sqlx::query(
                 "INSERT INTO gates (gate, seq, json) VALUES (?, (SELECT coalesce(max(seq), 0) FROM facts), ?)
                  ON CONFLICT (gate) DO UPDATE SET seq = excluded.seq, json = excluded.json",
             )
-            .bind(codec::encode(gate)?)
+            .bind(name)
             .bind(codec::encode(fact)?),
-            FactKind::GateOpened { gate } => sqlx::query("DELETE FROM gates WHERE gate = ?").bind(codec::encode(gate)?),
-            _ => return Ok(()),
+            false => sqlx::query("DELETE FROM gates WHERE gate = ?").bind(name),
         };
         query.execute(connection).await.map_err(self.writing())?;
         Ok(())

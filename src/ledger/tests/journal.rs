@@ -94,13 +94,14 @@ async fn only_what_is_not_over_is_live() {
     );
     let gate = |window: &str| GateKey {
         account: AccountId("claude_cli".to_owned()),
-        kind: LimitKind::Usage,
+        kind: LimitKind::Usage.into(),
         window: Some(window.to_owned()),
     };
     let closed = |window: &str, until| FactKind::GateClosed {
         gate: gate(window),
         until: at(until),
         by_calendar: true,
+        places: 1,
     };
     commit(&ledger, 2, [closed("five_hour", 100), closed("seven_day", 100)]).await;
     commit(
