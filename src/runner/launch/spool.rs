@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{self, Record};
 use crate::model::{Code, Span, Timestamp};
 
-/// What the exec helper and the supervisor are to do. Never holds the value of a secret.
+/// What the exec helper, the supervisor and its guard are to do. Never holds the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Version of this shape.
@@ -104,7 +104,7 @@ impl Spool {
         self.directory.join("stderr")
     }
 
-    /// The supervisor holds a lock on this file for as long as it lives.
+    /// Guard and supervisor hold a lock on this file for as long as one of them lives.
     pub fn lock(&self) -> PathBuf {
         self.directory.join("lock")
     }
