@@ -234,6 +234,19 @@ fn killed_guards_and_supervisors_cost_a_retry_each_and_leave_nothing() {
 
 #[test]
 fn with_the_ledger_gone_nothing_is_started_beside_a_session_that_still_runs() {
+    beside(|alone| {
+        for name in ["ledger.db", "ledger.db-wal"] {
+            fs::remove_file(alone.state().join(name)).expect("the ledger is gone");
+        }
+    });
+}
+
+#[test]
+fn with_all_state_gone_nothing_is_started_beside_a_session_that_still_runs() {
+    beside(|alone| fs::remove_dir_all(alone.state()).expect("all is gone"));
+}
+
+fn beside(lose: impl Fn(&Alone)) {
     let alone = Alone::new();
     alone.settings("launcher: supervised\n");
     let desk = Desk::new();
@@ -249,9 +262,7 @@ fn with_the_ledger_gone_nothing_is_started_beside_a_session_that_still_runs() {
     });
     child.kill().expect("kill");
     child.wait().expect("wait");
-    for name in ["ledger.db", "ledger.db-wal"] {
-        fs::remove_file(alone.state().join(name)).expect("the ledger is gone");
-    }
+    lose(&alone);
     let refused = output(alone.ctl(["resume"]).arg(&job));
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("mozart-"), "{}", said(&refused));

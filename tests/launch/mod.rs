@@ -649,6 +649,25 @@ async fn what_outlives_guard_and_supervisor_is_ended_before_the_attempt_counts_a
 }
 
 #[tokio::test]
+async fn a_supervisor_whose_spool_is_deleted_is_listed() {
+    let bench = Bench::new(Kind::Supervised).await;
+    let launch = bench.launch("sleep 60");
+    bench.start(&launch).await;
+    fs::remove_dir_all(bench.directory().join("1")).unwrap();
+    assert_eq!(
+        bench.launcher.units(&bench.prefix).await.unwrap(),
+        std::slice::from_ref(&launch.unit)
+    );
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = support::launcher(Kind::Supervised, elsewhere.path()).await;
+    assert_eq!(other.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
+    let how = StopHow::Kill;
+    bench.launcher.stop(&launch.unit, &launch.spool, how).await.unwrap();
+    bench.ended(&launch).await;
+    assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_running_supervisor_is_listed() {
     let bench = Bench::new(Kind::Supervised).await;
     let launch = bench.launch("sleep 60");

@@ -1,5 +1,6 @@
 //! The launcher where there is no user manager: starts supervisors, finds them again, ends them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -138,27 +139,30 @@ impl Supervised {
         }
     }
 
-    /// Walks the spools for locks that are held.
+    /// Walks the spools for locks that are held, and the processes for supervisors whose spool is gone.
     pub(super) fn units(&self, prefix: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        // run / sheet and attempt / check
+        let mut found: BTreeSet<String> = supervisors()
+            .filter(|supervisor| supervisor.spool.starts_with(&self.spool_root))
+            .map(|supervisor| supervisor.unit)
+            .collect();
+        // ledger / run / sheet and attempt / check
         let mut next = vec![(self.spool_root.clone(), 0)];
         while let Some((directory, depth)) = next.pop() {
             let spool = Spool::new(&directory);
             if depth >= 2
                 && matches!(is_held(&spool), Ok(true))
                 && let Ok(order) = spool.order()
-                && order.unit.starts_with(prefix)
             {
-                found.push(order.unit);
+                found.insert(order.unit);
             }
-            if depth < 3 {
+            if depth < 4 {
                 let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
                 let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
                 next.extend(directories.map(|entry| (entry.path(), depth + 1)));
             }
         }
-        found
+        found.retain(|unit| unit.starts_with(prefix));
+        found.into_iter().collect()
     }
 }
 
@@ -294,6 +298,7 @@ pub(super) fn bereft(spool: &Spool) -> Option<Holder> {
 struct Supervisor {
     pid: u32,
     spool: PathBuf,
+    unit: String,
     /// It is the supervisor, not the guard.
     guarded: bool,
 }
@@ -314,7 +319,8 @@ fn supervisors() -> impl Iterator<Item = Supervisor> {
         Some(Supervisor {
             pid,
             spool: Path::new(OsStr::from_bytes(words.next()?)).to_owned(),
-            guarded: words.nth(1).is_some_and(|guard| !guard.is_empty()),
+            unit: String::from_utf8_lossy(words.next()?).into_owned(),
+            guarded: words.next().is_some_and(|guard| !guard.is_empty()),
         })
     })
 }
