@@ -103,10 +103,8 @@ fn a_full_state_directory_holds_a_run_and_costs_no_attempt() {
         "while touch {}/fill$i 2>/dev/null; do i=$((i+1)); done",
         state.display()
     );
-    // Sheet 2 leaves no byte but a page of its output, sheet 3 no inode.
-    let script = format!(
-        "case $n in 2) echo out; {fill};; 3) {inodes};; esac; mkdir -p workspace; echo done > workspace/out-$n"
-    );
+    // Sheet 2 leaves no byte, not even for the record of its end, sheet 3 no inode.
+    let script = format!("case $n in 2) {fill};; 3) {inodes};; esac; mkdir -p workspace; echo done > workspace/out-$n");
     let job = desk.job("full", 4, &script, &format!("{NO_RETRIES}{WROTE_ITS_FILE}"));
     // A ledger can be made, a session's directory cannot.
     let run = Confined::start(

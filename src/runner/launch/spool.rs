@@ -161,9 +161,10 @@ impl Spool {
         fs::symlink_metadata(self.stdout()).is_ok()
     }
 
-    /// The exit record, where one was left.
+    /// The exit record, where one was left: in the lock where there was no room behind the output.
     pub fn record(&self) -> Option<Record> {
-        record::find(&self.stdout()).ok().flatten().map(|(record, _)| record)
+        let mut files = [self.lock(), self.stdout()].into_iter();
+        files.find_map(|file| record::find(&file).ok().flatten().map(|(record, _)| record))
     }
 
     /// Notes that Mozart itself is about to ask for the session's end. systemd says the same of a session

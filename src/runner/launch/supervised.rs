@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -21,7 +21,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::exec::now;
 use super::spool::{Spool, Started};
-use super::supervisor::{GIVE_UP, KILL_AGAIN, STARTED, SUPERVISE, leads_session, lives, processes, start_time};
+use super::supervisor::{
+    GIVE_UP, KILL_AGAIN, LOCK_ROOM, STARTED, SUPERVISE, leads_session, lives, processes, start_time,
+};
 use super::systemd::Systemd;
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost};
 use crate::model::{Certificate, StopHow};
@@ -234,6 +236,8 @@ fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
         return Ok(None);
     }
     lock.set_len(0)?;
+    // Taken now, so that a disk that fills up meanwhile has room for the record.
+    (&lock).write_all(&[b' '; LOCK_ROOM])?;
     launch.write_order(spool, Started::Supervised)?;
     Ok(Some(lock))
 }

@@ -34,6 +34,11 @@ pub(super) const SUPERVISE: &str = "--mozart-supervise";
 /// What the supervisor prints once the session runs.
 pub(super) const STARTED: &str = "started\n";
 
+/// Bytes of the lock: the guard's identity, then room for a record that finds none behind the session's output.
+pub(super) const LOCK_ROOM: usize = 1024;
+/// Where that record begins.
+const RECORD_AT: u64 = 128;
+
 /// How long processes that even KILL does not end are waited for (other users', or stuck in the kernel).
 pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
 
@@ -239,9 +244,16 @@ fn record((result, code, status): (&str, &str, String)) -> Record {
     }
 }
 
-/// Leaves the record behind the session's output.
+/// Leaves the record behind the session's output or, where that cannot grow, in the room that the lock keeps.
 fn leave(stdout: &mut File, record: &Record) -> io::Result<ExitCode> {
-    record.append(stdout)?;
+    let own = stdout.metadata()?.len();
+    if record.append(stdout).is_err() {
+        // A part of it would be taken for output.
+        stdout.set_len(own).ok();
+        let mut line = Vec::new();
+        record.append(&mut line)?;
+        rustix::io::pwrite(rustix::stdio::stdin(), &line, RECORD_AT)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
