@@ -153,7 +153,16 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 "{job}#{no} sheet {sheet} is open again (generation {generation})"
             );
         }
-        FactKind::GateClosed { gate, until } => tracing::warn!(
+        FactKind::WaitsMoved { run, by } => {
+            let (job, no) = name(*run);
+            let (seconds, way) = (by.as_secs_f64().abs(), if by.0 < 0 { "back" } else { "forward" });
+            tracing::info!(
+                MOZART_JOB = job,
+                MOZART_RUN = no.0,
+                "{job}#{no}: the clock was set {way} by {seconds:.0} s; what is left of its waits stays the same"
+            );
+        }
+        FactKind::GateClosed { gate, until, .. } => tracing::warn!(
             MESSAGE_ID = id::GATE_CLOSED.id,
             "no new starts for this account ({}) before {}",
             gate.window.as_deref().unwrap_or("limit"),

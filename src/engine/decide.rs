@@ -8,7 +8,7 @@ use super::rules::RunRules;
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting, next_attempt};
 use crate::model::{
-    Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo,
+    Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo, Span,
     StopHow, Timestamp,
 };
 
@@ -19,7 +19,10 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         now,
         decision: Decision::default(),
     };
-    draft.engine.observe(event);
+    if let Some(by) = engine.overlay.clock.step(now) {
+        draft.move_waits(by);
+    }
+    draft.engine.observe(now, event);
     let followed = match event {
         Event::Submitted {
             run,
@@ -254,12 +257,13 @@ impl Draft {
                 if let Some(account) = account {
                     let gate = GateKey { account, kind, window };
                     // A gate that another session closed for longer stays closed for longer.
-                    let closed_until = self.engine.gates.get(&gate).map(|gate| gate.until);
-                    match closed_until.filter(|until| *until >= wait.until) {
-                        Some(until) => wait.until = until,
+                    let closed = self.engine.gates.get(&gate).copied();
+                    match closed.filter(|closed| closed.until >= wait.until) {
+                        Some(closed) => (wait.until, wait.by_calendar) = (closed.until, closed.by_calendar),
                         None => self.fact(FactKind::GateClosed {
                             gate,
                             until: wait.until,
+                            by_calendar: wait.by_calendar,
                         }),
                     }
                 }
@@ -276,6 +280,7 @@ impl Draft {
             kind,
             ask,
             resume,
+            by_calendar,
         } = wait;
         self.fact(FactKind::SheetWaits {
             run,
@@ -286,6 +291,7 @@ impl Draft {
             kind,
             ask,
             resume,
+            by_calendar,
         });
     }
 
@@ -451,6 +457,27 @@ impl Draft {
                     how: StopHow::Terminate,
                 });
             }
+        }
+    }
+
+    /// The wall clock was set by that much: what stands for a length of time ends as much later.
+    fn move_waits(&mut self, by: Span) {
+        let runs = self
+            .engine
+            .runs()
+            .filter(|run| !run.has_ended() && run.has_waits_to_move());
+        let runs: Vec<_> = runs.map(|run| run.id).collect();
+        for run in runs {
+            self.fact(FactKind::WaitsMoved { run, by });
+        }
+        let gates = self.engine.gates.iter().filter(|(_, gate)| !gate.by_calendar);
+        let gates: Vec<_> = gates.map(|(key, gate)| (key.clone(), gate.until)).collect();
+        for (gate, until) in gates {
+            self.fact(FactKind::GateClosed {
+                gate,
+                until: until.plus(by),
+                by_calendar: false,
+            });
         }
     }
 

@@ -10,7 +10,9 @@ use super::fact::{Fact, FactKind, Verdict};
 use super::rules::RunRules;
 use super::sheet::{Illegal, Sheet, SheetState};
 use super::sheets::Sheets;
-use crate::model::{AttemptRef, Cause, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Timestamp};
+use crate::model::{
+    AttemptRef, Cause, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
+};
 
 /// A run that is live, or has ended and was not forgotten yet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -131,6 +133,7 @@ impl Phase {
             | FactKind::StopAsked { .. }
             | FactKind::AttemptEnded { .. }
             | FactKind::SheetWaits { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::SheetEnded { .. } => match self {
                 Self::Open | Self::Paused(_) | Self::Cancelling => Ok(self),
                 Self::Ended(_) => illegal,
@@ -262,6 +265,10 @@ impl Run {
             }
             return self.apply_to_sheet(no, fact, illegal);
         }
+        if let FactKind::WaitsMoved { by, .. } = &fact.kind {
+            self.move_waits(*by);
+            return Ok(());
+        }
         match (self.phase, phase) {
             (_, Phase::Ended(state)) if !self.can_end(state) => return Err(illegal),
             (Phase::Ended(_), Phase::Open) => {
@@ -328,6 +335,7 @@ impl Run {
             | FactKind::StopAsked { .. }
             | FactKind::SheetWaits { .. }
             | FactKind::GenerationOpened { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::RunSubmitted { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
@@ -337,6 +345,31 @@ impl Run {
             | FactKind::RunEnded { .. } => {}
         }
         Ok(())
+    }
+
+    /// What waits for a length of time and not for a moment of the calendar.
+    pub(super) fn has_waits_to_move(&self) -> bool {
+        let moves = |no: &SheetNo| match self.sheets.get(*no).map(|sheet| &sheet.state) {
+            Some(SheetState::Waiting(waiting)) => !waiting.by_calendar,
+            Some(SheetState::Pending | SheetState::Running(_) | SheetState::Over(_) | SheetState::Done(_)) | None => {
+                false
+            }
+        };
+        self.not_before.is_some() || self.active.iter().any(moves)
+    }
+
+    fn move_waits(&mut self, by: Span) {
+        self.not_before = self.not_before.map(|until| until.plus(by));
+        for &no in &self.active {
+            if let Some(Sheet {
+                state: SheetState::Waiting(waiting),
+                ..
+            }) = self.sheets.get_mut(no)
+                && !waiting.by_calendar
+            {
+                waiting.until = waiting.until.plus(by);
+            }
+        }
     }
 
     fn keep_indices(&mut self, no: SheetNo, status: SheetStatus) {

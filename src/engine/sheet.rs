@@ -115,6 +115,8 @@ pub struct Waiting {
     pub ask: Ask,
     /// The session that it resumes.
     pub resume: Option<String>,
+    /// `until` is a moment of the calendar, not a length of time.
+    pub by_calendar: bool,
 }
 
 /// A fact that cannot follow on the present state: late, repeated, or of another history.
@@ -218,6 +220,7 @@ impl SheetState {
                 kind,
                 ask,
                 resume,
+                by_calendar,
                 ..
             } => match self {
                 Self::Over(_) => Ok(Self::Waiting(Box::new(Waiting {
@@ -227,6 +230,7 @@ impl SheetState {
                     kind: *kind,
                     ask: *ask,
                     resume: resume.clone(),
+                    by_calendar: *by_calendar,
                 }))),
                 Self::Pending | Self::Running(_) | Self::Waiting(_) | Self::Done(_) => illegal,
             },
@@ -251,6 +255,7 @@ impl SheetState {
                 | Self::Done(Verdict::Completed | Verdict::Skipped { .. }) => illegal,
             },
             FactKind::RunSubmitted { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::RunPaused { .. }
@@ -324,6 +329,7 @@ impl Sheet {
             | FactKind::StopAsked { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::RunSubmitted { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::RunPaused { .. }

@@ -12,8 +12,32 @@ use crate::model::{AttemptKind, AttemptRef, Cause, Generation, LimitKind, Now, R
 pub(super) struct Audit {
     pub(super) settings: EngineSettings,
     runs: BTreeMap<RunId, AuditedRun>,
-    gates: BTreeMap<GateKey, Timestamp>,
+    gates: BTreeMap<GateKey, Due>,
     sessions: BTreeSet<String>,
+}
+
+/// When a wait is over: by the calendar, or by the clock that never steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Due {
+    At(Timestamp),
+    After(i64),
+}
+
+impl Due {
+    fn new(until: Timestamp, by_calendar: bool, now: Now) -> Self {
+        match by_calendar {
+            true => Self::At(until),
+            false => Self::After(now.boot + until.since(now.wall).0),
+        }
+    }
+
+    fn is_over(self, now: Now) -> bool {
+        match self {
+            Self::At(until) => until <= now.wall,
+            // Less than a second is the ordinary correction of a clock.
+            Self::After(boot) => boot <= now.boot + 1_000_000,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -23,7 +47,8 @@ struct AuditedRun {
     left: BTreeSet<SheetNo>,
     sheets: BTreeMap<SheetNo, AuditedSheet>,
     running: Option<AttemptRef>,
-    last_end: Option<Timestamp>,
+    /// On the clock that never steps.
+    last_end: Option<i64>,
     held: bool,
     ended: Option<RunState>,
     throttles: u32,
@@ -36,7 +61,7 @@ struct AuditedSheet {
     verdict: Option<Verdict>,
     attempts: u32,
     stop_asked: bool,
-    wait: Option<Timestamp>,
+    wait: Option<Due>,
     retries: u32,
     completions: u32,
     transients: u32,
@@ -73,20 +98,27 @@ impl Audit {
         self.runs.remove(&run);
     }
 
-    pub(super) fn fact(&mut self, fact: &Fact) {
+    pub(super) fn fact(&mut self, fact: &Fact, now: Now) {
         let busy = self.runs.values().filter(|run| run.running.is_some()).count();
         let Some(id) = fact.kind.run() else {
             match &fact.kind {
-                FactKind::GateClosed { gate, until } => {
-                    let earlier = self.gates.insert(gate.clone(), *until);
-                    assert!(
-                        earlier.is_none_or(|earlier| earlier < *until),
-                        "a gate never opens earlier than it said"
-                    );
+                FactKind::GateClosed {
+                    gate,
+                    until,
+                    by_calendar,
+                } => {
+                    let due = Due::new(*until, *by_calendar, now);
+                    let earlier = match (self.gates.insert(gate.clone(), due), due) {
+                        (Some(Due::At(earlier)), Due::At(later)) => earlier >= later,
+                        (Some(Due::After(earlier)), Due::After(later)) => earlier > later + 1_000_000,
+                        (Some(earlier), _) => earlier.is_over(now),
+                        (None, _) => false,
+                    };
+                    assert!(!earlier, "a gate never opens earlier than it said");
                 }
                 FactKind::GateOpened { gate } => {
-                    let until = self.gates.remove(gate).expect("only a closed gate opens");
-                    assert!(until <= fact.at, "a gate opened before its time");
+                    let due = self.gates.remove(gate).expect("only a closed gate opens");
+                    assert!(due.is_over(now), "a gate opened before its time");
                 }
                 other => panic!("{other:?} is of no run"),
             }
@@ -127,7 +159,7 @@ impl Audit {
                 "two attempts share a new session"
             );
         }
-        run.fact(fact);
+        run.fact(fact, now);
     }
 
     pub(super) fn start(&self, start: &Start) {
@@ -179,7 +211,7 @@ impl Audit {
 }
 
 impl AuditedRun {
-    fn fact(&mut self, fact: &Fact) {
+    fn fact(&mut self, fact: &Fact, now: Now) {
         let sheet = fact.kind.sheet().map(|no| self.sheets.entry(no).or_default());
         let in_sheet = "is about a sheet";
         match &fact.kind {
@@ -196,8 +228,11 @@ impl AuditedRun {
                 assert_eq!(sheet.verdict, None, "a start after the verdict");
                 assert_eq!((*generation, attempt.attempt.0), (sheet.generation, sheet.attempts + 1));
                 match (sheet.wait.take(), self.last_end) {
-                    (Some(until), _) => assert!(fact.at >= until, "a start before the wait is over"),
-                    (None, Some(end)) => assert!(fact.at >= end.plus(self.rules.pause_between_sheets), "no pause"),
+                    (Some(due), _) => assert!(due.is_over(now), "a start before the wait is over"),
+                    (None, Some(end)) => {
+                        let due = Due::After(end + self.rules.pause_between_sheets.0);
+                        assert!(due.is_over(now), "no pause");
+                    }
                     (None, None) => {}
                 }
                 sheet.attempts += 1;
@@ -220,11 +255,17 @@ impl AuditedRun {
                     None => {}
                 }
             }
-            FactKind::SheetWaits { until, cause, kind, .. } => {
+            FactKind::SheetWaits {
+                until,
+                cause,
+                kind,
+                by_calendar,
+                ..
+            } => {
                 let sheet = sheet.expect(in_sheet);
                 let retry = &self.rules.retry;
                 assert!(sheet.verdict.is_none() && sheet.wait.is_none());
-                sheet.wait = Some(*until);
+                sheet.wait = Some(Due::new(*until, *by_calendar, now));
                 let (used, most) = match (cause, kind) {
                     (Cause::Validation, AttemptKind::Completion) => {
                         (&mut sheet.completions, retry.max_completion_attempts)
@@ -249,7 +290,7 @@ impl AuditedRun {
                     self.left.remove(no);
                 }
                 if sheet.attempts > 0 {
-                    self.last_end = Some(fact.at);
+                    self.last_end = Some(now.boot);
                 }
                 sheet.wait = None;
             }
@@ -266,6 +307,8 @@ impl AuditedRun {
                     ..AuditedSheet::default()
                 };
             }
+            // The account is kept by a clock that is never set.
+            FactKind::WaitsMoved { .. } => {}
             FactKind::RunPaused { .. } | FactKind::RunCancelling { .. } => self.held = true,
             FactKind::RunResumed { .. } => {
                 self.held = false;

@@ -320,7 +320,7 @@ fn a_conductor_that_stops_sets_no_timer_and_opens_no_gate() {
     world.finish(usage(None));
     world.event(&Event::ShutdownRequested { stop_sessions: false });
     assert_eq!(world.engine.next_wakeup(world.now), None);
-    world.now.wall = START.plus(minutes(61));
+    (world.now.wall, world.now.boot) = (START.plus(minutes(61)), minutes(61).0);
     assert_eq!(
         world.engine.decide(world.now, &Event::Tick),
         crate::engine::Decision::default()
