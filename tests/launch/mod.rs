@@ -651,8 +651,10 @@ async fn what_outlives_guard_and_supervisor_is_ended_before_the_attempt_counts_a
 #[tokio::test]
 async fn a_supervisor_whose_spool_is_deleted_is_listed() {
     let bench = Bench::new(Kind::Supervised).await;
-    let launch = bench.launch("sleep 60");
+    let launch = bench.launch("touch up; sleep 60");
     bench.start(&launch).await;
+    // What is to run is read from there.
+    wait_until(|| launch.cwd.join("up").exists()).await;
     fs::remove_dir_all(bench.directory().join("1")).unwrap();
     assert_eq!(
         bench.launcher.units(&bench.prefix).await.unwrap(),
