@@ -159,7 +159,7 @@ impl Conductor {
             changes,
         } = parts;
         let (progress_in, progress) = mpsc::channel(256);
-        let engine = Engine::new(settings.engine(), ledger.id(), seed_of(ledger.id()));
+        let engine = Engine::new(settings.engine.clone(), ledger.id(), seed_of(ledger.id()));
         let mut conductor = Self {
             paths,
             settings,

@@ -130,6 +130,15 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                     MOZART_SHEET = sheet.0,
                     "{job}#{no} sheet {sheet} skipped: {reason}"
                 ),
+                Verdict::Blocked { by } => line!(
+                    warn,
+                    id::SHEET_SKIPPED,
+                    job,
+                    no,
+                    MOZART_SHEET = sheet.0,
+                    MOZART_CODE = crate::model::Code::E802.as_str(),
+                    "{job}#{no} sheet {sheet} skipped: blocked by sheet {by}, which failed"
+                ),
                 Verdict::Cancelled => {
                     line!(
                         debug,

@@ -258,8 +258,28 @@ pub enum Verdict {
         /// Such as `before start sheet`.
         reason: String,
     },
-    /// The run was cancelled.
+    /// A sheet that it waits for has failed.
+    Blocked {
+        /// Which.
+        by: SheetNo,
+    },
+    /// The run was cancelled, or ended by another sheet's failure before this one was done.
     Cancelled,
+}
+
+impl Verdict {
+    /// Whether those who wait for the sheet may start.
+    pub(super) fn satisfies(&self) -> bool {
+        matches!(self, Self::Completed | Self::Skipped { .. })
+    }
+
+    /// Whether a resume opens the sheet again.
+    pub(super) fn is_to_be_resumed(&self) -> bool {
+        match self {
+            Self::Failed { .. } | Self::Blocked { .. } | Self::Cancelled => true,
+            Self::Completed | Self::Skipped { .. } => false,
+        }
+    }
 }
 
 /// One limit of one account: what starts wait behind.

@@ -21,6 +21,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod bits;
 mod chance;
 mod decide;
 pub mod event;

@@ -130,6 +130,14 @@ pub struct Illegal {
 }
 
 impl SheetState {
+    /// Whether those who wait for the sheet may start.
+    pub(super) fn satisfies(&self) -> bool {
+        match self {
+            Self::Done(verdict) => verdict.satisfies(),
+            Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) => false,
+        }
+    }
+
     /// What every view calls this state.
     pub fn status(&self) -> SheetStatus {
         match self {
@@ -138,7 +146,7 @@ impl SheetState {
             Self::Waiting(_) => SheetStatus::Waiting,
             Self::Done(Verdict::Completed) => SheetStatus::Completed,
             Self::Done(Verdict::Failed { .. }) => SheetStatus::Failed,
-            Self::Done(Verdict::Skipped { .. }) => SheetStatus::Skipped,
+            Self::Done(Verdict::Skipped { .. } | Verdict::Blocked { .. }) => SheetStatus::Skipped,
             Self::Done(Verdict::Cancelled) => SheetStatus::Cancelled,
         }
     }
@@ -236,23 +244,26 @@ impl SheetState {
             },
             FactKind::SheetEnded { verdict, .. } => match (self, verdict) {
                 // Taken over from a checkpoint, or not to be run.
-                (Self::Pending, Verdict::Completed | Verdict::Skipped { .. } | Verdict::Cancelled)
+                (
+                    Self::Pending,
+                    Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. } | Verdict::Cancelled,
+                )
                 | (Self::Waiting(_), Verdict::Cancelled)
                 | (Self::Over(_), Verdict::Completed | Verdict::Failed { .. } | Verdict::Cancelled) => {
                     Ok(Self::Done(verdict.clone()))
                 }
                 (
                     Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_),
-                    Verdict::Completed | Verdict::Failed { .. } | Verdict::Skipped { .. } | Verdict::Cancelled,
+                    Verdict::Completed
+                    | Verdict::Failed { .. }
+                    | Verdict::Skipped { .. }
+                    | Verdict::Blocked { .. }
+                    | Verdict::Cancelled,
                 ) => illegal,
             },
             FactKind::GenerationOpened { .. } => match self {
-                Self::Done(Verdict::Failed { .. } | Verdict::Cancelled) => Ok(Self::Pending),
-                Self::Pending
-                | Self::Running(_)
-                | Self::Over(_)
-                | Self::Waiting(_)
-                | Self::Done(Verdict::Completed | Verdict::Skipped { .. }) => illegal,
+                Self::Done(verdict) if verdict.is_to_be_resumed() => Ok(Self::Pending),
+                Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_) => illegal,
             },
             FactKind::RunSubmitted { .. }
             | FactKind::WaitsMoved { .. }

@@ -28,6 +28,7 @@ pub(super) fn rules(sheets: u32) -> RunRules {
     RunRules {
         sheets,
         start_sheet: SheetNo(1),
+        found_done: None,
         retry: RetryPolicy {
             max_retries: 3,
             base_delay: secs(10),
@@ -46,6 +47,8 @@ pub(super) fn rules(sheets: u32) -> RunRules {
             max_quota_waits: 48,
         },
         on_limit: OnLimit::Wait,
+        dependencies: Vec::new(),
+        parallel: None,
         pause_between_sheets: secs(0),
         priority: 5,
         account: Some(AccountId("claude".into())),
@@ -166,6 +169,7 @@ impl World {
     pub(super) fn new(slots: u32) -> Self {
         let settings = EngineSettings {
             max_concurrent_jobs: slots,
+            ..EngineSettings::default()
         };
         Self {
             audit: Audit::new(settings.clone()),
