@@ -1,17 +1,23 @@
 //! When the checkpoints in the workspaces are written. The ledger says what is in them.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 
 use super::clock;
 use super::conductor::Conductor;
-use crate::ledger::{Ledger, checkpoint};
+use crate::ledger::{Ledger, StoreError, checkpoint};
 use crate::model::{Now, RunId, Span, Timestamp};
 
 /// Between two tries to write a checkpoint that could not be written.
 const AGAIN: Span = Span(4_000_000);
+
+/// Runs that ended last whose checkpoints are looked at by the next conductor.
+const OWED: u32 = 20;
 
 /// What is remembered of a run's checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +65,17 @@ impl Writers {
 }
 
 impl Conductor {
+    /// Starts writing the checkpoints that the last conductor left behind its verdicts: it was killed between the two,
+    /// or had no room for the file.
+    pub(super) async fn write_owed_checkpoints(&mut self) -> Result<(), StoreError> {
+        for (run, ended_at, path) in self.ledger.ended_last(OWED).await? {
+            if is_behind(Path::new(&path), ended_at) {
+                self.checkpoints.begin(&self.ledger, run, path);
+            }
+        }
+        Ok(())
+    }
+
     /// A sheet of that run has ended: notes whether its checkpoint is due.
     pub(super) fn sheet_ended(&mut self, run: RunId, now: Now) {
         let ended = self.sheets_ended(run);
@@ -154,6 +171,19 @@ impl Conductor {
                     );
                 }
             }
+        }
+    }
+}
+
+/// Whether a run that ended at that time may lack its end in the checkpoint. Where its directory is gone none is wanted.
+fn is_behind(path: &Path, ended_at: Timestamp) -> bool {
+    match std::fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        Ok(written) => {
+            let ended_at = u64::try_from(ended_at.0).map(Duration::from_micros).unwrap_or_default();
+            written < UNIX_EPOCH + ended_at
+        }
+        Err(error) => {
+            error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(|directory| directory.is_dir())
         }
     }
 }

@@ -190,7 +190,7 @@ async fn an_older_schema_is_migrated_after_a_copy_was_made() {
     ]
     .concat();
     let (ledger, _) = Ledger::open_with(&home.path(), None, &longer).await.unwrap();
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM later")
         .fetch_one(&mut store.connection)
         .await

@@ -153,7 +153,7 @@ async fn what_was_acknowledged_survives_kill_9() {
             .filter(|fact| matches!(fact.kind, FactKind::SheetEnded { .. }))
             .count();
         assert_eq!(completed as u32, row.sheets_done);
-        let mut store = ledger.store().await;
+        let mut store = ledger.store().await.unwrap();
         let check: String = sqlx::query_scalar("PRAGMA integrity_check")
             .fetch_one(&mut store.connection)
             .await
