@@ -501,11 +501,12 @@ impl Conductor {
         self.blocked.is_some() || self.starved.keys().any(|attempt| attempt.run == run)
     }
 
-    /// Why that sheet has no room, if it waits for it.
+    /// Why that sheet cannot go on for want of room: for its own files, or for what is to be told of it.
     pub(super) fn short_of_room(&self, run: RunId, sheet: SheetNo) -> Option<&str> {
         let is_it = |attempt: &AttemptRef| (attempt.run, attempt.sheet) == (run, sheet);
         let mut found = self.starved.iter().filter(|(attempt, _)| is_it(attempt));
-        found.next().map(|(_, why)| why.as_str())
+        let of_ledger = self.blocked.as_ref().map(|(why, _)| why);
+        found.next().map(|(_, why)| why).or(of_ledger).map(String::as_str)
     }
 
     /// Lets the system forget the ended unit: its verdict is committed.
