@@ -150,6 +150,29 @@ async fn a_log_whose_ledger_is_gone_is_kept_too() {
 }
 
 #[tokio::test]
+async fn damage_where_a_table_begins_is_found_by_the_opening() {
+    for table in ["meta", "plans", "runs", "live", "sources", "facts", "sheets", "gates"] {
+        let home = filled(false).await;
+        let ledger = home.open().await;
+        let root: i64 = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = ?")
+            .bind(table)
+            .fetch_one(&mut ledger.store().await.unwrap().connection)
+            .await
+            .unwrap();
+        ledger.close().await.unwrap();
+        let mut bytes = fs::read(home.path()).unwrap();
+        let page = (root as usize - 1) * 512;
+        bytes[page..page + 8].fill(0xff);
+        fs::write(home.path(), &bytes).unwrap();
+        let (_, set_aside) = home.open_or_set_aside().await.unwrap();
+        let kept = set_aside
+            .unwrap_or_else(|| panic!("the damage of {table} was not seen"))
+            .kept;
+        assert_eq!(fs::read(kept).unwrap(), bytes, "{table}");
+    }
+}
+
+#[tokio::test]
 async fn damage_found_while_reading_is_noted_and_set_aside_by_the_next_opening() {
     let home = Home::new();
     let ledger = home.open().await;
