@@ -239,13 +239,14 @@ fn a_checkpoint_without_room_holds_nothing_and_is_written_when_there_is_some() {
     let (alone, desk) = (Alone::new(), Desk::new());
     alone.settings("launcher: supervised\n");
     let script =
-        "[ $n != 3 ] || while [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
+        "[ $n != 2 ] || while [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
     let place = desk.path("elsewhere");
     let more = format!("{NO_RETRIES}{WROTE_ITS_FILE}state_path: ../elsewhere/kept.json\n");
-    let job = desk.job("kept", 3, script, &more);
+    let job = desk.job("kept", 2, script, &more);
     let places: [(&Path, &str); 1] = [(&place, "size=1m")];
     let mut run = Confined::start(&alone, &places, "head -c 2M /dev/zero > fill 2>/dev/null; true", &job);
-    wait_until("sheet 3", Duration::from_secs(15), || desk.starts().len() == 3);
+    wait_until("sheet 2", Duration::from_secs(15), || desk.starts().len() == 2);
+    // No sheet ends meanwhile: it is tried again for its own sake.
     run.order(&format!("! test -s {}/kept.json", place.display()));
     run.free(&place);
     let written = format!(
@@ -255,5 +256,5 @@ fn a_checkpoint_without_room_holds_nothing_and_is_written_when_there_is_some() {
     run.order(&written);
     desk.write("go", "");
     run.completes();
-    assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 1), (3, 1)]));
+    assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 1)]));
 }
