@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -58,6 +58,20 @@ impl Writers {
         });
     }
 
+    /// The same for a run that ended at that time, if its checkpoint is behind. Its file system may be slow, or gone.
+    fn catch_up(&mut self, ledger: &Arc<Ledger>, run: RunId, path: String, ended_at: Timestamp) {
+        let ledger = Arc::clone(ledger);
+        self.under_way.spawn(async move {
+            let place = PathBuf::from(&path);
+            let behind = tokio::task::spawn_blocking(move || is_behind(&place, ended_at)).await;
+            let done = match behind {
+                Ok(true) => write(&ledger, run, &path).await,
+                Ok(false) | Err(_) => Ok(()),
+            };
+            (run, path, done)
+        });
+    }
+
     /// Waits for all of them.
     pub(super) async fn drain(&mut self) {
         while self.finished().await.is_some() {}
@@ -69,9 +83,7 @@ impl Conductor {
     /// or had no room for the file.
     pub(super) async fn write_owed_checkpoints(&mut self) -> Result<(), StoreError> {
         for (run, ended_at, path) in self.ledger.ended_last(OWED).await? {
-            if is_behind(Path::new(&path), ended_at) {
-                self.checkpoints.begin(&self.ledger, run, path);
-            }
+            self.checkpoints.catch_up(&self.ledger, run, path, ended_at);
         }
         Ok(())
     }
@@ -194,7 +206,7 @@ async fn write(ledger: &Ledger, run: RunId, path: &str) -> Result<(), String> {
         // The copy that is there is of a ledger that was whole.
         return Err(why.to_owned());
     }
-    let path = std::path::PathBuf::from(path);
+    let path = PathBuf::from(path);
     let written = tokio::task::spawn_blocking(move || checkpoint::write(&path, &checkpoint)).await;
     match written {
         Ok(result) => result.map_err(|error| error.to_string()),

@@ -406,3 +406,42 @@ async fn a_checkpoint_that_could_not_be_written_is_tried_again_also_of_a_run_tha
     assert!(workspace.join("a.json").exists());
     assert_eq!(conductor.checkpoint_due(), None);
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_an_ended_conductor_owed_is_written_where_it_belongs() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    drop(conductor);
+    let checkpoint = desk.path("a/a.json");
+    let whole = std::fs::read(&checkpoint).unwrap();
+
+    // One that was written before the end, or was not there yet.
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    std::fs::write(&checkpoint, "{}").unwrap();
+    std::fs::File::open(&checkpoint).unwrap().set_modified(before).unwrap();
+    for _ in 0..2 {
+        let mut shows = desk.conductor(false).await;
+        shows.drained().await;
+        assert_ne!(std::fs::read(&checkpoint).ok().as_deref(), Some(&*whole));
+        let mut conductor = desk.conductor(true).await;
+        conductor.drained().await;
+        assert_eq!(std::fs::read(&checkpoint).unwrap(), whole);
+        std::fs::remove_file(&checkpoint).unwrap();
+    }
+
+    // What somebody else wrote there since is left alone, and so is a workspace that was taken away.
+    std::fs::write(&checkpoint, "{}").unwrap();
+    desk.conductor(true).await.drained().await;
+    assert_eq!(std::fs::read(&checkpoint).unwrap(), b"{}");
+    std::fs::remove_dir_all(desk.path("a")).unwrap();
+    let mut conductor = desk.conductor(true).await;
+    conductor.drained().await;
+    assert!(!desk.path("a").exists());
+    assert_eq!(conductor.checkpoint_due(), None);
+}
