@@ -191,7 +191,7 @@ async fn holds(ledger: &Ledger, acknowledged: u32) {
         .filter(|fact| !matches!(fact.kind, FactKind::AttemptStarted { .. }))
         .count();
     assert_eq!(changes as u64, row.revision);
-    let mut engine = Engine::new(crate::daemon::settings::Settings::default().engine(), ledger.id(), 1);
+    let mut engine = Engine::new(crate::daemon::settings::Settings::default().engine, ledger.id(), 1);
     for fact in &facts {
         engine.try_apply(fact).unwrap();
     }
