@@ -209,7 +209,8 @@ fn what_is_mounted_read_only_amid_a_run_is_waited_for() {
     let (workspace, spools) = (desk.path("workspace"), alone.state().join("spool"));
     let places: [(&Path, &str); 2] = [(&workspace, "size=64m"), (&spools, "size=64m")];
     let mut run = Confined::start(&alone, &places, "true", &job);
-    let remount = |how: &str, at: &Path| format!("mount -o remount,{how} {}", at.display());
+    // With a source named its other options stay as they are: repeated, their numbers would be of another namespace.
+    let remount = |how: &str, at: &Path| format!("mount -o remount,{how} tmpfs {}", at.display());
     wait_until("sheet 2", Duration::from_secs(15), || desk.starts().len() == 2);
     run.order(&remount("ro", &workspace));
     desk.write("go", "");
