@@ -36,6 +36,17 @@ pub struct Settings {
     pub stop_sessions_on_stop: bool,
     /// Fills an absent `thinking_method`.
     pub default_thinking_method: Option<String>,
+    /// What the sessions may take of the machine, all together.
+    pub resource_limits: ResourceLimits,
+}
+
+/// What the sessions may take of the machine, all together; unset is unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Above it the kernel takes memory back from the sessions (`MemoryHigh=` of their slice); nothing is killed.
+    pub max_memory_mb: Option<u32>,
+    /// No new starts while the sessions have that many processes and threads.
+    pub max_processes: Option<u32>,
 }
 
 impl Default for Settings {
@@ -49,6 +60,7 @@ impl Default for Settings {
             idle_exit_seconds: 300,
             stop_sessions_on_stop: false,
             default_thinking_method: None,
+            resource_limits: ResourceLimits::default(),
         }
     }
 }
@@ -59,7 +71,6 @@ const DORMANT: &[&str] = &[
     "daily_budget_usd",
     "pressure",
     "prices",
-    "resource_limits",
     "job_timeout_seconds",
     "shutdown_timeout_seconds",
     "monitor_interval_seconds",
@@ -82,6 +93,7 @@ const KNOWN: &[&str] = &[
     "idle_exit_seconds",
     "stop_sessions_on_stop",
     "default_thinking_method",
+    "resource_limits",
 ];
 
 impl Settings {
@@ -211,6 +223,21 @@ impl Reader<'_> {
                     &format!("`default_thinking_method` is a text, not {}", value.describe()),
                 ),
             },
+            "resource_limits" => self.fields(name, value, |reader, field, key, value| {
+                let (limits, whole) = (&mut settings.resource_limits, format!("{name}.{field}"));
+                match field {
+                    "max_memory_mb" => limits.max_memory_mb = reader.number(&whole, value, 512, u32::MAX),
+                    "max_processes" => limits.max_processes = reader.number(&whole, value, 5, u32::MAX),
+                    "max_api_calls_per_minute" => {
+                        settings.engine.max_starts_per_minute = reader.number(&whole, value, 1, 100_000);
+                    }
+                    _ => reader.unknown(key, &whole, &[
+                        "resource_limits.max_memory_mb",
+                        "resource_limits.max_processes",
+                        "resource_limits.max_api_calls_per_minute",
+                    ]),
+                }
+            }),
             name if DORMANT.contains(&name) => {
                 self.warnings
                     .push(format!("{}: `{name}` has no effect yet", self.place(key)));
@@ -221,19 +248,36 @@ impl Reader<'_> {
                     &format!("`{name}` is no setting here: systemd has the socket, the process and the log"),
                 );
             }
-            name => {
-                let near = KNOWN
-                    .iter()
-                    .chain(DORMANT)
-                    .map(|known| (strsim::jaro_winkler(known, name), known))
-                    .filter(|(score, _)| *score > 0.8)
-                    .max_by(|a, b| a.0.total_cmp(&b.0));
-                let hint = near
-                    .map(|(_, known)| format!("; did you mean `{known}`?"))
-                    .unwrap_or_default();
-                self.error(key, &format!("`{name}` is no setting{hint}"));
+            name => self.unknown(key, name, &[KNOWN, DORMANT].concat()),
+        }
+    }
+
+    /// Reads the entries of a map within the settings, each with its name.
+    fn fields(&mut self, name: &str, value: &Node, mut read: impl FnMut(&mut Self, &str, &Node, &Node)) {
+        let Some(entries) = value.map() else {
+            return self.error(
+                value,
+                &format!("`{name}` is a map of names and values, not {}", value.describe()),
+            );
+        };
+        for (key, value) in entries {
+            match key.text() {
+                Some(field) => read(self, field, key, value),
+                None => self.error(key, "a setting's name is a text"),
             }
         }
+    }
+
+    fn unknown(&mut self, key: &Node, name: &str, known: &[&str]) {
+        let near = known
+            .iter()
+            .map(|known| (strsim::jaro_winkler(known, name), known))
+            .filter(|(score, _)| *score > 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let hint = near
+            .map(|(_, known)| format!("; did you mean `{known}`?"))
+            .unwrap_or_default();
+        self.error(key, &format!("`{name}` is no setting{hint}"));
     }
 
     fn number(&mut self, name: &str, value: &Node, least: u32, most: u32) -> Option<u32> {
@@ -275,7 +319,8 @@ mod tests {
     #[test]
     fn every_setting_is_read() {
         let text = "max_concurrent_jobs: 2\nmax_concurrent_sheets: 30\nmax_sessions_per_account: 4\nqueue_limit: 7\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
-                    idle_exit_seconds: 0\nstop_sessions_on_stop: yes\ndefault_thinking_method: slowly\n";
+                    idle_exit_seconds: 0\nstop_sessions_on_stop: yes\ndefault_thinking_method: slowly\n\
+                    resource_limits: {max_memory_mb: 8192, max_processes: 500, max_api_calls_per_minute: 60}\n";
         let (settings, warnings) = parse(text).unwrap();
         assert_eq!(
             settings,
@@ -284,7 +329,7 @@ mod tests {
                     max_concurrent_jobs: 2,
                     max_concurrent_sheets: 30,
                     max_sessions_per_account: Some(4),
-                    max_starts_per_minute: None,
+                    max_starts_per_minute: Some(60),
                 },
                 queue_limit: 7,
                 launcher: LauncherChoice::Supervised,
@@ -293,6 +338,10 @@ mod tests {
                 idle_exit_seconds: 0,
                 stop_sessions_on_stop: true,
                 default_thinking_method: Some("slowly".to_owned()),
+                resource_limits: ResourceLimits {
+                    max_memory_mb: Some(8192),
+                    max_processes: Some(500),
+                },
             }
         );
         assert!(warnings.is_empty());
@@ -317,6 +366,12 @@ mod tests {
             "mozartd.yaml:3:1: `max_concurent_jobs` is no setting; did you mean `max_concurrent_jobs`?"
         );
         assert!(lines[3].contains("systemd has the socket"), "{error}");
+
+        let error = parse("resource_limits: {max_memory_mb: 64, max_proceses: 9}\n").unwrap_err();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(lines[0].starts_with("mozartd.yaml:1:34: `resource_limits.max_memory_mb` is a whole number from 512 "));
+        assert!(lines[1].ends_with("did you mean `resource_limits.max_processes`?"), "{error}");
+        assert!(parse("resource_limits: 5\n").unwrap_err().contains("is a map"));
     }
 
     #[test]
