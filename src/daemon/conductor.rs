@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::clock::{self, Alarm};
 use super::environment::Environment;
+use super::holds::Holds;
 use super::journal;
 use super::paths::Paths;
 use super::project;
@@ -107,6 +108,7 @@ pub(super) struct Conductor {
     /// What happened while the ledger could not be written, in order; decided before anything else is.
     backlog: VecDeque<(Event, Option<Evidence>)>,
     drained: Vec<Reply<()>>,
+    pub(super) holds: Holds,
     pub(super) ending: Ending,
     pub(super) status: watch::Sender<project::Status>,
 }
@@ -185,6 +187,7 @@ impl Conductor {
             storage_told: false,
             backlog: VecDeque::new(),
             drained: Vec::new(),
+            holds: Holds::default(),
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
         };
@@ -207,6 +210,8 @@ impl Conductor {
                 .map_err(|error| error.to_string())?;
             let owed = conductor.write_owed_checkpoints().await;
             owed.map_err(|error| conductor.unreadable(&error))?;
+            let holds = conductor.holds.look(clock::now(), &conductor.settings);
+            conductor.engine.begin_with(holds);
             conductor.step_or_log(Event::Restored { same_boot }).await;
         } else {
             conductor
@@ -298,7 +303,9 @@ impl Conductor {
             None
         };
         let storage = self.blocked.as_ref().map(|(_, at)| *at);
-        [engine.filter(|_| storage.is_none()), storage, self.checkpoint_due()]
+        let holds = self.holds.next_look().filter(|_| self.conducts);
+        let deciding = [engine, holds].into_iter().flatten().min();
+        [deciding.filter(|_| storage.is_none()), storage, self.checkpoint_due()]
             .into_iter()
             .flatten()
             .min()
@@ -389,13 +396,39 @@ impl Conductor {
         submission: Option<Source>,
     ) -> Result<(), StepError> {
         // What is decided now would be decided from a state that lacks what happened before.
-        if let Err(error) = self.catch_up().await {
+        let ready = match self.catch_up().await {
+            // Before anything else it is decided what became of what ran.
+            Ok(()) if !matches!(event, Event::Restored { .. }) => self.look_around().await,
+            done => done,
+        };
+        if let Err(error) = ready {
             if happened(&event) {
                 self.backlog.push_back((event, report));
             }
             return Err(error);
         }
         self.follow(event, report, submission).await
+    }
+
+    /// Tells the engine what holds starts, where that is not what it was told last.
+    pub(super) async fn look_around(&mut self) -> Result<(), StepError> {
+        if !self.conducts {
+            return Ok(());
+        }
+        let holds = self.holds.look(clock::now(), &self.settings);
+        if self.engine.holds() == holds {
+            return Ok(());
+        }
+        journal::holds_changed(&holds);
+        self.follow(Event::HoldsChanged { holds }, None, None).await?;
+        // No fact says so, but every run that waits has another reason.
+        let (now, runs) = (clock::now(), self.live.keys().copied().collect());
+        self.tell_states(&runs, now);
+        if self.changes.receiver_count() > 0 {
+            self.publish(&runs, &BTreeSet::new(), &BTreeMap::new(), now).await;
+        }
+        self.publish_status();
+        Ok(())
     }
 
     /// A step with nothing left to be decided before it.

@@ -3,7 +3,7 @@
 
 use super::message_id as id;
 use crate::engine::RunStatus;
-use crate::engine::event::PauseWhy;
+use crate::engine::event::{PauseWhy, StartHold};
 use crate::engine::fact::{Fact, FactKind, Verdict};
 use crate::ledger::SetAside;
 use crate::model::{AttemptRef, JobName, RunId, RunNo, RunState};
@@ -346,6 +346,17 @@ pub(super) fn stopping(running: usize) {
 /// The settings were read anew.
 pub(super) fn reloaded() {
     tracing::info!("the settings were read anew");
+}
+
+/// What keeps this conductor from starting anything.
+pub(super) fn holds_changed(holds: &[StartHold]) {
+    if holds.is_empty() {
+        tracing::info!("starts go on");
+    }
+    for hold in holds {
+        let until = hold.until.map(|until| format!(" until {}", until.to_rfc3339()));
+        tracing::info!("nothing new starts{}: {}", until.unwrap_or_default(), hold.why);
+    }
 }
 
 /// The ledger cannot be written.

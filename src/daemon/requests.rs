@@ -273,7 +273,7 @@ impl Conductor {
         self.settings = settings;
         journal::reloaded();
         self.publish_status();
-        Ok(())
+        Ok(self.look_around().await?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::quiet::{self, Window};
 use crate::engine::event::EngineSettings;
 use crate::job::value::Value;
 use crate::job::yaml::{self, Node};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub default_thinking_method: Option<String>,
     /// What the sessions may take of the machine, all together.
     pub resource_limits: ResourceLimits,
+    /// Windows of the local day in which nothing new starts.
+    pub quiet_hours: Vec<Window>,
 }
 
 /// What the sessions may take of the machine, all together; unset is unlimited.
@@ -61,13 +64,13 @@ impl Default for Settings {
             stop_sessions_on_stop: false,
             default_thinking_method: None,
             resource_limits: ResourceLimits::default(),
+            quiet_hours: Vec::new(),
         }
     }
 }
 
 /// Settings that are known and have no effect yet.
 const DORMANT: &[&str] = &[
-    "quiet_hours",
     "daily_budget_usd",
     "pressure",
     "prices",
@@ -94,6 +97,7 @@ const KNOWN: &[&str] = &[
     "stop_sessions_on_stop",
     "default_thinking_method",
     "resource_limits",
+    "quiet_hours",
 ];
 
 impl Settings {
@@ -223,6 +227,7 @@ impl Reader<'_> {
                     &format!("`default_thinking_method` is a text, not {}", value.describe()),
                 ),
             },
+            "quiet_hours" => self.quiet_hours(settings, value),
             "resource_limits" => self.fields(name, value, |reader, field, key, value| {
                 let (limits, whole) = (&mut settings.resource_limits, format!("{name}.{field}"));
                 match field {
@@ -231,11 +236,15 @@ impl Reader<'_> {
                     "max_api_calls_per_minute" => {
                         settings.engine.max_starts_per_minute = reader.number(&whole, value, 1, 100_000);
                     }
-                    _ => reader.unknown(key, &whole, &[
-                        "resource_limits.max_memory_mb",
-                        "resource_limits.max_processes",
-                        "resource_limits.max_api_calls_per_minute",
-                    ]),
+                    _ => reader.unknown(
+                        key,
+                        &whole,
+                        &[
+                            "resource_limits.max_memory_mb",
+                            "resource_limits.max_processes",
+                            "resource_limits.max_api_calls_per_minute",
+                        ],
+                    ),
                 }
             }),
             name if DORMANT.contains(&name) => {
@@ -249,6 +258,37 @@ impl Reader<'_> {
                 );
             }
             name => self.unknown(key, name, &[KNOWN, DORMANT].concat()),
+        }
+    }
+
+    fn quiet_hours(&mut self, settings: &mut Settings, value: &Node) {
+        let Some(items) = value.list() else {
+            return self.error(
+                value,
+                &format!(
+                    "`quiet_hours` is a list of windows such as [\"22:00-06:00\"], not {}",
+                    value.describe()
+                ),
+            );
+        };
+        settings.quiet_hours.clear();
+        for item in items {
+            match item.text().and_then(Window::parse) {
+                Some(window) => settings.quiet_hours.push(window),
+                None => self.error(
+                    item,
+                    &format!(
+                        "a window of `quiet_hours` is two times of the day such as \"22:00-06:00\", not {}",
+                        item.describe()
+                    ),
+                ),
+            }
+        }
+        if quiet::is_always(&settings.quiet_hours) {
+            self.error(
+                value,
+                "`quiet_hours` leaves no time of the day in which anything could start",
+            );
         }
     }
 
@@ -320,7 +360,8 @@ mod tests {
     fn every_setting_is_read() {
         let text = "max_concurrent_jobs: 2\nmax_concurrent_sheets: 30\nmax_sessions_per_account: 4\nqueue_limit: 7\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
                     idle_exit_seconds: 0\nstop_sessions_on_stop: yes\ndefault_thinking_method: slowly\n\
-                    resource_limits: {max_memory_mb: 8192, max_processes: 500, max_api_calls_per_minute: 60}\n";
+                    resource_limits: {max_memory_mb: 8192, max_processes: 500, max_api_calls_per_minute: 60}\n\
+                    quiet_hours: [\"22:00-06:00\", \"12:00-13:00\"]\n";
         let (settings, warnings) = parse(text).unwrap();
         assert_eq!(
             settings,
@@ -342,6 +383,9 @@ mod tests {
                     max_memory_mb: Some(8192),
                     max_processes: Some(500),
                 },
+                quiet_hours: ["22:00-06:00", "12:00-13:00"]
+                    .map(|text| Window::parse(text).unwrap())
+                    .to_vec(),
             }
         );
         assert!(warnings.is_empty());
@@ -370,13 +414,23 @@ mod tests {
         let error = parse("resource_limits: {max_memory_mb: 64, max_proceses: 9}\n").unwrap_err();
         let lines: Vec<_> = error.lines().collect();
         assert!(lines[0].starts_with("mozartd.yaml:1:34: `resource_limits.max_memory_mb` is a whole number from 512 "));
-        assert!(lines[1].ends_with("did you mean `resource_limits.max_processes`?"), "{error}");
+        assert!(
+            lines[1].ends_with("did you mean `resource_limits.max_processes`?"),
+            "{error}"
+        );
         assert!(parse("resource_limits: 5\n").unwrap_err().contains("is a map"));
+        let error = parse("quiet_hours: [\"22-6\"]\n").unwrap_err();
+        assert!(
+            error.starts_with("mozartd.yaml:1:15: a window of `quiet_hours` is"),
+            "{error}"
+        );
+        let error = parse("quiet_hours: [\"08:00-20:00\", \"20:00-08:00\"]\n").unwrap_err();
+        assert!(error.contains("leaves no time of the day"), "{error}");
     }
 
     #[test]
     fn a_setting_without_effect_yet_is_a_warning() {
-        let (_, warnings) = parse("quiet_hours: [\"22:00-06:00\"]\n").unwrap();
-        assert_eq!(warnings, ["mozartd.yaml:1:1: `quiet_hours` has no effect yet"]);
+        let (_, warnings) = parse("daily_budget_usd: 5\n").unwrap();
+        assert_eq!(warnings, ["mozartd.yaml:1:1: `daily_budget_usd` has no effect yet"]);
     }
 }

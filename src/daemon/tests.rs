@@ -1,6 +1,7 @@
 //! The conductor's own code with a real ledger and no loop: each test says what happens next.
 
 mod faults;
+mod holds;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -78,8 +79,8 @@ async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Res
         ledger_tag: ledger.tag(),
     });
     let parts = Parts {
+        settings: Settings::load(&paths.settings)?.0,
         paths,
-        settings: Settings::default(),
         environment: Environment::default(),
         ledger: Arc::clone(ledger),
         runner: Arc::new(runner),

@@ -334,6 +334,16 @@ impl Engine {
         self.gates.iter()
     }
 
+    /// Takes over what keeps this conductor from starting anything before it has decided anything.
+    pub fn begin_with(&mut self, holds: Vec<StartHold>) {
+        self.overlay.holds = holds;
+    }
+
+    /// What keeps this conductor from starting anything.
+    pub fn holds(&self) -> &[StartHold] {
+        &self.overlay.holds
+    }
+
     /// The settings that it decides by.
     pub fn settings(&self) -> &EngineSettings {
         &self.overlay.settings
