@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::clock::{self, Alarm};
 use super::environment::Environment;
@@ -108,6 +109,8 @@ pub(super) struct Conductor {
     /// What happened while the ledger could not be written, in order; decided before anything else is.
     backlog: VecDeque<(Event, Option<Evidence>)>,
     drained: Vec<Reply<()>>,
+    /// When it leaves although sessions that were stopped have not ended.
+    pub(super) leave_at: Option<Instant>,
     pub(super) holds: Holds,
     pub(super) ending: Ending,
     pub(super) status: watch::Sender<project::Status>,
@@ -187,6 +190,7 @@ impl Conductor {
             storage_told: false,
             backlog: VecDeque::new(),
             drained: Vec::new(),
+            leave_at: None,
             holds: Holds::default(),
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
@@ -259,6 +263,10 @@ impl Conductor {
             tokio::select! {
                 biased;
                 () = asked(&mut stop) => break,
+                () = until(self.leave_at) => {
+                    journal::left_running(self.running.len());
+                    break;
+                }
                 Some((attempt, progress)) = self.progress.recv() => self.report(attempt, progress).await,
                 request = self.requests.recv() => match request {
                     Some(request) => self.answer(request).await,
@@ -681,6 +689,35 @@ impl Conductor {
             self.live.remove(run);
         }
         self.publish_status();
+        if !ended.is_empty() {
+            self.trim_history().await;
+        }
+    }
+
+    /// Forgets the oldest of the ended runs, and deletes what their sessions left.
+    async fn trim_history(&mut self) {
+        let forgotten = match self.ledger.trim(self.settings.max_job_history).await {
+            Ok(forgotten) => forgotten,
+            // The next end of a run tries again.
+            Err(error) => return tracing::warn!(%error, "old runs cannot be forgotten"),
+        };
+        if forgotten.is_empty() {
+            return;
+        }
+        tracing::info!("{} old runs are forgotten (`max_job_history`)", forgotten.len());
+        let spool = self.paths.spool(&self.ledger.tag());
+        let delete = move || {
+            for run in forgotten {
+                let directory = spool.join(run.to_string());
+                match std::fs::remove_dir_all(&directory) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!("{} cannot be deleted: {error}", directory.display());
+                    }
+                    _ => {}
+                }
+            }
+        };
+        self.attempts.spawn_blocking(delete);
     }
 
     /// Tells the journal of runs that started or wait since it was told last.
@@ -700,6 +737,14 @@ impl Conductor {
     /// Remembers who waits until nothing runs any more.
     pub(super) fn when_drained(&mut self, reply: Reply<()>) {
         self.drained.push(reply);
+    }
+}
+
+/// Returns at that moment, or never.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

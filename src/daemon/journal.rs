@@ -230,6 +230,15 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
             let (job, no) = name(*run);
             line!(info, id::RUN_RESUMED, job, no, "{job}#{no} goes on");
         }
+        FactKind::RunOutOfTime { run } => {
+            let (job, no) = name(*run);
+            tracing::warn!(
+                MOZART_JOB = job,
+                MOZART_RUN = no.0,
+                MOZART_CODE = "E803",
+                "{job}#{no}: its time is over (`job_timeout_seconds`), its sessions are stopped"
+            );
+        }
         FactKind::RunCancelling { run } => {
             let (job, no) = name(*run);
             line!(info, id::RUN_CANCELLED, job, no, "{job}#{no} is being cancelled");
@@ -341,6 +350,11 @@ pub(super) fn stopping(running: usize) {
         MESSAGE_ID = id::CONDUCTOR_STOPPING.id,
         "stopping; {running} live runs are taken up by the next start"
     );
+}
+
+/// Sessions that were stopped have not ended in time; the next conductor takes them up.
+pub(super) fn left_running(sessions: usize) {
+    tracing::warn!("{sessions} sessions have not ended within `shutdown_timeout_seconds`; they are left behind");
 }
 
 /// The settings were read anew.

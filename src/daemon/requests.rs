@@ -2,6 +2,9 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::clock;
 use super::conductor::{Conductor, Ending, StepError};
@@ -238,6 +241,8 @@ impl Conductor {
         match self.step(Event::ShutdownRequested { stop_sessions }, None).await {
             Ok(()) => {
                 self.ending = Ending::Drained;
+                let patience = Duration::from_secs(u64::from(self.settings.shutdown_timeout_seconds));
+                self.leave_at.get_or_insert(Instant::now() + patience);
                 send(reply, Ok(()));
             }
             Err(error) => send(reply, Err(error.into())),

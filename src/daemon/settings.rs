@@ -6,6 +6,7 @@ use super::quiet::{self, Window};
 use crate::engine::event::EngineSettings;
 use crate::job::value::Value;
 use crate::job::yaml::{self, Node};
+use crate::model::Span;
 
 /// What runs the sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct Settings {
     pub resource_limits: ResourceLimits,
     /// Windows of the local day in which nothing new starts.
     pub quiet_hours: Vec<Window>,
+    /// For sessions that are stopped with the conductor; what is left then is left running.
+    pub shutdown_timeout_seconds: u32,
+    /// Ended runs that are kept.
+    pub max_job_history: u32,
 }
 
 /// What the sessions may take of the machine, all together; unset is unlimited.
@@ -65,22 +70,14 @@ impl Default for Settings {
             default_thinking_method: None,
             resource_limits: ResourceLimits::default(),
             quiet_hours: Vec::new(),
+            shutdown_timeout_seconds: 300,
+            max_job_history: 1000,
         }
     }
 }
 
 /// Settings that are known and have no effect yet.
-const DORMANT: &[&str] = &[
-    "daily_budget_usd",
-    "pressure",
-    "prices",
-    "job_timeout_seconds",
-    "shutdown_timeout_seconds",
-    "monitor_interval_seconds",
-    "max_job_history",
-    "observer",
-    "log_level",
-];
+const DORMANT: &[&str] = &["daily_budget_usd", "pressure", "prices", "observer", "log_level"];
 
 /// Settings of the Python version that systemd has taken over.
 const SYSTEMDS: &[&str] = &["socket", "socket_path", "pid_file", "log_file"];
@@ -98,6 +95,10 @@ const KNOWN: &[&str] = &[
     "default_thinking_method",
     "resource_limits",
     "quiet_hours",
+    "job_timeout_seconds",
+    "shutdown_timeout_seconds",
+    "monitor_interval_seconds",
+    "max_job_history",
 ];
 
 impl Settings {
@@ -188,6 +189,28 @@ impl Reader<'_> {
             "idle_exit_seconds" => {
                 if let Some(number) = self.number(name, value, 0, u32::MAX) {
                     settings.idle_exit_seconds = number;
+                }
+            }
+            "job_timeout_seconds" => {
+                if let Some(seconds) = self.number(name, value, 60, u32::MAX) {
+                    settings.engine.job_timeout = Span::from_secs(i64::from(seconds));
+                }
+            }
+            "shutdown_timeout_seconds" => {
+                if let Some(seconds) = self.number(name, value, 10, u32::MAX) {
+                    settings.shutdown_timeout_seconds = seconds;
+                }
+            }
+            "max_job_history" => {
+                if let Some(number) = self.number(name, value, 10, u32::MAX) {
+                    settings.max_job_history = number;
+                }
+            }
+            "monitor_interval_seconds" => {
+                if self.number(name, value, 5, u32::MAX).is_some() {
+                    let why = "nothing is looked at at intervals here: systemd and the kernel tell";
+                    self.warnings
+                        .push(format!("{}: `{name}` has no effect; {why}", self.place(key)));
                 }
             }
             "launcher" => match value.text() {
@@ -361,7 +384,8 @@ mod tests {
         let text = "max_concurrent_jobs: 2\nmax_concurrent_sheets: 30\nmax_sessions_per_account: 4\nqueue_limit: 7\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
                     idle_exit_seconds: 0\nstop_sessions_on_stop: yes\ndefault_thinking_method: slowly\n\
                     resource_limits: {max_memory_mb: 8192, max_processes: 500, max_api_calls_per_minute: 60}\n\
-                    quiet_hours: [\"22:00-06:00\", \"12:00-13:00\"]\n";
+                    quiet_hours: [\"22:00-06:00\", \"12:00-13:00\"]\n\
+                    job_timeout_seconds: 60\nshutdown_timeout_seconds: 10\nmax_job_history: 10\n";
         let (settings, warnings) = parse(text).unwrap();
         assert_eq!(
             settings,
@@ -371,6 +395,7 @@ mod tests {
                     max_concurrent_sheets: 30,
                     max_sessions_per_account: Some(4),
                     max_starts_per_minute: Some(60),
+                    job_timeout: Span::from_secs(60),
                 },
                 queue_limit: 7,
                 launcher: LauncherChoice::Supervised,
@@ -386,6 +411,8 @@ mod tests {
                 quiet_hours: ["22:00-06:00", "12:00-13:00"]
                     .map(|text| Window::parse(text).unwrap())
                     .to_vec(),
+                shutdown_timeout_seconds: 10,
+                max_job_history: 10,
             }
         );
         assert!(warnings.is_empty());
@@ -432,5 +459,15 @@ mod tests {
     fn a_setting_without_effect_yet_is_a_warning() {
         let (_, warnings) = parse("daily_budget_usd: 5\n").unwrap();
         assert_eq!(warnings, ["mozartd.yaml:1:1: `daily_budget_usd` has no effect yet"]);
+        let (_, warnings) = parse("monitor_interval_seconds: 15\n").unwrap();
+        assert!(warnings[0].contains("systemd and the kernel tell"), "{warnings:?}");
+        for text in [
+            "monitor_interval_seconds: 4",
+            "job_timeout_seconds: 59",
+            "shutdown_timeout_seconds: 9",
+            "max_job_history: 9",
+        ] {
+            assert!(parse(text).unwrap_err().contains("is a whole number from"), "{text}");
+        }
     }
 }

@@ -78,6 +78,9 @@ async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Res
         spool_root,
         ledger_tag: ledger.tag(),
     });
+    let (ask, requests) = mpsc::channel(1);
+    // A front end that is there and asks nothing: without one the loop would end.
+    std::mem::forget(ask);
     let parts = Parts {
         settings: Settings::load(&paths.settings)?.0,
         paths,
@@ -85,7 +88,7 @@ async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Res
         ledger: Arc::clone(ledger),
         runner: Arc::new(runner),
         conducts,
-        requests: mpsc::channel(1).1,
+        requests,
         changes: broadcast::channel(16).0,
     };
     Conductor::restore(parts).await
@@ -130,6 +133,11 @@ impl Conductor {
             .engine
             .sheet_status(RunId(run), SheetNo(sheet), super::clock::now());
         status.unwrap().0
+    }
+
+    async fn view_of(&mut self, job: &str) -> Result<RunState, ApiError> {
+        let view = self.ask(|reply| Request::GetRun(newest(job), reply)).await?;
+        Ok(view.summary.state)
     }
 
     /// Waits for the checkpoints that are being written.
@@ -183,6 +191,48 @@ async fn a_ledger_that_cannot_be_written_at_the_start_delays_what_would_be_start
     conductor.step(Event::Tick, None).await.unwrap();
     assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
     assert_eq!(conductor.storage(), "");
+}
+
+#[tokio::test]
+async fn a_stopped_conductor_waits_no_longer_than_it_may_for_its_sessions() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    conductor.settings.shutdown_timeout_seconds = 1;
+    // A session that does not end: nobody reports for it.
+    conductor.running.insert(first(7), tokio::sync::watch::channel(None).0);
+    conductor.ask(|reply| Request::Stop(true, reply)).await.unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let begun = std::time::Instant::now();
+    conductor.serve(stopped).await.unwrap();
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(900));
+}
+
+#[tokio::test]
+async fn old_runs_are_forgotten_with_what_their_sessions_left() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.settings.max_job_history = 1;
+    let spool = desk.paths().spool(&desk.ledger.tag());
+    for run in 1..=3 {
+        conductor.submit(desk.submit(&format!("job-{run}"))).await.unwrap();
+        std::fs::create_dir_all(spool.join(format!("{run}/1-1"))).unwrap();
+        conductor
+            .ask(|reply| Request::Cancel(newest(&format!("job-{run}")), reply))
+            .await
+            .unwrap();
+        conductor.report(first(run), Progress::NeverRan).await;
+    }
+    assert!(conductor.view_of("job-1").await.is_err() && conductor.view_of("job-2").await.is_err());
+    assert_eq!(conductor.view_of("job-3").await.unwrap(), RunState::Cancelled);
+    let left = || std::fs::read_dir(&spool).unwrap().count();
+    for _ in 0..100 {
+        if left() == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(left() == 1 && spool.join("3").exists());
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         }
         Event::Tick | Event::SettingsChanged { .. } | Event::HoldsChanged { .. } => Ok(()),
     };
+    draft.end_overdue();
     draft.drop_questions();
     draft.go_on();
     draft.decision.refusal = followed.err();
@@ -384,7 +385,9 @@ impl Draft {
         let SheetState::Over(over) = &state.state else { return };
         // What is not done when the run ends is opened again by a resume.
         let cancelling = live.phase == Phase::Cancelling || live.is_failing();
-        let next = if cancelling && over.outcome.failure.is_some() {
+        let next = if over.outcome.failure.is_some() && live.out_of_time && live.phase != Phase::Cancelling {
+            After::Verdict(self.time_over())
+        } else if cancelling && over.outcome.failure.is_some() {
             After::Verdict(Verdict::Cancelled)
         } else {
             after(&Situation {
@@ -543,9 +546,18 @@ impl Draft {
         if live.has_ended() || live.is_running() {
             return;
         }
+        let left = live.counts.pending + live.counts.waiting;
         let state = if live.phase == Phase::Cancelling {
             RunState::Cancelled
-        } else if live.is_failing() {
+        } else if live.is_failing() && left + live.counts.failed > 0 {
+            // Its last sessions may have ended well all the same: then what is left fails for want of time.
+            let first = live.active.first().copied().or_else(|| live.first_pending());
+            if let Some(sheet) = first.filter(|_| live.counts.failed == 0) {
+                let verdict = self.time_over();
+                self.fact(FactKind::SheetEnded { run, sheet, verdict });
+                self.block_dependents(run, sheet);
+            }
+            let Some(live) = self.engine.run(run) else { return };
             // Between two attempts: it is not tried again, and a resume opens it anew.
             let waiting: Vec<_> = live.active.iter().copied().collect();
             for sheet in waiting {
@@ -553,7 +565,7 @@ impl Draft {
                 self.fact(FactKind::SheetEnded { run, sheet, verdict });
             }
             RunState::Failed
-        } else if live.counts.pending + live.counts.waiting > 0 {
+        } else if left > 0 {
             return;
         } else if live.counts.failed > 0 {
             RunState::Failed
@@ -561,6 +573,35 @@ impl Draft {
             RunState::Completed
         };
         self.fact(FactKind::RunEnded { run, state });
+    }
+
+    /// Ends runs whose sessions were at work for as long as a run's may be.
+    fn end_overdue(&mut self) {
+        let (limit, now) = (self.engine.overlay.settings.job_timeout, self.now.wall);
+        let overdue: Vec<_> = self
+            .engine
+            .runs()
+            .filter(|run| run.is_overdue(limit, now))
+            .map(|run| run.id)
+            .collect();
+        for run in overdue {
+            self.fact(FactKind::RunOutOfTime { run });
+            self.stop_sessions(run);
+            self.end_if_over(run);
+        }
+    }
+
+    /// The verdict of a sheet that its run's time did not suffice for.
+    fn time_over(&self) -> Verdict {
+        let limit = self.engine.overlay.settings.job_timeout.0 / 1_000_000;
+        Verdict::Failed {
+            cause: Cause::Fatal,
+            code: Code::E803,
+            message: format!(
+                "the run had sessions at work for {limit} s, as long as `job_timeout_seconds` allows; `resume` gives it as \
+                 much again"
+            ),
+        }
     }
 
     fn pause(&mut self, run: RunId, now: bool, why: PauseWhy) -> Result<(), Refusal> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::fact::{Choice, Fact, QuestionId};
 use super::rules::RunRules;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, Span, StopHow, Timestamp,
 };
 
 /// Everything that can happen. `now` comes beside it.
@@ -136,6 +136,8 @@ pub struct EngineSettings {
     pub max_sessions_per_account: Option<u32>,
     /// Starts of one account in a minute; `None`: as many as there are places. The first minute's worth may start at once.
     pub max_starts_per_minute: Option<u32>,
+    /// A run with sessions at work for so long altogether is ended.
+    pub job_timeout: Span,
 }
 
 impl Default for EngineSettings {
@@ -145,6 +147,7 @@ impl Default for EngineSettings {
             max_concurrent_sheets: 10,
             max_sessions_per_account: None,
             max_starts_per_minute: None,
+            job_timeout: Span::from_secs(86_400),
         }
     }
 }

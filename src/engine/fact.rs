@@ -187,6 +187,11 @@ pub enum FactKind {
         /// Which.
         run: RunId,
     },
+    /// Its sessions were at work for as long as a run's may be: they are stopped, and it fails.
+    RunOutOfTime {
+        /// Which.
+        run: RunId,
+    },
     /// The run is being cancelled; it has ended when its last session has.
     RunCancelling {
         /// Which.
@@ -232,6 +237,7 @@ impl FactKind {
             Self::QuestionClosed { .. } => "question_closed",
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed { .. } => "run_resumed",
+            Self::RunOutOfTime { .. } => "run_out_of_time",
             Self::RunCancelling { .. } => "run_cancelling",
             Self::RunEnded { .. } => "run_ended",
         }
@@ -254,6 +260,7 @@ impl FactKind {
             | Self::GenerationOpened { run, .. }
             | Self::RunPaused { run, .. }
             | Self::RunResumed { run }
+            | Self::RunOutOfTime { run }
             | Self::RunCancelling { run }
             | Self::RunEnded { run, .. } => Some(*run),
             Self::GateClosed { .. }
@@ -286,6 +293,7 @@ impl FactKind {
             | Self::WaitsRenewed { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
+            | Self::RunOutOfTime { .. }
             | Self::RunCancelling { .. }
             | Self::RunEnded { .. }
             | Self::GateClosed { .. }
@@ -317,6 +325,7 @@ impl FactKind {
             | Self::GenerationOpened { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
+            | Self::RunOutOfTime { .. }
             | Self::RunCancelling { .. }
             | Self::RunEnded { .. } => None,
         }

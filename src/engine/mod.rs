@@ -282,6 +282,7 @@ impl Engine {
             | FactKind::GenerationOpened { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
+            | FactKind::RunOutOfTime { .. }
             | FactKind::RunCancelling { .. }
             | FactKind::RunEnded { .. } => {
                 let run = fact.kind.run().and_then(|run| self.runs.get_mut(&run));

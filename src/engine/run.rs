@@ -44,6 +44,12 @@ pub struct Run {
     pub(super) served_at: Timestamp,
     /// It has started a sheet since then.
     pub(super) begun: bool,
+    /// For how long it had sessions at work, since it was submitted or resumed after its end; without the present time.
+    worked: Span,
+    /// Since when it has sessions at work; moved with the wall clock where that is set.
+    working_since: Option<Timestamp>,
+    /// That was too long: nothing of it starts any more.
+    pub(super) out_of_time: bool,
 }
 
 /// What people made of the run, and its end.
@@ -174,6 +180,7 @@ impl Phase {
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::RunOutOfTime { .. }
             | FactKind::SheetEnded { .. } => match self {
                 Self::Open | Self::Paused(_) | Self::Cancelling => Ok(self),
                 Self::Ended(_) => illegal,
@@ -217,6 +224,9 @@ impl Run {
             limits: Limits::default(),
             served_at: submitted_at,
             begun: false,
+            worked: Span(0),
+            working_since: None,
+            out_of_time: false,
         }
     }
 
@@ -302,9 +312,24 @@ impl Run {
         self.counts.running > 0
     }
 
-    /// A sheet has failed, and nothing of the run may start any more because of it.
+    /// A sheet has failed, or its time is over, and nothing of the run may start any more because of it.
     pub(super) fn is_failing(&self) -> bool {
-        self.failed.is_some() && self.rules.fail_fast() != FailFast::Off
+        self.out_of_time || self.failed.is_some() && self.rules.fail_fast() != FailFast::Off
+    }
+
+    /// When it has had sessions at work for as long as `limit`, if they go on; `None` while nothing of it is at work.
+    pub(super) fn out_of_time_at(&self, limit: Span) -> Option<Timestamp> {
+        let over = matches!(self.phase, Phase::Cancelling | Phase::Ended(_)) || self.out_of_time;
+        let since = self.working_since.filter(|_| !over)?;
+        Some(since.plus(Span(limit.0.saturating_sub(self.worked.0))))
+    }
+
+    /// Whether it has had sessions at work for as long as `limit`, and something is left to do.
+    pub(super) fn is_overdue(&self, limit: Span, now: Timestamp) -> bool {
+        match self.out_of_time_at(limit) {
+            Some(at) => at <= now,
+            None => self.phase == Phase::Open && !self.out_of_time && !self.is_running() && self.worked >= limit,
+        }
     }
 
     /// Follows a fact about this run, or changes nothing.
@@ -328,6 +353,10 @@ impl Run {
             *self.limits.of(*kind) = Waves::default();
             return Ok(());
         }
+        if matches!(fact.kind, FactKind::RunOutOfTime { .. }) {
+            self.out_of_time = true;
+            return Ok(());
+        }
         if matches!(fact.kind, FactKind::LimitsLifted { .. }) {
             self.change_waits(|waiting| {
                 if waiting.cause == Cause::RateLimit {
@@ -343,6 +372,7 @@ impl Run {
                 self.not_before = None;
                 self.limits = Limits::default();
                 (self.served_at, self.begun) = (fact.at, false);
+                (self.worked, self.out_of_time) = (Span(0), false);
             }
             (Phase::Paused(_), Phase::Open) => (self.served_at, self.begun) = (fact.at, false),
             (Phase::Open | Phase::Paused(_) | Phase::Cancelling | Phase::Ended(_), _) => {}
@@ -357,6 +387,14 @@ impl Run {
         let in_order =
             || self.rules.parallel.is_some() || self.active.first().copied().or_else(|| self.ready.first()) == Some(no);
         waits && self.counts.running < self.rules.max_concurrent() && in_order()
+    }
+
+    /// The lowest sheet that has not started.
+    pub(super) fn first_pending(&self) -> Option<SheetNo> {
+        let mut sheets = self.sheets();
+        sheets
+            .find(|(_, sheet)| sheet.state == SheetState::Pending)
+            .map(|(no, _)| no)
     }
 
     /// A sheet that `no` waits for; `None` where it waits for none.
@@ -405,6 +443,11 @@ impl Run {
         *self.counts.of(before) -= 1;
         *self.counts.of(after) += 1;
         self.keep_indices(no, after);
+        if self.is_running() {
+            self.working_since.get_or_insert(fact.at);
+        } else if let Some(since) = self.working_since.take() {
+            self.worked.0 = self.worked.0.saturating_add(fact.at.since(since).0.max(0));
+        }
         if satisfies != was_satisfying {
             self.tell_dependents(no, satisfies);
         }
@@ -449,6 +492,7 @@ impl Run {
             | FactKind::QuestionClosed { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
+            | FactKind::RunOutOfTime { .. }
             | FactKind::RunCancelling { .. }
             | FactKind::RunEnded { .. } => {}
         }
@@ -463,11 +507,12 @@ impl Run {
                 false
             }
         };
-        self.not_before.is_some() || self.active.iter().any(moves)
+        self.not_before.is_some() || self.working_since.is_some() || self.active.iter().any(moves)
     }
 
     fn move_waits(&mut self, by: Span) {
         self.not_before = self.not_before.map(|until| until.plus(by));
+        self.working_since = self.working_since.map(|since| since.plus(by));
         self.change_waits(|waiting| {
             if !waiting.by_calendar {
                 waiting.until = waiting.until.plus(by);

@@ -81,7 +81,11 @@ impl Engine {
         if self.overlay.stopping {
             return None;
         }
-        self.runs().filter_map(|run| self.next_move(run, now.wall)).min()
+        let limit = self.overlay.settings.job_timeout;
+        self.runs()
+            .flat_map(|run| [self.next_move(run, now.wall), run.out_of_time_at(limit)])
+            .flatten()
+            .min()
     }
 
     /// When the first of the run's waits is over.

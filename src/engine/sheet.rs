@@ -259,6 +259,8 @@ impl SheetState {
                     Self::Pending,
                     Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. } | Verdict::Cancelled,
                 )
+                // The run's time is over.
+                | (Self::Pending | Self::Waiting(_), Verdict::Failed { code: Code::E803, .. })
                 | (Self::Waiting(_), Verdict::Cancelled)
                 | (Self::Over(_), Verdict::Completed | Verdict::Failed { .. } | Verdict::Cancelled) => {
                     Ok(Self::Done(verdict.clone()))
@@ -286,6 +288,7 @@ impl SheetState {
             | FactKind::QuestionClosed { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
+            | FactKind::RunOutOfTime { .. }
             | FactKind::RunCancelling { .. }
             | FactKind::RunEnded { .. } => illegal,
         }
@@ -365,6 +368,7 @@ impl Sheet {
             | FactKind::QuestionClosed { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
+            | FactKind::RunOutOfTime { .. }
             | FactKind::RunCancelling { .. }
             | FactKind::RunEnded { .. } => {}
         }

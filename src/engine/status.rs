@@ -103,6 +103,10 @@ impl Engine {
                 None,
             ),
             Phase::Paused(why) => (RunState::Paused, paused(run, why), None),
+            Phase::Open if run.is_running() && run.out_of_time => {
+                let why = "its time is over (`job_timeout_seconds`); its sessions are ending";
+                (RunState::Running, why.into(), None)
+            }
             Phase::Open if run.is_running() => (RunState::Running, String::new(), None),
             Phase::Open => match self.next_of(run, now) {
                 Next::Held { until, why, .. } => (RunState::Waiting, why.words(), until),
@@ -160,6 +164,9 @@ impl Engine {
         }
         if let Some(failed) = run.failed.filter(|_| run.is_failing()) {
             return (format!("sheet {failed} has failed; `resume` goes on"), None);
+        }
+        if run.out_of_time {
+            return ("the run's time is over; `resume` goes on".into(), None);
         }
         if let Some(SheetState::Waiting(waiting)) = run.sheets.get(sheet).map(|sheet| &sheet.state)
             && waiting.until > now

@@ -35,6 +35,18 @@ pub struct Submission<'a> {
     pub context: &'a SubmitContext,
 }
 
+/// What goes with a run.
+const TRIMMED: [&str; 6] = [
+    // Of the session's own report the cost is of use while an attempt may resume the session.
+    "DELETE FROM sessions WHERE id IN (SELECT json_extract(json, '$.session.id') FROM facts
+      WHERE run = ? AND json_extract(json, '$.fact') = 'attempt_intended')",
+    "DELETE FROM late_reports WHERE run = ?",
+    "DELETE FROM sheets WHERE run = ?",
+    "DELETE FROM facts WHERE run = ?",
+    "DELETE FROM sources WHERE run = ?",
+    "DELETE FROM runs WHERE id = ?",
+];
+
 impl Ledger {
     /// The numbers of a job's next run: the ledger's own, and the one within the job. Taken only when the
     /// submission is committed.
@@ -109,6 +121,47 @@ impl Ledger {
             store.roll_back().await.ok();
         }
         ended
+    }
+
+    /// Forgets the runs that ended longest ago, so that so many ended ones are left, with everything that is only
+    /// theirs; tells which. All in one transaction.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written. Then nothing was forgotten.
+    pub async fn trim(&self, keep: u32) -> Result<Vec<RunId>, StoreError> {
+        let mut store = self.store().await?;
+        let old: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM runs WHERE phase = 'ended' ORDER BY ended_at DESC, id DESC LIMIT -1 OFFSET ?",
+        )
+        .bind(keep)
+        .fetch_all(&mut store.connection)
+        .await
+        .map_err(self.reading())?;
+        if old.is_empty() {
+            return Ok(Vec::new());
+        }
+        store.begin().await.map_err(self.writing())?;
+        let forgotten = async {
+            for run in &old {
+                for table in TRIMMED {
+                    sqlx::query(table).bind(run).execute(&mut store.connection).await?;
+                }
+            }
+            let unused = "DELETE FROM plans WHERE id NOT IN (SELECT plan FROM sources)";
+            sqlx::query(unused).execute(&mut store.connection).await?;
+            sqlx::Result::Ok(())
+        };
+        let ended = match forgotten.await {
+            Ok(()) => store.end().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            // What failed first is told; this is tried again before the connection is used.
+            store.roll_back().await.ok();
+            return Err(self.writing()(error));
+        }
+        store.sources.retain(|(run, ..)| !old.contains(&run.0));
+        Ok(old.into_iter().map(RunId).collect())
     }
 
     async fn write(&self, connection: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), StoreError> {

@@ -68,6 +68,10 @@ struct AuditedRun {
     last_end: Option<i64>,
     held: bool,
     ended: Option<RunState>,
+    /// Time with sessions at work, on the clock that never steps, and since when there are some.
+    worked: i64,
+    working_since: Option<i64>,
+    out_of_time: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -176,6 +180,9 @@ impl Audit {
                 last_end: None,
                 held: false,
                 ended: None,
+                worked: 0,
+                working_since: None,
+                out_of_time: false,
             };
             assert!(self.runs.insert(id, run).is_none(), "a run is submitted once");
             return;
@@ -206,6 +213,15 @@ impl Audit {
             });
         }
         let run = self.runs.get_mut(&id).expect("the run was submitted");
+        if matches!(fact.kind, FactKind::RunOutOfTime { .. }) {
+            let worked = run.worked(now);
+            assert!(
+                worked + CORRECTED >= self.settings.job_timeout.0,
+                "ended before its time"
+            );
+            run.out_of_time = true;
+            return;
+        }
         if let FactKind::AttemptIntended {
             session: SessionChoice::New(session),
             ..
@@ -256,6 +272,11 @@ impl Audit {
         assert!(wakeup.is_none_or(|at| at > now.wall), "what is due was not done");
         let mut queued = 0;
         for (id, run) in &self.runs {
+            let time_left = self.settings.job_timeout.0 + CORRECTED - run.worked(now);
+            assert!(
+                time_left >= 0 || run.out_of_time || run.held || run.working_since.is_none(),
+                "at work for longer than it may be"
+            );
             let status = engine.describe(*id, now).expect("is in memory");
             assert_eq!(status.sheets_running, run.running.len() as u32);
             assert_eq!(status.sheets_done, run.rules.sheets - run.left.len() as u32);
@@ -302,7 +323,14 @@ impl Audit {
     }
 }
 
+/// What the ordinary corrections of a clock may add up to.
+const CORRECTED: i64 = 60_000_000;
+
 impl AuditedRun {
+    fn worked(&self, now: Now) -> i64 {
+        self.worked + self.working_since.map_or(0, |since| now.boot - since)
+    }
+
     fn fact(&mut self, fact: &Fact, now: Now) {
         let sheet = fact.kind.sheet().map(|no| self.sheets.entry(no).or_default());
         let in_sheet = "is about a sheet";
@@ -315,6 +343,8 @@ impl AuditedRun {
                     !self.held && self.ended.is_none(),
                     "a start in a run that is held or over"
                 );
+                assert!(!self.out_of_time, "a start after the run's time");
+                self.working_since.get_or_insert(now.boot);
                 assert!(
                     !self.failed || self.rules.fail_fast() == FailFast::Off,
                     "a start after a failure"
@@ -361,6 +391,10 @@ impl AuditedRun {
             }
             FactKind::AttemptEnded { attempt, .. } => {
                 assert!(self.running.remove(attempt), "the end of what does not run");
+                if self.running.is_empty() {
+                    self.worked = self.worked(now);
+                    self.working_since = None;
+                }
             }
             FactKind::SheetWaits {
                 until,
@@ -436,6 +470,7 @@ impl AuditedRun {
                 if self.ended.take().is_some() {
                     self.failed = false;
                     self.last_end = None;
+                    (self.worked, self.out_of_time) = (0, false);
                 }
             }
             FactKind::RunEnded { state, .. } => {
@@ -445,13 +480,14 @@ impl AuditedRun {
                 );
                 let all_done = self.done.len() == self.rules.sheets as usize;
                 assert_eq!(*state == RunState::Completed, all_done && *state != RunState::Cancelled);
-                if *state == RunState::Failed && self.rules.fail_fast() == FailFast::Off {
+                if *state == RunState::Failed && self.rules.fail_fast() == FailFast::Off && !self.out_of_time {
                     let verdicts = self.sheets.values().filter(|sheet| sheet.verdict.is_some()).count();
                     assert_eq!(verdicts, self.rules.sheets as usize, "a sheet without a verdict");
                 }
                 self.ended = Some(*state);
             }
             FactKind::RunSubmitted { .. }
+            | FactKind::RunOutOfTime { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }

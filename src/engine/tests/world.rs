@@ -192,6 +192,16 @@ impl World {
     }
 
     /// Submits a run; each is a job of its own.
+    /// The settings are read anew, with that time for each run's sessions.
+    pub(super) fn allow(&mut self, job_timeout: Span) {
+        let settings = EngineSettings {
+            job_timeout,
+            ..self.engine.settings().clone()
+        };
+        self.audit.settings = settings.clone();
+        self.event(&Event::SettingsChanged { settings });
+    }
+
     pub(super) fn submit(&mut self, run: i64, rules: RunRules) -> Decision {
         self.submit_done(run, rules, Vec::new())
     }
