@@ -16,13 +16,14 @@ use super::environment::Environment;
 use super::holds::Holds;
 use super::journal;
 use super::paths::Paths;
+use super::pressure::Host;
 use super::project;
 use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
 use crate::api::request::ApiError;
 use crate::api::view::Change;
 use crate::engine::Engine;
-use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start};
+use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold};
 use crate::engine::fact::{Fact, FactKind};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
@@ -49,6 +50,8 @@ pub(super) struct Parts {
     pub(super) ledger: Arc<Ledger>,
     /// Does attempts.
     pub(super) runner: Arc<Runner>,
+    /// Where the state of the machine is read.
+    pub(super) host: Host,
     /// Whether live runs are taken up, or only shown.
     pub(super) conducts: bool,
     /// Requests from bus and front ends.
@@ -160,6 +163,7 @@ impl Conductor {
             environment,
             ledger,
             runner,
+            host,
             conducts,
             requests,
             changes,
@@ -191,7 +195,7 @@ impl Conductor {
             backlog: VecDeque::new(),
             drained: Vec::new(),
             leave_at: None,
-            holds: Holds::default(),
+            holds: Holds::of(host),
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
         };
@@ -217,6 +221,7 @@ impl Conductor {
             let holds = conductor.holds.look(clock::now(), &conductor.settings);
             conductor.engine.begin_with(holds);
             conductor.step_or_log(Event::Restored { same_boot }).await;
+            conductor.limit_memory(None);
         } else {
             conductor
                 .engine
@@ -311,7 +316,9 @@ impl Conductor {
             None
         };
         let storage = self.blocked.as_ref().map(|(_, at)| *at);
-        let holds = self.holds.next_look().filter(|_| self.conducts);
+        let now = clock::now();
+        let busy = !self.running.is_empty() || self.holds.are_of_the_machine() && self.engine.is_held(now);
+        let holds = self.holds.next_look(now, busy).filter(|_| self.conducts);
         let deciding = [engine, holds].into_iter().flatten().min();
         [deciding.filter(|_| storage.is_none()), storage, self.checkpoint_due()]
             .into_iter()
@@ -427,8 +434,16 @@ impl Conductor {
         if self.engine.holds() == holds {
             return Ok(());
         }
-        journal::holds_changed(&holds);
+        let shown = |holds: &[StartHold]| -> Vec<_> {
+            let shown = holds.iter().map(|hold| (hold.why.clone(), hold.until));
+            shown.collect()
+        };
+        let news = shown(&holds) != shown(self.engine.holds());
         self.follow(Event::HoldsChanged { holds }, None, None).await?;
+        if !news {
+            return Ok(());
+        }
+        journal::holds_changed(self.engine.holds());
         // No fact says so, but every run that waits has another reason.
         let (now, runs) = (clock::now(), self.live.keys().copied().collect());
         self.tell_states(&runs, now);
@@ -508,6 +523,21 @@ impl Conductor {
         Ok(())
     }
 
+    /// Tells the user manager what the sessions may have of the memory, where that is not what was told `before`.
+    pub(super) fn limit_memory(&mut self, before: Option<u32>) {
+        let limit = self.settings.resource_limits.max_memory_mb;
+        if limit == before {
+            return;
+        }
+        let runner = Arc::clone(&self.runner);
+        self.attempts.spawn(async move {
+            let bytes = limit.map(|megabytes| u64::from(megabytes) << 20);
+            if let Err(why) = runner.launcher().limit_memory(bytes).await {
+                tracing::warn!("`resource_limits.max_memory_mb` has no effect: {why}");
+            }
+        });
+    }
+
     /// Marks the ledger as blocked.
     fn block(&mut self, text: String, now: Now) {
         self.blocked = Some((text, now.wall.plus(STORAGE_RETRY)));
@@ -566,7 +596,10 @@ impl Conductor {
 
     async fn act(&mut self, command: Command) {
         match command {
-            Command::StartAttempt(start) => self.launch(start, false).await,
+            Command::StartAttempt(start) => {
+                self.holds.started(clock::now());
+                self.launch(start, false).await;
+            }
             Command::AdoptAttempt(start) => self.launch(start, true).await,
             Command::StopAttempt { attempt, how } => {
                 if let Some(stop) = self.running.get(&attempt) {

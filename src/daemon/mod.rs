@@ -18,6 +18,7 @@ mod journal;
 pub mod logging;
 pub mod message_id;
 pub mod paths;
+pub mod pressure;
 mod program;
 mod project;
 pub mod quiet;

@@ -275,7 +275,8 @@ impl Conductor {
             settings: settings.engine.clone(),
         };
         self.step(event, None).await?;
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.limit_memory(before.resource_limits.max_memory_mb);
         journal::reloaded();
         self.publish_status();
         Ok(self.look_around().await?)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::pressure;
 use super::quiet::{self, Window};
 use crate::engine::event::EngineSettings;
 use crate::job::value::Value;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub resource_limits: ResourceLimits,
     /// Windows of the local day in which nothing new starts.
     pub quiet_hours: Vec<Window>,
+    /// From which pressure on the machine is spared; `None`: it is not looked at.
+    pub pressure: Option<pressure::Limits>,
     /// For sessions that are stopped with the conductor; what is left then is left running.
     pub shutdown_timeout_seconds: u32,
     /// Ended runs that are kept.
@@ -70,6 +73,7 @@ impl Default for Settings {
             default_thinking_method: None,
             resource_limits: ResourceLimits::default(),
             quiet_hours: Vec::new(),
+            pressure: Some(pressure::Limits::default()),
             shutdown_timeout_seconds: 300,
             max_job_history: 1000,
         }
@@ -77,7 +81,7 @@ impl Default for Settings {
 }
 
 /// Settings that are known and have no effect yet.
-const DORMANT: &[&str] = &["daily_budget_usd", "pressure", "prices", "observer", "log_level"];
+const DORMANT: &[&str] = &["daily_budget_usd", "prices", "observer", "log_level"];
 
 /// Settings of the Python version that systemd has taken over.
 const SYSTEMDS: &[&str] = &["socket", "socket_path", "pid_file", "log_file"];
@@ -95,6 +99,7 @@ const KNOWN: &[&str] = &[
     "default_thinking_method",
     "resource_limits",
     "quiet_hours",
+    "pressure",
     "job_timeout_seconds",
     "shutdown_timeout_seconds",
     "monitor_interval_seconds",
@@ -251,6 +256,7 @@ impl Reader<'_> {
                 ),
             },
             "quiet_hours" => self.quiet_hours(settings, value),
+            "pressure" => self.pressure(settings, value),
             "resource_limits" => self.fields(name, value, |reader, field, key, value| {
                 let (limits, whole) = (&mut settings.resource_limits, format!("{name}.{field}"));
                 match field {
@@ -282,6 +288,29 @@ impl Reader<'_> {
             }
             name => self.unknown(key, name, &[KNOWN, DORMANT].concat()),
         }
+    }
+
+    fn pressure(&mut self, settings: &mut Settings, value: &Node) {
+        if value.to_value() == Value::Bool(false) {
+            settings.pressure = None;
+            return;
+        }
+        let mut limits = pressure::Limits::default();
+        self.fields("pressure", value, |reader, field, key, value| {
+            let whole = format!("pressure.{field}");
+            let limit = match field {
+                "hold_percent" => &mut limits.hold_percent,
+                "refuse_percent" => &mut limits.refuse_percent,
+                _ => return reader.unknown(key, &whole, &["pressure.hold_percent", "pressure.refuse_percent"]),
+            };
+            if let Some(percent) = reader.number(&whole, value, 1, 100) {
+                *limit = percent;
+            }
+        });
+        if limits.refuse_percent < limits.hold_percent {
+            self.error(value, "`pressure.refuse_percent` is not below `pressure.hold_percent`");
+        }
+        settings.pressure = Some(limits);
     }
 
     fn quiet_hours(&mut self, settings: &mut Settings, value: &Node) {
@@ -384,7 +413,7 @@ mod tests {
         let text = "max_concurrent_jobs: 2\nmax_concurrent_sheets: 30\nmax_sessions_per_account: 4\nqueue_limit: 7\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
                     idle_exit_seconds: 0\nstop_sessions_on_stop: yes\ndefault_thinking_method: slowly\n\
                     resource_limits: {max_memory_mb: 8192, max_processes: 500, max_api_calls_per_minute: 60}\n\
-                    quiet_hours: [\"22:00-06:00\", \"12:00-13:00\"]\n\
+                    quiet_hours: [\"22:00-06:00\", \"12:00-13:00\"]\npressure: {hold_percent: 20}\n\
                     job_timeout_seconds: 60\nshutdown_timeout_seconds: 10\nmax_job_history: 10\n";
         let (settings, warnings) = parse(text).unwrap();
         assert_eq!(
@@ -411,6 +440,10 @@ mod tests {
                 quiet_hours: ["22:00-06:00", "12:00-13:00"]
                     .map(|text| Window::parse(text).unwrap())
                     .to_vec(),
+                pressure: Some(pressure::Limits {
+                    hold_percent: 20,
+                    refuse_percent: 80,
+                }),
                 shutdown_timeout_seconds: 10,
                 max_job_history: 10,
             }
@@ -446,6 +479,9 @@ mod tests {
             "{error}"
         );
         assert!(parse("resource_limits: 5\n").unwrap_err().contains("is a map"));
+        let error = parse("pressure: {hold_percent: 50, refuse_percent: 40}\n").unwrap_err();
+        assert!(error.contains("is not below"), "{error}");
+        assert_eq!(parse("pressure: off\n").unwrap().0.pressure, None);
         let error = parse("quiet_hours: [\"22-6\"]\n").unwrap_err();
         assert!(
             error.starts_with("mozartd.yaml:1:15: a window of `quiet_hours` is"),

@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::conductor::{Conductor, Parts};
 use super::environment::Environment;
 use super::paths::Paths;
+use super::pressure::Host;
 use super::settings::{LauncherChoice, Settings};
 use super::{clock, journal};
 use crate::api::handle::Conductor as Handle;
@@ -93,6 +94,10 @@ async fn restore_from(
         LauncherChoice::Supervised
     };
     let launcher = launcher(choice, self_exe.clone(), &spool_root).await?;
+    let host = Host {
+        pressure: Some(PathBuf::from("/proc/pressure")),
+        slice: launcher.slice().await,
+    };
     let runner = Runner::new(RunnerSettings {
         launcher,
         spool_root,
@@ -107,6 +112,7 @@ async fn restore_from(
         environment,
         ledger,
         runner: Arc::new(runner),
+        host,
         conducts,
         requests,
         changes,

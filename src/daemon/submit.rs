@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::conductor::Conductor;
+use super::pressure::Level;
 use super::program;
 use super::requests::storage;
 use crate::api::request::{ApiError, RunSelector, Submit, Submitted};
@@ -67,6 +68,14 @@ impl Conductor {
         }
         if last.is_none() && !submit.resume && !submit.fresh {
             nothing_unfinished(&plan)?;
+        }
+        self.look_around().await?;
+        if let Level::Refuse(_) = self.holds.level {
+            return Err(ApiError::QueueFull(format!(
+                "the machine is short of {}: nothing is taken in before that is better (`pressure.refuse_percent` in the \
+                 settings); what was taken in already goes on by itself",
+                self.holds.level.short().unwrap_or_default()
+            )));
         }
         let (live, most) = (self.live.len(), self.settings.queue_limit);
         if u32::try_from(live).unwrap_or(u32::MAX) >= most {

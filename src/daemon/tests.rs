@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::conductor::{Conductor, Parts};
 use super::environment::Environment;
 use super::paths::Paths;
+use super::pressure::Host;
 use super::settings::Settings;
 use crate::api::handle::Request;
 use crate::api::request::{ApiError, RunFilter, RunSelector, Submit};
@@ -78,6 +79,7 @@ async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Res
         spool_root,
         ledger_tag: ledger.tag(),
     });
+    let paths_in_test = paths.runtime.join("host");
     let (ask, requests) = mpsc::channel(1);
     // A front end that is there and asks nothing: without one the loop would end.
     std::mem::forget(ask);
@@ -87,6 +89,10 @@ async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Res
         environment: Environment::default(),
         ledger: Arc::clone(ledger),
         runner: Arc::new(runner),
+        host: Host {
+            pressure: Some(paths_in_test.clone()),
+            slice: Some(paths_in_test),
+        },
         conducts,
         requests,
         changes: broadcast::channel(16).0,

@@ -113,6 +113,8 @@ pub struct StartHold {
     pub why: String,
     /// Until when, where that is known.
     pub until: Option<Timestamp>,
+    /// From this moment on one start is let through all the same, while nothing runs.
+    pub one_at: Option<Timestamp>,
 }
 
 /// Who paused a run.

@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::event::StartHold;
 use super::fact::{About, GateKey, Question};
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting};
@@ -96,6 +97,28 @@ impl Engine {
         }
     }
 
+    /// Whether something would start, were it not for what keeps this conductor.
+    pub fn is_held(&self, now: Now) -> bool {
+        let conductor = |run| {
+            matches!(
+                self.next_of(run, now.wall),
+                Next::Held {
+                    why: Hold::Conductor(_),
+                    ..
+                }
+            )
+        };
+        !self.overlay.holds.is_empty() && self.runs().any(conductor)
+    }
+
+    /// When a hold lets the next start through, where that is known.
+    fn lets_go(&self, hold: &StartHold) -> Option<Timestamp> {
+        match hold.one_at.filter(|_| !self.runs().any(Run::is_running)) {
+            Some(one_at) => Some(hold.until.map_or(one_at, |until| until.min(one_at))),
+            None => hold.until,
+        }
+    }
+
     /// What could be started next of `run` at `now`.
     pub(super) fn next_of<'a>(&'a self, run: &'a Run, now: Timestamp) -> Next<'a> {
         if run.phase != Phase::Open || run.counts.running >= run.rules.max_concurrent() || run.is_failing() {
@@ -116,7 +139,7 @@ impl Engine {
             .overlay
             .holds
             .iter()
-            .map(|hold| (hold.until, Hold::Conductor(&hold.why)));
+            .map(|hold| (self.lets_go(hold), Hold::Conductor(&hold.why)));
         let pace = run
             .rules
             .account

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::daemon::clock;
 use crate::daemon::quiet::Window;
+use crate::model::Span;
 
 /// A window of the local day that began some minutes ago or begins so many minutes from now.
 fn window(from: i64, to: i64) -> Window {
@@ -55,5 +56,128 @@ async fn a_conductor_that_begins_in_quiet_hours_starts_nothing() {
 
     std::fs::write(desk.path("mozartd.yaml"), "").unwrap();
     conductor.ask(Request::Reload).await.unwrap();
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
+}
+
+/// The machine as the kernel tells of it, in files.
+struct Machine(std::path::PathBuf);
+
+impl Machine {
+    fn of(desk: &Desk) -> Self {
+        let directory = desk.paths().runtime.join("host");
+        std::fs::create_dir_all(&directory).unwrap();
+        Self(directory)
+    }
+
+    /// As the kernel writes it: some of the processes wait for memory for that part of the time.
+    fn memory(&self, percent: f64) {
+        let line = |kind: &str| format!("{kind} avg10={percent:.2} avg60=0.00 avg300=0.00 total=1\n");
+        std::fs::write(self.0.join("memory"), line("some") + &line("full")).unwrap();
+    }
+}
+
+/// So much later, of which the conductor is told as by its alarm.
+async fn later(conductor: &mut Conductor, seconds: i64) {
+    clock::test::forward_to(clock::now().wall.plus(Span::from_secs(seconds)));
+    conductor.wake().await;
+}
+
+#[tokio::test]
+async fn pressure_holds_starts_and_then_refuses_submissions() {
+    let desk = Desk::new().await;
+    let machine = Machine::of(&desk);
+    machine.memory(10.0);
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
+
+    machine.memory(50.0);
+    later(&mut conductor, 3).await;
+    conductor.submit(desk.submit("b")).await.unwrap();
+    let status = conductor.engine.describe(RunId(2), clock::now()).unwrap();
+    assert_eq!(status.state, RunState::Waiting);
+    assert_eq!(
+        status.reason,
+        "the machine is short of memory (`pressure.hold_percent`)"
+    );
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running, "what runs goes on");
+
+    machine.memory(85.0);
+    later(&mut conductor, 3).await;
+    let refused = conductor.submit(desk.submit("c")).await.unwrap_err();
+    assert!(
+        matches!(&refused, ApiError::QueueFull(text) if text.contains("short of memory")),
+        "{refused:?}"
+    );
+
+    // While something runs or waits for it the machine is looked at every two seconds.
+    let looks_in = conductor.next_alarm().unwrap().since(clock::now().wall).as_secs_f64();
+    assert!(looks_in <= 2.0, "{looks_in}");
+    machine.memory(0.0);
+    later(&mut conductor, 3).await;
+    assert_eq!(conductor.sheet_status(2, 1), SheetStatus::Running);
+    conductor.submit(desk.submit("c")).await.unwrap();
+}
+
+#[tokio::test]
+async fn under_pressure_one_start_is_let_through_every_ten_seconds_while_nothing_runs() {
+    let desk = Desk::new().await;
+    let machine = Machine::of(&desk);
+    machine.memory(50.0);
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    conductor.submit(desk.submit("b")).await.unwrap();
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
+    assert!(!running_second(&conductor));
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    later(&mut conductor, 7).await;
+    assert!(!running_second(&conductor));
+    later(&mut conductor, 3).await;
+    assert!(running_second(&conductor));
+}
+
+fn running_second(conductor: &Conductor) -> bool {
+    conductor.sheet_status(2, 1) == SheetStatus::Running
+}
+
+#[tokio::test]
+async fn an_idle_conductor_does_not_look_at_the_machine() {
+    let desk = Desk::new().await;
+    let machine = Machine::of(&desk);
+    machine.memory(50.0);
+    let mut conductor = desk.conductor(true).await;
+    assert_eq!(conductor.next_alarm(), None);
+    conductor.submit(desk.submit("a")).await.unwrap();
+    assert!(conductor.next_alarm().is_some());
+    conductor
+        .ask(|reply| Request::Pause(newest("a"), true, reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    conductor.drained().await;
+    assert_eq!(conductor.next_alarm(), None);
+}
+
+#[tokio::test]
+async fn as_many_processes_as_there_may_be_hold_starts() {
+    let desk = Desk::new().await;
+    let machine = Machine::of(&desk);
+    let count = |processes: u32| std::fs::write(machine.0.join("pids.current"), format!("{processes}\n")).unwrap();
+    count(5);
+    let text = "resource_limits: {max_processes: 5}\n";
+    std::fs::write(desk.path("mozartd.yaml"), text).unwrap();
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    let status = conductor.engine.describe(RunId(1), clock::now()).unwrap();
+    assert_eq!(
+        status.reason,
+        "the sessions have 5 processes and threads (`resource_limits.max_processes`)"
+    );
+    count(4);
+    later(&mut conductor, 3).await;
     assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
 }

@@ -332,7 +332,11 @@ fn a_hold_lets_running_sessions_end_and_starts_nothing() {
     let until = Some(START.plus(minutes(8 * 60)));
     let why = "quiet hours".to_owned();
     world.event(&Event::HoldsChanged {
-        holds: vec![StartHold { why, until }],
+        holds: vec![StartHold {
+            why,
+            until,
+            one_at: None,
+        }],
     });
     world.finish(success());
     assert_eq!((world.state(), world.status().until), (RunState::Waiting, until));
@@ -340,4 +344,31 @@ fn a_hold_lets_running_sessions_end_and_starts_nothing() {
     world.event(&Event::HoldsChanged { holds: Vec::new() });
     assert_eq!(world.sheets(), [Completed, Running]);
     assert!(world.engine.run(RunId(1)).is_some());
+}
+
+#[test]
+fn a_hold_may_let_one_start_through_while_nothing_runs() {
+    let mut world = World::new(5);
+    let pressed = |one_at| Event::HoldsChanged {
+        holds: vec![StartHold {
+            why: "pressure".to_owned(),
+            until: None,
+            one_at: Some(one_at),
+        }],
+    };
+    world.event(&pressed(START.plus(secs(10))));
+    world.submit(1, rules(2));
+    world.submit(2, rules(1));
+    assert!(world.machine.is_empty() && world.engine.is_held(world.now));
+    assert_eq!(world.sleep(), secs(10));
+    assert_eq!(world.machine.len(), 1, "one, not each run's first");
+    // It ends at once, but the conductor has told when the next may start.
+    world.event(&pressed(START.plus(secs(20))));
+    world.finish(success());
+    assert!(world.machine.is_empty());
+    assert_eq!(world.sleep(), secs(10));
+    assert_eq!(world.machine.len(), 1);
+    world.event(&Event::HoldsChanged { holds: Vec::new() });
+    assert_eq!(world.machine.len(), 2);
+    assert!(!world.engine.is_held(world.now));
 }

@@ -274,6 +274,26 @@ impl Launcher {
         }
     }
 
+    /// The control group of all sessions, as a directory; `None` where they have none of their own.
+    pub async fn slice(&self) -> Option<PathBuf> {
+        match self {
+            Self::Systemd(systemd) => systemd.slice().await,
+            Self::Supervised(_) => None,
+        }
+    }
+
+    /// Has the kernel take memory back from the sessions above so many bytes together; `None`: never. Nothing is killed
+    /// for it.
+    ///
+    /// # Errors
+    /// In words: why that has no effect.
+    pub async fn limit_memory(&self, bytes: Option<u64>) -> Result<(), String> {
+        match self {
+            Self::Systemd(systemd) => systemd.limit_memory(bytes).await,
+            Self::Supervised(_) => Err("sessions are no units here".to_owned()),
+        }
+    }
+
     /// Names (without `.service`) of the attempts that the system has, running or held, whose name begins with
     /// `prefix`.
     ///

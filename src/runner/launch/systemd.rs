@@ -402,6 +402,34 @@ impl Systemd {
             .collect())
     }
 
+    /// The manager's own control group.
+    async fn control_group(&self) -> Option<PathBuf> {
+        let link = self.link().await.ok()?;
+        let group: String = link.property(ROOT, MANAGER, "ControlGroup").await.ok()?;
+        let unified = Path::new("/sys/fs/cgroup");
+        let known = unified.join("cgroup.controllers").exists();
+        known.then(|| unified.join(group.trim_start_matches('/')))
+    }
+
+    pub(super) async fn slice(&self) -> Option<PathBuf> {
+        Some(self.control_group().await?.join("background.slice").join(SLICE))
+    }
+
+    pub(super) async fn limit_memory(&self, bytes: Option<u64>) -> Result<(), String> {
+        let link = self.link().await.map_err(|error| error.to_string())?;
+        let properties = [("MemoryHigh", Variant::from(bytes.unwrap_or(u64::MAX)))];
+        // Until the user manager ends: what is set for good is the user's own.
+        link.call(ROOT, MANAGER, "SetUnitProperties", &(SLICE, true, &properties[..]))
+            .await
+            .map_err(|error| told(&error))?;
+        let group = self.control_group().await;
+        let controllers = group.and_then(|group| fs::read_to_string(group.join("cgroup.controllers")).ok());
+        match controllers {
+            Some(controllers) if controllers.split_whitespace().any(|name| name == "memory") => Ok(()),
+            _ => Err("the user manager does not have control of the memory here".to_owned()),
+        }
+    }
+
     fn credential_root(&self) -> PathBuf {
         self.runtime_directory.join("mozart/credentials")
     }

@@ -161,7 +161,7 @@ impl Link {
         }
     }
 
-    async fn property<T>(&self, path: &str, interface: &str, name: &str) -> zbus::Result<T>
+    pub(super) async fn property<T>(&self, path: &str, interface: &str, name: &str) -> zbus::Result<T>
     where
         T: TryFrom<OwnedVariant>,
         T::Error: Into<zbus::Error>,
