@@ -45,6 +45,10 @@ pub enum Request {
     /// Hold every live run for a later conductor (Ctrl+C on an embedded one); `true` stops its sessions. Answered once
     /// nothing runs any more.
     Interrupt(bool, Reply<()>),
+    /// Hold all starts, for that reason, until the number that is the answer is given back.
+    Inhibit(String, Reply<u32>),
+    /// Give such a number back.
+    Uninhibit(u32, Reply<()>),
     /// Runs that are live or ended recently: what the bus shows as objects.
     Recent(Reply<Vec<RunView>>),
 }

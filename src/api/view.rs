@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{JobName, RunNo, RunState, Span};
+use crate::model::{JobName, RunNo, RunState, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
 
 /// The conductor as a whole.
@@ -16,6 +16,11 @@ pub struct ManagerView {
     pub queued: u32,
     /// Runs that wait.
     pub waiting: u32,
+    /// What the pressure on the machine holds, as of the last look: `none`, `hold` (new starts), `refuse` (submissions
+    /// too), or `unknown`.
+    pub pressure: String,
+    /// What keeps this conductor from starting anything, each with the moment at which that ends, where known.
+    pub holds: Vec<(String, Option<Timestamp>)>,
     /// Empty while storage works; else which path and what is wrong, or was: a ledger that was set aside.
     pub storage: String,
 }

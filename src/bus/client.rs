@@ -290,6 +290,8 @@ impl Client {
             running: manager.running().await?,
             queued: manager.queued().await?,
             waiting: manager.waiting().await?,
+            pressure: manager.pressure().await?,
+            holds: super::convert::holds(manager.holds().await?),
             storage: manager.storage().await?,
         })
     }

@@ -673,3 +673,16 @@ fn json(value: &Variant<'_>) -> serde_json::Value {
 pub(super) fn strings(map: &BTreeMap<String, String>) -> HashMap<String, String> {
     map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
+/// What keeps the conductor from starting anything: why, and until when in microseconds, 0 where nobody knows.
+pub(super) type HoldRow = (String, u64);
+
+pub(super) fn hold_rows(holds: Vec<(String, Option<Timestamp>)>) -> Vec<HoldRow> {
+    let micros = |until: Timestamp| u64::try_from(until.0).unwrap_or(0);
+    let rows = holds.into_iter().map(|(why, until)| (why, until.map_or(0, micros)));
+    rows.collect()
+}
+
+pub(super) fn holds(rows: Vec<HoldRow>) -> Vec<(String, Option<Timestamp>)> {
+    let moment = |micros: u64| i64::try_from(micros).ok().filter(|micros| *micros > 0).map(Timestamp);
+    rows.into_iter().map(|(why, until)| (why, moment(until))).collect()
+}

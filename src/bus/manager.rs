@@ -23,9 +23,13 @@ pub const TEXT_LIMIT: usize = 1_000_000;
 /// Rows of `ListRuns` at most; fewer where they would not fit into one message.
 const PAGE: u32 = 500;
 
+/// Characters of the reason of an Inhibit at most.
+const REASON_LIMIT: usize = 200;
+
 /// What this build can do beyond the interfaces themselves.
-const FEATURES: [&str; 5] = [
+const FEATURES: [&str; 6] = [
     "dry-run",
+    "inhibit",
     "private-socket",
     "resume-from-artifacts",
     "resume-from-checkpoint",
@@ -264,6 +268,47 @@ impl Manager {
     #[zbus(property)]
     fn storage(&self) -> String {
         self.link.mirror.manager().storage
+    }
+
+    /// Holds all starts, for a reason that `status` shows; what runs goes on. It is over with Uninhibit, or when the
+    /// caller leaves the bus or the private socket. Returns the number for Uninhibit.
+    #[zbus(out_args("cookie"))]
+    async fn inhibit(
+        &self,
+        reason: String,
+        options: Dictionary,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<u32> {
+        Options::new(options).done()?;
+        self.link.callers.may_change(connection, &call).await?;
+        let reason = reason.trim();
+        if reason.is_empty() || reason.chars().count() > REASON_LIMIT {
+            return Err(Error::InvalidArgument(format!(
+                "the reason has 1 to {REASON_LIMIT} characters"
+            )));
+        }
+        self.link.inhibit(call.sender(), reason.to_owned()).await
+    }
+
+    /// Takes one's own Inhibit back.
+    async fn uninhibit(&self, cookie: u32, options: Dictionary, #[zbus(header)] call: Header<'_>) -> Result<()> {
+        Options::new(options).done()?;
+        self.link.uninhibit(call.sender(), cookie).await
+    }
+
+    /// What keeps the conductor from starting anything: why, and until when (microseconds since the epoch; 0: nobody
+    /// knows).
+    #[zbus(property)]
+    fn holds(&self) -> Vec<convert::HoldRow> {
+        convert::hold_rows(self.link.mirror.manager().holds)
+    }
+
+    /// What the pressure on the machine holds: `none`, `hold` (new starts), `refuse` (submissions too), `unknown`. It
+    /// is looked at while sessions run or would start.
+    #[zbus(property)]
+    fn pressure(&self) -> String {
+        self.link.mirror.manager().pressure
     }
 }
 

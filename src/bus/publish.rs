@@ -116,7 +116,7 @@ pub(super) async fn publish(
             Some(name) = subscribers.recv() => {
                 vanished.spawn(vanishing(connection.clone(), name));
             }
-            Some(Ok(name)) = vanished.join_next() => link.unsubscribe(Some(&name)),
+            Some(Ok(name)) = vanished.join_next() => link.left(&name).await,
             () = connection.closed() => return,
             () = left(&mut leaving) => break,
         }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
@@ -79,7 +79,11 @@ pub(super) struct Link {
     pub(super) mirror: Mirror,
     clients: Arc<Counts>,
     subscribers: mpsc::UnboundedSender<OwnedUniqueName>,
+    inhibitors: Mutex<Vec<Inhibitor>>,
 }
+
+/// The number of a hold, and who asked for it; nobody is named on the private socket.
+type Inhibitor = (u32, Option<OwnedUniqueName>);
 
 impl Server {
     /// Serves this conductor to this process's own user.
@@ -128,6 +132,7 @@ impl Server {
             mirror: Mirror::new(&self.conductor).await?,
             clients: self.clients.clone(),
             subscribers,
+            inhibitors: Mutex::default(),
         });
         let mut builder = builder
             .serve_at(names::MANAGER_PATH, ObjectManager)
@@ -234,7 +239,7 @@ impl Attached {
             if let Some((link, subscriptions)) = parts {
                 let mut own_too = own.clone();
                 let (stop, stopped) = watch::channel(false);
-                let publish = publish::publish(link, connection, subscriptions, stopped);
+                let publish = publish::publish(link.clone(), connection, subscriptions, stopped);
                 let forward = async {
                     tokio::select! {
                         () = left(&mut own_too) => {}
@@ -247,6 +252,7 @@ impl Attached {
                     () = publish => {}
                     () = forward => {}
                 }
+                link.give_back(|_| true).await;
             }
         }
     }
@@ -358,6 +364,53 @@ impl Link {
                 .map_err(|_| Error::Stopping("the conductor is stopping".to_owned()))?;
         }
         Ok(())
+    }
+
+    /// Holds all starts for a client.
+    pub(super) async fn inhibit(&self, client: Option<&UniqueName<'_>>, why: String) -> Result<u32> {
+        let client = client.map(|client| OwnedUniqueName::from(client.to_owned()));
+        let cookie = self.ask(|reply| Request::Inhibit(why, reply)).await?;
+        self.inhibitors().push((cookie, client.clone()));
+        if let Some(client) = client
+            && self.subscribers.send(client).is_err()
+        {
+            // Nobody would notice its leaving.
+            self.give_back(|(number, _)| *number == cookie).await;
+            return Err(Error::Stopping("the conductor is stopping".to_owned()));
+        }
+        Ok(cookie)
+    }
+
+    /// Takes back what that client holds under that number.
+    pub(super) async fn uninhibit(&self, client: Option<&UniqueName<'_>>, cookie: u32) -> Result<()> {
+        let client = client.map(|client| OwnedUniqueName::from(client.to_owned()));
+        match self.give_back(|inhibitor| *inhibitor == (cookie, client.clone())).await {
+            0 => Err(Error::InvalidArgument(format!(
+                "you hold nothing under the number {cookie}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// A client has left the bus.
+    pub(super) async fn left(&self, client: &OwnedUniqueName) {
+        self.unsubscribe(Some(client));
+        self.give_back(|(_, whose)| whose.as_ref() == Some(client)).await;
+    }
+
+    /// Gives the holds back that are meant; says how many.
+    async fn give_back(&self, which: impl Fn(&Inhibitor) -> bool) -> usize {
+        let over: Vec<_> = self.inhibitors().extract_if(.., |inhibitor| which(inhibitor)).collect();
+        for (number, _) in &over {
+            if let Err(error) = self.ask(|reply| Request::Uninhibit(*number, reply)).await {
+                tracing::debug!("a hold is not given back: {error}");
+            }
+        }
+        over.len()
+    }
+
+    fn inhibitors(&self) -> MutexGuard<'_, Vec<Inhibitor>> {
+        self.inhibitors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a subscriber.

@@ -21,7 +21,7 @@ use super::project;
 use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
 use crate::api::request::ApiError;
-use crate::api::view::Change;
+use crate::api::view::{Change, ManagerView};
 use crate::engine::Engine;
 use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold};
 use crate::engine::fact::{Fact, FactKind};
@@ -117,6 +117,8 @@ pub(super) struct Conductor {
     pub(super) holds: Holds,
     pub(super) ending: Ending,
     pub(super) status: watch::Sender<project::Status>,
+    /// The conductor's own view, as it was told last.
+    pub(super) shown: watch::Sender<ManagerView>,
 }
 
 /// What is kept of an attempt that ended.
@@ -198,6 +200,7 @@ impl Conductor {
             holds: Holds::of(host),
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
+            shown: watch::channel(ManagerView::default()).0,
         };
         let facts = conductor.ledger.live_facts().await;
         let facts = facts.map_err(|error| conductor.unreadable(&error))?;

@@ -1,5 +1,7 @@
 //! What keeps this conductor from starting anything for now, beside what the engine knows itself.
 
+use std::collections::BTreeMap;
+
 use jiff::tz::TimeZone;
 
 use super::pressure::{Host, Level};
@@ -30,6 +32,10 @@ pub(super) struct Holds {
     told: bool,
     /// When quiet hours begin or end next.
     quiet_changes: Option<Timestamp>,
+    /// What people and programs hold starts for.
+    asked: BTreeMap<u32, String>,
+    /// The last number that was given.
+    last: u32,
 }
 
 impl Holds {
@@ -43,6 +49,26 @@ impl Holds {
     /// A session is being started.
     pub(super) fn started(&mut self, now: Now) {
         self.started = Some(now);
+    }
+
+    /// Holds starts until the number that is returned is given back.
+    pub(super) fn ask(&mut self, why: String) -> u32 {
+        self.last = (self.last.wrapping_add(1)..=u32::MAX)
+            .chain(1..)
+            .find(|number| *number > 0 && !self.asked.contains_key(number))
+            .unwrap_or(1);
+        self.asked.insert(self.last, why);
+        self.last
+    }
+
+    /// Whether there was such a hold; it is over.
+    pub(super) fn give_back(&mut self, number: u32) -> bool {
+        self.asked.remove(&number).is_some()
+    }
+
+    /// Whether anybody has asked for a hold.
+    pub(super) fn are_asked(&self) -> bool {
+        !self.asked.is_empty()
     }
 
     /// Everything that holds starts now.
@@ -73,6 +99,7 @@ impl Holds {
                 "the sessions have {most} processes and threads (`resource_limits.max_processes`)"
             )));
         }
+        holds.extend(self.asked.values().map(|why| hold(format!("held: {why}"))));
         holds
     }
 

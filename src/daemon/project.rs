@@ -16,6 +16,10 @@ pub(super) struct Status {
     pub(super) text: String,
     /// Runs that have not ended.
     pub(super) live: usize,
+    /// Runs with a session at work.
+    pub(super) running: u32,
+    /// Somebody holds starts, which would be forgotten if the conductor left.
+    pub(super) held: bool,
 }
 
 /// The rest of a run's time: the mean of what is done, over what is left. Believed from the second sheet on.
@@ -74,6 +78,13 @@ impl Conductor {
             running: overview.running,
             queued: overview.queued,
             waiting: overview.waiting,
+            pressure: self.holds.level.as_str().to_owned(),
+            holds: self
+                .engine
+                .holds()
+                .iter()
+                .map(|hold| (hold.why.clone(), hold.until))
+                .collect(),
             storage: match (self.storage(), self.set_aside()) {
                 ("", Some(kept)) => kept,
                 (blocked, _) => blocked.to_owned(),
@@ -156,13 +167,16 @@ impl Conductor {
         let status = Status {
             text: status_text(&view, self.storage(), until),
             live: self.live.len(),
+            running: view.running,
+            held: self.holds.are_asked(),
         };
-        let changed = self.status.send_if_modified(|old| {
+        self.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;
             changed
         });
-        if changed {
+        if *self.shown.borrow() != view {
+            self.shown.send_replace(view.clone());
             self.send(Change::Manager(view));
         }
     }

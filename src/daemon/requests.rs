@@ -44,6 +44,8 @@ impl Conductor {
             Request::Manager(reply) => send(reply, Ok(self.manager())),
             Request::Recent(reply) => send(reply, self.recent().await),
             Request::Interrupt(now, reply) => self.interrupt(now, reply).await,
+            Request::Inhibit(why, reply) => send(reply, self.inhibit(why).await),
+            Request::Uninhibit(number, reply) => send(reply, self.uninhibit(number).await),
         }
     }
 
@@ -264,6 +266,27 @@ impl Conductor {
             }
         }
         self.when_drained(reply);
+    }
+
+    async fn inhibit(&mut self, why: String) -> Result<u32, ApiError> {
+        let number = self.holds.ask(why);
+        if let Err(error) = self.look_around().await {
+            self.holds.give_back(number);
+            return Err(error.into());
+        }
+        self.publish_status();
+        Ok(number)
+    }
+
+    async fn uninhibit(&mut self, number: u32) -> Result<(), ApiError> {
+        if !self.holds.give_back(number) {
+            return Err(ApiError::InvalidArgument(format!(
+                "nothing is held under the number {number}"
+            )));
+        }
+        self.look_around().await?;
+        self.publish_status();
+        Ok(())
     }
 
     async fn reload(&mut self) -> Result<(), ApiError> {

@@ -186,7 +186,8 @@ pub(super) async fn idle<S: Future<Output = ()>>(
         return std::future::pending().await;
     }
     loop {
-        let quiet = status.borrow_and_update().live == 0 && *guests.borrow_and_update() == Clients::default();
+        let busy = |status: &Status| status.live > 0 || status.held;
+        let quiet = !busy(&status.borrow_and_update()) && *guests.borrow_and_update() == Clients::default();
         let changed = async {
             tokio::select! {
                 changed = status.changed() => changed.is_ok(),
@@ -220,6 +221,7 @@ mod tests {
         let (status, seen) = watch::channel(Status {
             text: String::new(),
             live: 1,
+            ..Status::default()
         });
         let (guests, counted) = watch::channel(Clients::default());
         let limit = Duration::from_secs(300);

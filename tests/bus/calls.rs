@@ -270,6 +270,11 @@ async fn rows_come_back_as_they_were() {
             running: 1,
             queued: 2,
             waiting: 3,
+            pressure: "hold".to_owned(),
+            holds: vec![
+                ("quiet hours".to_owned(), Some(Timestamp(1_795_228_661_000_001))),
+                ("held: backup".to_owned(), None),
+            ],
             storage: "full".to_owned(),
         },
         ..Table::default()

@@ -202,6 +202,14 @@ impl Table {
                 self.calls.push("reload".to_owned());
                 drop(reply.send(fails));
             }
+            Request::Inhibit(why, reply) => {
+                self.calls.push(format!("inhibit {why}"));
+                drop(reply.send(Ok(7)));
+            }
+            Request::Uninhibit(number, reply) => {
+                self.calls.push(format!("uninhibit {number}"));
+                drop(reply.send(Ok(())));
+            }
             // Only the front end that the conductor is embedded in asks this.
             Request::Interrupt(_, reply) => drop(reply.send(fails)),
             Request::Manager(reply) => drop(reply.send(Ok(self.manager.clone()))),

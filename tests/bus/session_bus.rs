@@ -260,3 +260,64 @@ async fn a_watch_goes_on_with_the_next_conductor() {
     second.announce(Change::Run(Box::new(run_view("a", 2, RunState::Running))));
     assert_eq!(soon(watch.next()).await, Hint::Changed);
 }
+
+#[tokio::test]
+async fn a_hold_is_over_with_the_client_that_asked_for_it() {
+    let bus = Bus::start();
+    let mut world = World::new(one_run());
+    let _attached = bus.serve(&mut world).await;
+    let (one, two) = (bus.client().await, bus.client().await);
+    let inhibit = |client: &Client, why: &'static str| {
+        let connection = client.connection().clone();
+        async move { call::<u32>(&connection, "Inhibit", &(why, Dictionary::new())).await }
+    };
+    let uninhibit = |client: &Client, cookie: u32| {
+        let connection = client.connection().clone();
+        async move { call::<()>(&connection, "Uninhibit", &(cookie, Dictionary::new())).await }
+    };
+    let cookie = inhibit(&one, "backup").await.unwrap();
+    assert!(inhibit(&one, " ").await.is_err(), "a reason is to be shown");
+    assert!(uninhibit(&two, cookie).await.is_err(), "it is not theirs");
+    assert!(!world.calls().iter().any(|call| call.starts_with("uninhibit")));
+    uninhibit(&one, cookie).await.unwrap();
+    assert!(uninhibit(&one, cookie).await.is_err(), "it is over");
+    assert_eq!(
+        world
+            .calls()
+            .iter()
+            .filter(|call| call.starts_with("uninhibit"))
+            .count(),
+        1
+    );
+
+    inhibit(&two, "backup").await.unwrap();
+    drop(two);
+    soon(async {
+        while !world.calls().contains(&"uninhibit 7".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+type Dictionary = std::collections::HashMap<String, zbus::wire::OwnedVariant>;
+
+async fn call<T>(
+    connection: &zbus::Connection,
+    method: &str,
+    body: &(impl serde::Serialize + zbus::wire::DynamicType),
+) -> zbus::Result<T>
+where
+    T: serde::de::DeserializeOwned + zbus::wire::Type,
+{
+    let reply = connection
+        .call_method(
+            Some("org.mozart.Mozart1"),
+            "/org/mozart/Mozart1",
+            Some("org.mozart.Mozart1.Manager"),
+            method,
+            body,
+        )
+        .await?;
+    reply.body().deserialize()
+}

@@ -52,6 +52,33 @@ async fn a_waiting_launcher_survives_reload_and_reexec() {
 }
 
 #[tokio::test]
+async fn a_limit_of_memory_is_the_slices_high_mark_and_never_its_maximum() {
+    if !inside() {
+        return;
+    }
+    let _alone = MANAGER.write().await;
+    let bench = Bench::alone(Kind::Systemd).await;
+    let shown = |name: &str| {
+        let property = format!("--property={name}");
+        crate::host::said(&format!(
+            "systemctl --user show --value {property} background-mozart.slice"
+        ))
+    };
+    let told = bench.launcher.limit_memory(Some(600 << 20)).await;
+    assert_eq!(shown("MemoryHigh"), (600_u64 << 20).to_string());
+    assert_eq!(shown("MemoryMax"), "infinity");
+    // It says where nothing comes of it.
+    let delegated = {
+        let group = crate::host::said("systemctl --user show --value --property=ControlGroup");
+        let controllers = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.controllers"));
+        controllers.is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
+    };
+    assert_eq!(told.is_ok(), delegated, "{told:?}");
+    bench.launcher.limit_memory(None).await.ok();
+    assert_eq!(shown("MemoryHigh"), "infinity");
+}
+
+#[tokio::test]
 async fn the_record_survives_reload_and_reexec() {
     if !inside() {
         return;

@@ -181,3 +181,33 @@ async fn as_many_processes_as_there_may_be_hold_starts() {
     later(&mut conductor, 3).await;
     assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
 }
+
+#[tokio::test]
+async fn a_hold_that_was_asked_for_lasts_until_it_is_given_back() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    let one = conductor
+        .ask(|reply| Request::Inhibit("backup".to_owned(), reply))
+        .await
+        .unwrap();
+    let two = conductor
+        .ask(|reply| Request::Inhibit("backup".to_owned(), reply))
+        .await
+        .unwrap();
+    assert_ne!(one, two);
+    conductor.submit(desk.submit("a")).await.unwrap();
+    let status = conductor.engine.describe(RunId(1), clock::now()).unwrap();
+    assert_eq!(
+        (status.state, status.reason.as_str()),
+        (RunState::Waiting, "held: backup")
+    );
+    let shown = conductor.ask(Request::Manager).await.unwrap();
+    assert_eq!(shown.holds, vec![("held: backup".to_owned(), None); 2]);
+    assert!(conductor.status.borrow().held, "nobody leaves meanwhile");
+
+    conductor.ask(|reply| Request::Uninhibit(one, reply)).await.unwrap();
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Pending);
+    conductor.ask(|reply| Request::Uninhibit(two, reply)).await.unwrap();
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
+    conductor.ask(|reply| Request::Uninhibit(two, reply)).await.unwrap_err();
+}
