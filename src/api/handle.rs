@@ -49,6 +49,8 @@ pub enum Request {
     Inhibit(String, Reply<u32>),
     /// Give such a number back.
     Uninhibit(u32, Reply<()>),
+    /// The system is about to sleep (`true`), or has woken up.
+    Sleep(bool, Reply<()>),
     /// Runs that are live or ended recently: what the bus shows as objects.
     Recent(Reply<Vec<RunView>>),
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::environment::Environment;
 use super::paths::Paths;
 use super::start::{self, StartError};
+use super::suspend;
 use crate::api::handle::{Conductor as Handle, Request};
 use crate::api::request::ApiError;
 use crate::bus::server::Server;
@@ -37,6 +38,8 @@ pub struct Embedded {
     stop: watch::Sender<bool>,
     conductor: JoinSet<Result<(), String>>,
     guests: JoinSet<()>,
+    /// Ends with this value.
+    _suspend: JoinSet<()>,
     socket: Option<PathBuf>,
 }
 
@@ -48,6 +51,11 @@ pub async fn embedded(options: EmbeddedOptions) -> Result<Embedded, StartError> 
     let paths =
         Paths::from_environment(|name| options.environment.get(name).map(str::to_owned)).map_err(StartError::Other)?;
     let restored = start::restore(&paths, options.environment, options.conducts).await?;
+    let mut watching = JoinSet::new();
+    if options.conducts {
+        let status = restored.conductor.status.subscribe();
+        watching.spawn(suspend::watch(restored.handle.clone(), status));
+    }
     let (stop, stopped) = watch::channel(false);
     let mut conductor = JoinSet::new();
     conductor.spawn(restored.conductor.serve(stopped));
@@ -74,6 +82,7 @@ pub async fn embedded(options: EmbeddedOptions) -> Result<Embedded, StartError> 
         stop,
         conductor,
         guests,
+        _suspend: watching,
         socket,
     })
 }

@@ -357,6 +357,14 @@ pub(super) fn left_running(sessions: usize) {
     tracing::warn!("{sessions} sessions have not ended within `shutdown_timeout_seconds`; they are left behind");
 }
 
+/// The system is about to sleep, or has woken up.
+pub(super) fn sleep(begins: bool, sessions: usize) {
+    match begins {
+        true => tracing::info!("the system is about to sleep; {sessions} sessions are at work"),
+        false => tracing::info!("the system has woken up; {sessions} sessions are at work"),
+    }
+}
+
 /// The settings were read anew.
 pub(super) fn reloaded() {
     tracing::info!("the settings were read anew");

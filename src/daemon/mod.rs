@@ -27,6 +27,7 @@ pub mod service;
 pub mod settings;
 mod start;
 pub mod submit;
+mod suspend;
 #[cfg(test)]
 mod tests;
 

@@ -44,6 +44,14 @@ impl Conductor {
             Request::Manager(reply) => send(reply, Ok(self.manager())),
             Request::Recent(reply) => send(reply, self.recent().await),
             Request::Interrupt(now, reply) => self.interrupt(now, reply).await,
+            Request::Sleep(begins, reply) => {
+                journal::sleep(begins, self.running.len());
+                if !begins {
+                    // What was waited for may be long over.
+                    self.wake().await;
+                }
+                send(reply, Ok(()));
+            }
             Request::Inhibit(why, reply) => send(reply, self.inhibit(why).await),
             Request::Uninhibit(number, reply) => send(reply, self.uninhibit(number).await),
         }

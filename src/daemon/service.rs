@@ -14,6 +14,7 @@ use super::journal;
 use super::paths::Paths;
 use super::project::Status;
 use super::start::{self, Restored, StartError};
+use super::suspend;
 use crate::api::handle::Request;
 use crate::bus::server::{Attached, Clients, ServeError, Server};
 
@@ -75,6 +76,7 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     }
     tasks.spawn(watchdog());
     tasks.spawn(status_line(status.clone()));
+    tasks.spawn(suspend::watch(handle.clone(), status.clone()));
     journal::started(live);
     notify(&[NotifyState::Ready]);
 

@@ -8,4 +8,4 @@ mod introspection;
 mod private_socket;
 pub(crate) mod refusal;
 pub(crate) mod script;
-mod session_bus;
+pub(crate) mod session_bus;

@@ -211,7 +211,7 @@ impl Table {
                 drop(reply.send(Ok(())));
             }
             // Only the front end that the conductor is embedded in asks this.
-            Request::Interrupt(_, reply) => drop(reply.send(fails)),
+            Request::Interrupt(_, reply) | Request::Sleep(_, reply) => drop(reply.send(fails)),
             Request::Manager(reply) => drop(reply.send(Ok(self.manager.clone()))),
             Request::Recent(reply) => {
                 self.calls.push("recent".to_owned());

@@ -18,14 +18,14 @@ use super::script::{Table, World, run_view};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A bus daemon of the test's own.
-struct Bus {
+pub(crate) struct Bus {
     _directory: tempfile::TempDir,
     daemon: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Bus {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("bus.conf");
         // No directory of services: an installed Mozart is not to be started by a test.
