@@ -312,7 +312,7 @@ fn answer(request: Request, state: &mut State) {
         }
         Request::Reload(reply) => drop(reply.send(Ok(()))),
         Request::Interrupt(_, reply) | Request::Sleep(_, reply) | Request::Uninhibit(_, reply) => {
-            drop(reply.send(Ok(())))
+            drop(reply.send(Ok(())));
         }
         Request::Inhibit(_, reply) => drop(reply.send(Ok(1))),
         Request::Manager(reply) => drop(reply.send(Ok(ManagerView {
