@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use super::inside;
 use crate::recovery::{Chance, audit};
-use crate::support::{Desk, Service, WROTE_ITS_FILE, output, said, systemctl, wait_until};
+use crate::support::{Desk, Service, WROTE_ITS_FILE, json, output, said, systemctl, wait_until};
 
+const NAME: &str = "org.mozart.Mozart1";
+const PATH: &str = "/org/mozart/Mozart1";
+/// For everybody to find each other again.
+const BACK: Duration = Duration::from_secs(20);
 /// More than ten disturbances leave time for, so that each of them meets a live run.
 const SHEETS: u32 = 30;
 const SCRIPT: &str = "sleep 0.4; mkdir -p workspace; echo done > workspace/out-$n";
@@ -32,6 +36,126 @@ fn bus_unit() -> &'static str {
         .into_iter()
         .find(|unit| pid_of(unit) != "0")
         .expect("a session bus")
+}
+
+/// `mozartctl` that cannot reach the session bus, so that it uses the private socket.
+fn without_bus(service: &Service, arguments: &[&str]) -> Command {
+    let mut command = service.ctl(arguments);
+    command.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
+    command
+}
+
+/// Whether the owner of the name knows the job, without starting anybody.
+fn on_the_bus(job: &str) -> bool {
+    let (path, interface) = (format!("{PATH}/job/{job}"), format!("{NAME}.Job"));
+    let mut asked = Command::new("busctl");
+    asked.args(["--user", "--auto-start=no", "--timeout=2", "get-property"]);
+    output(asked.args([NAME, &path, &interface, "State"])).status.success()
+}
+
+fn none_is_left(service: &Service) {
+    wait_until("no session unit is left", BACK, || service.units().is_empty());
+}
+
+#[test]
+fn ten_restarts_of_the_bus_lose_nothing_and_the_name_comes_back() {
+    if !inside() {
+        return;
+    }
+    let (service, desk) = (Service::fresh(), Desk::new());
+    started(&service, &desk, "thirty");
+    let (bus, conductor) = (bus_unit(), service.pid());
+
+    let mut chance = Chance::new();
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(chance.below(PAUSE)));
+        // Forgets the starts so far: systemd allows a unit five in ten seconds.
+        systemctl(&["reset-failed", bus]);
+        let restart = systemctl(&["restart", bus]);
+        assert!(restart.status.success(), "{}", said(&restart));
+        let looked = output(&mut without_bus(&service, &["status", "thirty", "--json"]));
+        assert!(looked.status.success(), "the private socket: {}", said(&looked));
+    }
+    let running = output(&mut without_bus(&service, &["status", "thirty", "--json"]));
+    assert_eq!(json(&running)["state"], "running", "all met a live run");
+    wait_until("the name is owned again", BACK, || on_the_bus("thirty"));
+
+    // Changes are still told: somebody who listens from now on hears of the sheets to come.
+    let heard = desk.path("heard");
+    let mut monitor = Command::new("busctl")
+        .args(["--user", "monitor", NAME])
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(&heard).expect("a file"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("busctl");
+    let wait = output(service.ctl(["wait", "thirty"]));
+    monitor.kill().expect("kill");
+    monitor.wait().expect("wait");
+    assert!(wait.status.success(), "{}", said(&wait));
+    let heard = desk.lines("heard").join("\n");
+    for signal in ["Member=PropertiesChanged", "Member=SheetChanged", "Member=Finished"] {
+        assert!(heard.contains(signal), "{signal} was not heard:\n{heard}");
+    }
+    audit(&desk, &service.status("thirty"), SHEETS);
+    assert_eq!(service.pid(), conductor, "the conductor outlived all of them");
+    none_is_left(&service);
+}
+
+#[test]
+fn a_killed_bus_hangs_nobody_and_the_name_comes_back() {
+    if !inside() {
+        return;
+    }
+    let (service, desk) = (Service::fresh(), Desk::new());
+    started(&service, &desk, "thirty");
+    let (bus, conductor) = (bus_unit(), service.pid());
+    for _ in 0..4 {
+        wait_until("the name is owned", BACK, || on_the_bus("thirty"));
+        let before = pid_of(bus);
+        systemctl(&["reset-failed", bus]);
+        systemctl(&["kill", "--signal=KILL", "--kill-whom=main", bus]);
+        // A manager that waits for a bus which it should start itself would answer after 25 s and more.
+        wait_until("the bus is back", BACK, || {
+            !["0", &before].contains(&pid_of(bus).as_str())
+        });
+    }
+    wait_until("the name is owned again", BACK, || on_the_bus("thirty"));
+    assert_eq!(service.status("thirty")["state"], "running", "all met a live run");
+    let wait = output(service.ctl(["wait", "thirty"]));
+    assert!(wait.status.success(), "{}", said(&wait));
+    audit(&desk, &service.status("thirty"), SHEETS);
+    assert_eq!(service.pid(), conductor, "the conductor outlived all of them");
+    none_is_left(&service);
+}
+
+#[test]
+fn a_unit_that_was_held_when_the_bus_went_away_is_let_go() {
+    if !inside() {
+        return;
+    }
+    let (service, desk) = (Service::fresh(), Desk::new());
+    let slow = "  - {type: command_succeeds, command: \"while [ ! -e ../go ]; do sleep 0.05; done\"}\n";
+    let script = "mkdir -p workspace; echo done > workspace/out-$n";
+    let job = desk.job("held", 1, script, &format!("{WROTE_ITS_FILE}{slow}"));
+    let run = output(service.ctl(["run", "--detach"]).arg(&job));
+    assert!(run.status.success(), "{}", said(&run));
+    let ended = || {
+        let unit = service
+            .units()
+            .into_iter()
+            .find(|unit| unit.ends_with("-1-1-1.service"));
+        unit.is_some_and(|unit| systemctl(&["is-active", &unit]).stdout.starts_with(b"inactive"))
+    };
+    wait_until("the session is over and held", BACK, ended);
+    assert!(systemctl(&["restart", bus_unit()]).status.success());
+    wait_until("the name is owned again", BACK, || on_the_bus("held"));
+    assert!(ended(), "systemd keeps it, until it is asked");
+    desk.write("go", "");
+    let wait = output(service.ctl(["wait", "held"]));
+    assert!(wait.status.success(), "{}", said(&wait));
+    none_is_left(&service);
+    audit(&desk, &service.status("held"), 1);
 }
 
 #[test]
@@ -60,9 +184,7 @@ fn ten_new_executions_of_the_manager_lose_no_exit_and_start_nothing_twice() {
     assert!(wait.status.success(), "{}", said(&wait));
     audit(&desk, &service.status("thirty"), SHEETS);
     assert_eq!(service.pid(), Some(conductor), "the conductor outlived all of them");
-    wait_until("no session unit is left", Duration::from_secs(5), || {
-        service.units().is_empty()
-    });
+    none_is_left(&service);
 }
 
 #[test]

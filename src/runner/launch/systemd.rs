@@ -40,8 +40,8 @@ const JOB_LOOKS: u32 = 20;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
-/// The last wait of those for a manager that is to let go of a unit; some three seconds in all.
-const LET_GO_LONGEST: Duration = Duration::from_millis(1600);
+/// The last wait of those for a manager that is executed anew or joins a new bus; some three seconds in all.
+const PATIENCE_LONGEST: Duration = Duration::from_millis(1600);
 
 /// Credential files that are older were left by a killed start.
 const STALE_CREDENTIALS: Duration = Duration::from_secs(300);
@@ -79,7 +79,16 @@ impl Systemd {
         if let Some(link) = slot.as_ref().filter(|link| !link.connection.is_closed()) {
             return Ok(Arc::clone(link));
         }
-        let link = Arc::new(Link::open(&self.runtime_directory).await?);
+        let had_bus = slot.as_ref().is_some_and(|link| !link.private);
+        let mut link = Link::open(&self.runtime_directory).await?;
+        let mut pause = RETRY_FIRST;
+        // The manager joins a bus that restarts a little later than others may.
+        while had_bus && link.private && pause <= PATIENCE_LONGEST {
+            sleep(pause).await;
+            pause *= 2;
+            link = Link::open(&self.runtime_directory).await?;
+        }
+        let link = Arc::new(link);
         for unit in self.held.lock().await.iter() {
             // One that ended meanwhile is gone; its record speaks for it.
             link.hold(unit).await.ok();
@@ -283,21 +292,29 @@ impl Systemd {
         Ok(Seen::Over(match ended {
             Some(certificate) => Evidence::Ended(sensible(certificate, spool)),
             None => {
-                self.let_go(link, unit).await;
+                self.let_go(unit).await;
                 left_behind(spool)
             }
         }))
     }
 
-    async fn let_go(&self, link: &Link, unit: &str) {
-        if !self.held.lock().await.remove(unit) || link.private {
-            return;
-        }
+    /// Lets the manager forget a unit. It stays in `held` until that is done, so that a connection that is made
+    /// meanwhile holds it again: the manager does not look at a unit that ended when the bus takes its last reference
+    /// along, and keeps it loaded.
+    async fn let_go(&self, unit: &str) {
         let mut pause = RETRY_FIRST;
-        while let Err(error) = link.call(ROOT, MANAGER, "UnrefUnit", &unit).await {
+        while self.held.lock().await.contains(unit) {
             // The manager's own refusal: where it was not held there is nothing to let go of. A manager that is being
-            // executed anew does not hear it, and would keep the unit for as long as this connection lives.
-            if is_refusal(&error) || link.connection.is_closed() || pause > LET_GO_LONGEST {
+            // executed anew may not hear it.
+            let over = match self.link().await {
+                Ok(link) => link
+                    .let_go(unit)
+                    .await
+                    .map_or_else(|error| is_refusal(&error), |_| true),
+                Err(_) => false,
+            };
+            if over || pause > PATIENCE_LONGEST {
+                self.held.lock().await.remove(unit);
                 return;
             }
             sleep(pause).await;
@@ -365,12 +382,7 @@ impl Systemd {
     }
 
     pub(super) async fn release(&self, name: &str) {
-        let unit = format!("{name}.service");
-        match self.link().await {
-            Ok(link) => self.let_go(&link, &unit).await,
-            // The references are gone with the connection.
-            Err(_) => drop(self.held.lock().await.remove(&unit)),
-        }
+        self.let_go(&format!("{name}.service")).await;
     }
 
     pub(super) async fn units(&self, prefix: &str) -> Result<Vec<String>, LaunchError> {

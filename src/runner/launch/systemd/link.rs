@@ -161,6 +161,16 @@ impl Link {
         }
     }
 
+    /// Gives the reference back. Over the manager's own socket there is none; being asked to stop the unit the manager
+    /// looks whether it still needs it.
+    pub(super) async fn let_go(&self, unit: &str) -> zbus::Result<Message> {
+        if self.private {
+            self.call(ROOT, MANAGER, "StopUnit", &(unit, "replace")).await
+        } else {
+            self.call(ROOT, MANAGER, "UnrefUnit", &unit).await
+        }
+    }
+
     async fn property<T>(&self, path: &str, interface: &str, name: &str) -> zbus::Result<T>
     where
         T: TryFrom<OwnedVariant>,
