@@ -224,7 +224,7 @@ fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
         return Ok(None);
     }
     lock.set_len(0)?;
-    launch.write_order(spool, Started::Supervised)?;
+    launch.write_order(spool, Started::Supervised, "")?;
     Ok(Some(lock))
 }
 

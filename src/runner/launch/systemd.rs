@@ -22,8 +22,9 @@ use zbus::{Message, MessageStream};
 
 use super::exec::now;
 use super::spool::{Spool, Started};
-use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, sensible};
+use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, may_have_gone_down, sensible};
 use crate::model::{Certificate, Span, StopHow};
+use crate::runner::classify::SHUTDOWN;
 use crate::runner::room;
 use crate::runner::spec::Secrets;
 use link::{Link, MANAGER, Main, ROOT, Watched, is_named, is_refusal, may_be_over, told};
@@ -100,7 +101,11 @@ impl Systemd {
     pub(super) async fn start(&self, launch: &Launch) -> StartOutcome {
         let unit = format!("{}.service", launch.unit);
         let spool = Spool::new(&launch.spool);
-        if let Err(error) = launch.write_order(&spool, Started::Systemd) {
+        // A manager that is gone comes back; who asks for the evidence waits for it.
+        let Ok(link) = self.link().await else {
+            return StartOutcome::Unknown;
+        };
+        if let Err(error) = launch.write_order(&spool, Started::Systemd, &link.life) {
             return StartOutcome::unwritable(&spool, &error);
         }
         let credentials = match self.credentials(&launch.unit, &launch.secrets) {
@@ -109,10 +114,6 @@ impl Systemd {
                 return StartOutcome::NoRoom(room::refused(&self.credential_root(), &error));
             }
             Err(error) => return StartOutcome::failed(format!("cannot hand over the credentials: {error}")),
-        };
-        let link = match self.link().await {
-            Ok(link) => link,
-            Err(error) => return StartOutcome::failed(error.to_string()),
         };
         let Ok(mut removed) = link.signals(&Watched::JobOf(&unit)).await else {
             // Nothing was asked yet, but a connection that breaks here tells nothing certain of anything else.
@@ -129,6 +130,9 @@ impl Systemd {
             },
             Err(error) if is_refusal(&error) => {
                 self.held.lock().await.remove(&unit);
+                if link.leaves().await.unwrap_or(true) {
+                    return StartOutcome::Unknown;
+                }
                 return StartOutcome::failed(format!("systemd does not start the session: {}", told(&error)));
             }
             Err(error) => {
@@ -289,13 +293,28 @@ impl Systemd {
             Some(_) => link.certificate(unit, spool).await?,
             None => None,
         };
-        Ok(Seen::Over(match ended {
+        let mut evidence = match ended {
             Some(certificate) => Evidence::Ended(sensible(certificate, spool)),
             None => {
                 self.let_go(unit).await;
                 left_behind(spool)
             }
-        }))
+        };
+        if let Evidence::Ended(certificate) = &mut evidence
+            && may_have_gone_down(certificate)
+        {
+            if link.leaves().await? {
+                // Who is there when the manager is back knows what it was.
+                return Err(zbus::Error::Failure("the user manager is going down".to_owned()));
+            }
+            if spool
+                .order()
+                .is_ok_and(|order| !order.manager.is_empty() && order.manager != link.life)
+            {
+                SHUTDOWN.clone_into(&mut certificate.result);
+            }
+        }
+        Ok(Seen::Over(evidence))
     }
 
     /// Lets the manager forget a unit. It stays in `held` until that is done, so that a connection that is made
@@ -328,9 +347,9 @@ impl Systemd {
         loop {
             match self.watch(&unit, spool).await {
                 Ok(certificate) => return certificate,
-                // The manager is gone for now. What it wrote before counts.
+                // The manager is gone for now. What it wrote before counts, but for ends that it may have caused itself.
                 Err(_) => match left_behind(spool) {
-                    Evidence::Ended(certificate) => return certificate,
+                    Evidence::Ended(certificate) if !may_have_gone_down(&certificate) => return certificate,
                     _ => sleep(pause).await,
                 },
             }
