@@ -480,6 +480,40 @@ fn work_whose_session_was_deleted_meanwhile_is_begun_anew_and_looks_at_what_exis
 }
 
 #[test]
+fn a_session_that_the_user_manager_took_along_is_resumed_when_that_is_back() {
+    let script = |desk: &Desk| {
+        let hold = format!("touch {}; sleep 300", desk.path("works").display());
+        json!({"rules": [
+            {"match": "You were interrupted", "turns": [{"say": "I am done."}]},
+            {"turns": [{"say": "I begin.", "bash": hold}]},
+        ]})
+    };
+    let Some(night) = Night::new(true, script) else { return };
+    let job = night.job("left", 1, 300, "retry: {max_retries: 0, transient_retries: 0}");
+    night.detach(&job);
+    wait_until("it works", LONG, || night.desk.path("works").exists());
+    let conductor = night.service.pid();
+    assert!(systemctl(&["exit"]).status.success());
+    wait_until("the service is back", LONG, || {
+        let pid = night.service.pid();
+        pid.is_some() && pid != conductor
+    });
+    let wait = output(night.ctl(["wait", "left"]));
+    let attempts = night.service.attempts("left", 1);
+    assert!(wait.status.success(), "{}\n{attempts:#?}", said(&wait));
+    assert_eq!(
+        attempts.iter().map(fate).collect::<Vec<_>>(),
+        [
+            (AttemptKind::First, Some((Cause::Interrupted, Code::E004))),
+            (AttemptKind::Continuation, None)
+        ]
+    );
+    assert_eq!(attempts[1].session_id, attempts[0].session_id, "resumed");
+    let gone_on = night.asked("You were interrupted");
+    assert!(gone_on[0]["messages"].to_string().contains("I begin."));
+}
+
+#[test]
 fn logs_follow_a_session_while_it_works() {
     let script = |desk: &Desk| {
         let hold = format!("until test -e {}; do sleep 0.1; done", desk.path("go").display());
