@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -163,6 +164,22 @@ impl Alone {
             command.env(variable, self.home.path().join(name));
         }
         command
+    }
+
+    /// The output of `mozartctl VERB FILE` at a terminal, where `answer` is typed: script(1) gives it one, and ends with
+    /// its exit code.
+    pub(crate) fn typed(&self, verb: &str, file: &std::path::Path, answer: &str) -> Output {
+        let ctl = self.ctl([verb]);
+        let line = format!("{} {verb} {}", ctl.get_program().to_string_lossy(), file.display());
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env_clear();
+        script.envs(ctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        script.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().expect("script");
+        // The terminal keeps it until it is read.
+        let typed = writeln!(child.stdin.take().expect("piped"), "{answer}");
+        typed.expect("typed");
+        child.wait_with_output().expect("script")
     }
 
     /// `mozartctl status JOB --json`.

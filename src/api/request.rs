@@ -32,6 +32,8 @@ pub struct Submit {
     pub dry_run: bool,
     /// Take up from the checkpoint in the workspace (what `resume FILE` does where the ledger knows no run).
     pub resume: bool,
+    /// With `resume`, where there is no checkpoint: take the sheets for done that their files say are.
+    pub infer: bool,
 }
 
 /// Answer to a submit.
@@ -85,6 +87,9 @@ pub enum ApiError {
     /// The run's state does not allow it.
     #[error("{0}")]
     WrongState(String),
+    /// It rests on a guess, which the sentence tells; somebody has to say yes to it (`Submit.infer`).
+    #[error("{0}")]
+    Unconfirmed(String),
     /// Too many runs.
     #[error("{0}")]
     QueueFull(String),

@@ -495,6 +495,7 @@ fn options(submit: &Submit) -> Dictionary {
         .with("set", set)
         .with("dry_run", submit.dry_run.then_some(true))
         .with("resume", submit.resume.then_some(true))
+        .with("infer", submit.infer.then_some(true))
         .build()
 }
 

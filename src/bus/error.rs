@@ -28,6 +28,8 @@ pub enum Error {
     Busy(String),
     /// The run's state does not allow it.
     WrongState(String),
+    /// It rests on a guess, which the sentence tells; the option `infer` says yes to it.
+    Unconfirmed(String),
     /// Too many runs.
     QueueFull(String),
     /// Not built or not possible here.
@@ -59,6 +61,7 @@ impl From<ApiError> for Error {
             ApiError::InvalidArgument(text) => Self::InvalidArgument(text),
             ApiError::Busy(text) => Self::Busy(text),
             ApiError::WrongState(text) => Self::WrongState(text),
+            ApiError::Unconfirmed(text) => Self::Unconfirmed(text),
             ApiError::QueueFull(text) => Self::QueueFull(text),
             ApiError::NotSupported(text) => Self::NotSupported(text),
             ApiError::Storage(text) => Self::Storage(text),
@@ -92,6 +95,7 @@ impl From<Error> for CallError {
             Error::InvalidArgument(text) => ApiError::InvalidArgument(text),
             Error::Busy(text) => ApiError::Busy(text),
             Error::WrongState(text) => ApiError::WrongState(text),
+            Error::Unconfirmed(text) => ApiError::Unconfirmed(text),
             Error::QueueFull(text) => ApiError::QueueFull(text),
             Error::NotSupported(text) => ApiError::NotSupported(text),
             Error::Storage(text) => ApiError::Storage(text),
@@ -124,6 +128,7 @@ impl From<zbus::Error> for Error {
                     "InvalidArgument" => Self::InvalidArgument(text),
                     "Busy" => Self::Busy(text),
                     "WrongState" => Self::WrongState(text),
+                    "Unconfirmed" => Self::Unconfirmed(text),
                     "QueueFull" => Self::QueueFull(text),
                     "NotSupported" => Self::NotSupported(text),
                     "Storage" => Self::Storage(text),

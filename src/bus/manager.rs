@@ -24,7 +24,13 @@ pub const TEXT_LIMIT: usize = 1_000_000;
 const PAGE: u32 = 500;
 
 /// What this build can do beyond the interfaces themselves.
-const FEATURES: [&str; 4] = ["dry-run", "private-socket", "resume-from-checkpoint", "subscribe"];
+const FEATURES: [&str; 5] = [
+    "dry-run",
+    "private-socket",
+    "resume-from-artifacts",
+    "resume-from-checkpoint",
+    "subscribe",
+];
 
 /// The one manager object.
 #[derive(Debug)]
@@ -74,7 +80,9 @@ impl Manager {
     /// absolute, required: what relative paths are relative to), `path` (s, where the file came from), `workspace` (s,
     /// absolute), `environment` (a{ss}, the submitter's), `start_sheet` (u, sheets below are skipped), `fresh` (b, a new
     /// run whatever the last one left), `priority` (u), `set` (a{ss}, variables of the prompt), `dry_run` (b, only
-    /// check and plan), `resume` (b, take up from the checkpoint in the workspace).
+    /// check and plan), `resume` (b, take up from the checkpoint in the workspace; without one it fails with
+    /// Unconfirmed, whose sentence tells how far the job got by the files that its rules name), `infer` (b, with
+    /// `resume`: begin behind those sheets).
     ///
     /// Returns the job's object, the number of the run (0 after a dry run), and warnings. A live run of the same job
     /// and plan is not doubled: a row with the `check_id` `attached` says so. InvalidJob carries the problems behind its
@@ -341,6 +349,7 @@ fn submission(text: String, options: &mut Options) -> Result<Submit> {
         set: options.take("set")?.map(map).unwrap_or_default(),
         dry_run: options.take("dry_run")?.unwrap_or_default(),
         resume: options.take("resume")?.unwrap_or_default(),
+        infer: options.take("infer")?.unwrap_or_default(),
     })
 }
 

@@ -89,6 +89,20 @@ impl Conductor {
         due.chain(again).min()
     }
 
+    /// None of them is held for longer because the clock was set back.
+    pub(super) fn hurry_checkpoints(&mut self, now: Timestamp) {
+        let runs: Vec<_> = self.live.keys().copied().collect();
+        for run in runs {
+            let latest = now.plus(checkpoint::pause(self.sheets_ended(run)));
+            if let Some(due) = self.live.get_mut(&run).and_then(|live| live.checkpoint.due.as_mut()) {
+                *due = (*due).min(latest);
+            }
+        }
+        for (_, at) in self.checkpoints.failed.values_mut() {
+            *at = (*at).min(now.plus(AGAIN));
+        }
+    }
+
     /// Starts writing those that are due, beside the conductor's work.
     pub(super) fn write_due_checkpoints(&mut self) {
         self.write_checkpoints_due_at(clock::now().wall);

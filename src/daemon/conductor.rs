@@ -159,7 +159,7 @@ impl Conductor {
             changes,
         } = parts;
         let (progress_in, progress) = mpsc::channel(256);
-        let engine = Engine::new(settings.engine(), ledger.id(), seed_of(ledger.id()));
+        let engine = Engine::new(settings.engine.clone(), ledger.id(), seed_of(ledger.id()));
         let mut conductor = Self {
             paths,
             settings,
@@ -208,7 +208,7 @@ impl Conductor {
         } else {
             conductor
                 .engine
-                .observe(&Event::ShutdownRequested { stop_sessions: false });
+                .observe(clock::now(), &Event::ShutdownRequested { stop_sessions: false });
         }
         conductor.publish_status();
         Ok(conductor)
@@ -303,8 +303,14 @@ impl Conductor {
 
     /// The alarm rang, or the wall clock was set.
     async fn wake(&mut self) {
+        let now = clock::now().wall;
+        self.hurry_checkpoints(now);
         self.write_due_checkpoints();
-        let still_blocked = self.blocked.as_ref().is_some_and(|(_, at)| *at > clock::now().wall);
+        // No longer than that also where the clock was set back.
+        let still_blocked = self.blocked.as_mut().is_some_and(|(_, at)| {
+            *at = (*at).min(now.plus(STORAGE_RETRY));
+            *at > now
+        });
         if self.conducts && !still_blocked && self.catch_up().await.is_ok() {
             self.step_or_log(Event::Tick).await;
         }
@@ -435,7 +441,7 @@ impl Conductor {
         }
         self.decided_at = now;
         // Only now: a stop or settings that could not be followed are not to be half in force.
-        self.engine.observe(&event);
+        self.engine.observe(now, &event);
         if let Some((run, plan, context)) = submission {
             self.insert(run, plan, context);
         }

@@ -130,6 +130,15 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                     MOZART_SHEET = sheet.0,
                     "{job}#{no} sheet {sheet} skipped: {reason}"
                 ),
+                Verdict::Blocked { by } => line!(
+                    warn,
+                    id::SHEET_SKIPPED,
+                    job,
+                    no,
+                    MOZART_SHEET = sheet.0,
+                    MOZART_CODE = crate::model::Code::E802.as_str(),
+                    "{job}#{no} sheet {sheet} skipped: blocked by sheet {by}, which failed"
+                ),
                 Verdict::Cancelled => {
                     line!(
                         debug,
@@ -153,7 +162,16 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 "{job}#{no} sheet {sheet} is open again (generation {generation})"
             );
         }
-        FactKind::GateClosed { gate, until } => tracing::warn!(
+        FactKind::WaitsMoved { run, by } => {
+            let (job, no) = name(*run);
+            let (seconds, way) = (by.as_secs_f64().abs(), if by.0 < 0 { "back" } else { "forward" });
+            tracing::info!(
+                MOZART_JOB = job,
+                MOZART_RUN = no.0,
+                "{job}#{no}: the clock was set {way} by {seconds:.0} s; what is left of its waits stays the same"
+            );
+        }
+        FactKind::GateClosed { gate, until, .. } => tracing::warn!(
             MESSAGE_ID = id::GATE_CLOSED.id,
             "no new starts for this account ({}) before {}",
             gate.window.as_deref().unwrap_or("limit"),

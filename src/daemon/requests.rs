@@ -267,7 +267,7 @@ impl Conductor {
             tracing::warn!("{warning}");
         }
         let event = Event::SettingsChanged {
-            settings: settings.engine(),
+            settings: settings.engine.clone(),
         };
         self.step(event, None).await?;
         self.settings = settings;

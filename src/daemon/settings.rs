@@ -20,8 +20,10 @@ pub enum LauncherChoice {
 /// How the conductor is to behave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Runs that may run sheets at once, 1–1,000.
-    pub max_concurrent_jobs: u32,
+    /// What the engine decides by.
+    pub engine: EngineSettings,
+    /// Runs that are not over; one more is refused.
+    pub queue_limit: u32,
     /// What runs the sessions.
     pub launcher: LauncherChoice,
     /// Variables of the conductor's environment that every session gets.
@@ -39,7 +41,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_concurrent_jobs: 5,
+            engine: EngineSettings::default(),
+            queue_limit: 1000,
             launcher: LauncherChoice::Auto,
             pass_env: Vec::new(),
             environment_file: None,
@@ -52,9 +55,6 @@ impl Default for Settings {
 
 /// Settings that are known and have no effect yet.
 const DORMANT: &[&str] = &[
-    "max_concurrent_sheets",
-    "max_sessions_per_account",
-    "queue_limit",
     "quiet_hours",
     "daily_budget_usd",
     "pressure",
@@ -73,6 +73,9 @@ const SYSTEMDS: &[&str] = &["socket", "socket_path", "pid_file", "log_file"];
 
 const KNOWN: &[&str] = &[
     "max_concurrent_jobs",
+    "max_concurrent_sheets",
+    "max_sessions_per_account",
+    "queue_limit",
     "launcher",
     "pass_env",
     "environment_file",
@@ -132,13 +135,6 @@ impl Settings {
             false => Err(reader.errors.join("\n")),
         }
     }
-
-    /// The part that the engine decides by.
-    pub fn engine(&self) -> EngineSettings {
-        EngineSettings {
-            max_concurrent_jobs: self.max_concurrent_jobs,
-        }
-    }
 }
 
 struct Reader<'a> {
@@ -155,7 +151,22 @@ impl Reader<'_> {
         match name {
             "max_concurrent_jobs" => {
                 if let Some(number) = self.number(name, value, 1, 1000) {
-                    settings.max_concurrent_jobs = number;
+                    settings.engine.max_concurrent_jobs = number;
+                }
+            }
+            "max_concurrent_sheets" => {
+                if let Some(number) = self.number(name, value, 1, 1000) {
+                    settings.engine.max_concurrent_sheets = number;
+                }
+            }
+            "max_sessions_per_account" => {
+                if let Some(number) = self.number(name, value, 1, 1000) {
+                    settings.engine.max_sessions_per_account = Some(number);
+                }
+            }
+            "queue_limit" => {
+                if let Some(number) = self.number(name, value, 1, 100_000) {
+                    settings.queue_limit = number;
                 }
             }
             "idle_exit_seconds" => {
@@ -263,13 +274,18 @@ mod tests {
 
     #[test]
     fn every_setting_is_read() {
-        let text = "max_concurrent_jobs: 2\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
+        let text = "max_concurrent_jobs: 2\nmax_concurrent_sheets: 30\nmax_sessions_per_account: 4\nqueue_limit: 7\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
                     idle_exit_seconds: 0\nstop_sessions_on_stop: yes\ndefault_thinking_method: slowly\n";
         let (settings, warnings) = parse(text).unwrap();
         assert_eq!(
             settings,
             Settings {
-                max_concurrent_jobs: 2,
+                engine: EngineSettings {
+                    max_concurrent_jobs: 2,
+                    max_concurrent_sheets: 30,
+                    max_sessions_per_account: Some(4),
+                },
+                queue_limit: 7,
                 launcher: LauncherChoice::Supervised,
                 pass_env: vec!["EDITOR".to_owned()],
                 environment_file: Some(PathBuf::from("/e")),

@@ -10,14 +10,16 @@ use super::requests::storage;
 use crate::api::request::{ApiError, RunSelector, Submit, Submitted};
 use crate::engine::event::Event;
 use crate::engine::rules::RunRules;
+use crate::job::artifacts::{self, Found};
 use crate::job::files::Disk;
 use crate::job::plan::{Plan, SubmitContext};
 use crate::job::secret::looks_secret;
 use crate::job::{self, JobInput};
-use crate::ledger::checkpoint;
+use crate::ledger::checkpoint::{self, Checkpoint};
 use crate::model::{Code, Problem, RunId, RunNo, RunState, Severity, SheetNo};
 use crate::runner::backend;
 use crate::runner::launch::Launcher;
+use crate::runner::validate::holds_now;
 use crate::summary::RunSummary;
 
 /// Under this key of `Submit.environment` a front end names the secrets (names only, separated by commas)
@@ -53,8 +55,8 @@ impl Conductor {
             });
         }
         let last = self.ledger.run(plan.name.as_str(), None).await.map_err(storage)?;
-        if let Some(last) = last
-            && let Some(attached) = self.meet(&last, &plan, &submit).await?
+        if let Some(last) = &last
+            && let Some(attached) = self.meet(last, &plan, &submit).await?
         {
             return Ok(Submitted {
                 attached,
@@ -63,19 +65,30 @@ impl Conductor {
                 problems,
             });
         }
+        if last.is_none() && !submit.resume && !submit.fresh {
+            nothing_unfinished(&plan)?;
+        }
         let context = self.context(&plan, &submit, &mut problems).await?;
+        let plan = Arc::new(plan);
+        let TakenOver {
+            completed,
+            first,
+            found_done,
+        } = if submit.resume {
+            self.no_strangers().await?;
+            taken_over(&plan, submit.infer).await?
+        } else {
+            TakenOver::nothing()
+        };
         make_workspace(&plan.workspace)?;
         make_place_of(&plan.checkpoint_path)?;
-        let (completed, start_sheet) = if submit.resume {
-            self.no_strangers().await?;
-            taken_over(&plan).map(|(completed, first)| (completed, first.max(start_sheet)))?
-        } else {
-            (Vec::new(), start_sheet)
-        };
 
         let (run, no) = self.ledger.next_numbers(&plan.name).await.map_err(storage)?;
         let run = self.unused(run);
-        let rules = RunRules::of(&plan, &context, start_sheet);
+        let rules = RunRules {
+            found_done,
+            ..RunRules::of(&plan, &context, start_sheet.max(first))
+        };
         let event = Event::Submitted {
             run,
             job: plan.name.clone(),
@@ -84,7 +97,7 @@ impl Conductor {
             completed,
         };
         let job = plan.name.clone();
-        self.step_with(event, None, Some((run, Arc::new(plan), Arc::new(context))))
+        self.step_with(event, None, Some((run, plan, Arc::new(context))))
             .await?;
         Ok(Submitted {
             job,
@@ -300,23 +313,78 @@ fn make_place_of(checkpoint: &str) -> Result<(), ApiError> {
     })
 }
 
-/// Sheets that the checkpoint in the workspace says are done, and the sheet that it began with: those below were
-/// not to be run then, and are not now.
-fn taken_over(plan: &Plan) -> Result<(Vec<SheetNo>, SheetNo), ApiError> {
-    let nothing = |why: String| {
+/// What is known of an earlier run where the ledger knows none.
+#[derive(Debug)]
+struct TakenOver {
+    /// Sheets that its checkpoint says are done.
+    completed: Vec<SheetNo>,
+    /// The sheet to begin with: those below were not to be run then, or look done.
+    first: SheetNo,
+    /// The last sheet that looks done by its files.
+    found_done: Option<SheetNo>,
+}
+
+impl TakenOver {
+    fn nothing() -> Self {
+        Self {
+            completed: Vec::new(),
+            first: SheetNo(1),
+            found_done: None,
+        }
+    }
+}
+
+/// Refuses to begin anew over a checkpoint that holds finished sheets, as over a run of the ledger that does.
+fn nothing_unfinished(plan: &Plan) -> Result<(), ApiError> {
+    let name = &plan.name;
+    let read = match checkpoint::read(Path::new(&plan.checkpoint_path)) {
+        Err(error) if error.is_missing() => return Ok(()),
+        Err(error) => {
+            return Err(ApiError::WrongState(format!(
+                "no run of `{name}` is known, but {error}; look at it first: `mozartctl run --fresh` begins anew and \
+                 writes over it"
+            )));
+        }
+        Ok(read) => read,
+    };
+    let done = read.completed_sheets().len();
+    if done == 0 || read.status == RunState::Completed.as_str() || !read.is_of(name.as_str()) {
+        return Ok(());
+    }
+    Err(ApiError::WrongState(format!(
+        "no run of `{name}` is known, but the checkpoint {} holds an unfinished one with {done} of {} sheets done; \
+         `mozartctl resume FILE.yaml` goes on with the rest, `mozartctl run --fresh` begins anew",
+        plan.checkpoint_path, read.total_sheets
+    )))
+}
+
+/// What the checkpoint in the workspace says; where there is none, what the files of the sheets say, if `infer` allows
+/// to rely on that.
+async fn taken_over(plan: &Arc<Plan>, infer: bool) -> Result<TakenOver, ApiError> {
+    let unusable = |why: String| {
         ApiError::NoSuchJob(format!(
             "there is no run of `{}` to resume, and no checkpoint that can be used ({why}); `mozartctl run` begins anew",
             plan.name
         ))
     };
-    let read = checkpoint::read(Path::new(&plan.checkpoint_path)).map_err(|error| nothing(error.to_string()))?;
-    let of = [&read.job_id, &read.job_name];
-    if of.iter().any(|id| !id.is_empty()) && of.iter().all(|id| id.as_str() != plan.name.as_str()) {
-        return Err(nothing(format!(
+    match checkpoint::read(Path::new(&plan.checkpoint_path)) {
+        Ok(read) if read.is_of(plan.name.as_str()) => Ok(copied(plan, &read)),
+        Ok(read) => Err(unusable(format!(
             "{} is of the job `{}`",
             plan.checkpoint_path, read.job_id
-        )));
+        ))),
+        Err(error) if error.is_missing() => {
+            let asked = Arc::clone(plan);
+            let found = tokio::task::spawn_blocking(move || artifacts::found(&asked, holds_now));
+            let found = found.await.unwrap_or_else(|error| Err(error.to_string()));
+            inferred(plan, found.map_err(unusable)?, infer)
+        }
+        Err(error) => Err(unusable(error.to_string())),
     }
+}
+
+/// From a checkpoint: the sheets that are done, and the sheet that it began with.
+fn copied(plan: &Plan, read: &Checkpoint) -> TakenOver {
     let there = |sheets: Vec<u32>| -> BTreeSet<SheetNo> {
         let sheets = sheets.into_iter().map(SheetNo);
         sheets.filter(|sheet| plan.sheet(*sheet).is_some()).collect()
@@ -330,7 +398,51 @@ fn taken_over(plan: &Plan) -> Result<(Vec<SheetNo>, SheetNo), ApiError> {
             break;
         }
     }
-    Ok((completed.into_iter().collect(), first))
+    TakenOver {
+        completed: completed.into_iter().collect(),
+        first,
+        found_done: None,
+    }
+}
+
+/// From what the files say, if that is anything and `confirmed`.
+fn inferred(plan: &Plan, found: Found, confirmed: bool) -> Result<TakenOver, ApiError> {
+    let (name, checkpoint, sheets) = (&plan.name, &plan.checkpoint_path, plan.sheets.len());
+    let Found { done, lacks } = found;
+    let next = done + 1;
+    let why = match &lacks {
+        _ if !Path::new(&plan.workspace).is_dir() => format!("there is no workspace {}", plan.workspace),
+        Some(rule) => format!("of sheet {next} this does not hold: {}", rule.description),
+        None => format!("no rule names a file that is sheet {next}'s alone"),
+    };
+    if done == 0 {
+        return Err(ApiError::NoSuchJob(format!(
+            "there is no run of `{name}` to resume and no checkpoint {checkpoint}, and by its files no sheet is done \
+             ({why}); `mozartctl run` begins anew"
+        )));
+    }
+    if plan.sheet(SheetNo(next)).is_none() {
+        return Err(ApiError::WrongState(format!(
+            "there is no run of `{name}` to resume and no checkpoint {checkpoint}, and by their files all {sheets} sheets \
+             look done; `mozartctl run` runs them anew"
+        )));
+    }
+    if !confirmed {
+        let look = if done == 1 {
+            format!("sheet 1 of {sheets} looks")
+        } else {
+            format!("sheets 1-{done} of {sheets} look")
+        };
+        return Err(ApiError::Unconfirmed(format!(
+            "there is no run of `{name}` to resume and no checkpoint {checkpoint}, but by the files that the rules name \
+             {look} done ({why}): go on at sheet {next}?"
+        )));
+    }
+    Ok(TakenOver {
+        first: SheetNo(next),
+        found_done: Some(SheetNo(done)),
+        ..TakenOver::nothing()
+    })
 }
 
 fn missing_program(message: String, problems: &[Problem]) -> ApiError {

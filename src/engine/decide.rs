@@ -7,8 +7,9 @@ use super::retry::{After, Situation, after};
 use super::rules::RunRules;
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting, next_attempt};
+use crate::job::plan::FailFast;
 use crate::model::{
-    Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo,
+    Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo, Span,
     StopHow, Timestamp,
 };
 
@@ -19,7 +20,10 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         now,
         decision: Decision::default(),
     };
-    draft.engine.observe(event);
+    if let Some(by) = engine.overlay.clock.step(now) {
+        draft.move_waits(by);
+    }
+    draft.engine.observe(now, event);
     let followed = match event {
         Event::Submitted {
             run,
@@ -132,9 +136,11 @@ impl Draft {
         }
         for sheet in (1..rules.start_sheet.0).map(SheetNo) {
             if self.sheet_state(run, sheet) == Some(&SheetState::Pending) {
-                let verdict = Verdict::Skipped {
-                    reason: "before start sheet".into(),
+                let reason = match rules.found_done {
+                    Some(last) if sheet <= last => "found done",
+                    _ => "before start sheet",
                 };
+                let verdict = Verdict::Skipped { reason: reason.into() };
                 self.fact(FactKind::SheetEnded { run, sheet, verdict });
             }
         }
@@ -200,7 +206,7 @@ impl Draft {
         self.engine.run(run).is_some_and(|run| {
             let account = run.rules.account.as_ref();
             let shut = |key: &GateKey| account == Some(&key.account);
-            run.phase == Phase::Open && !self.engine.gates.keys().any(shut)
+            run.phase == Phase::Open && !run.is_failing() && !self.engine.gates.keys().any(shut)
         })
     }
 
@@ -229,7 +235,8 @@ impl Draft {
         let Some(live) = self.engine.run(run) else { return };
         let Some(state) = live.sheets.get(sheet) else { return };
         let SheetState::Over(over) = &state.state else { return };
-        let cancelling = live.phase == Phase::Cancelling;
+        // What is not done when the run ends is opened again by a resume.
+        let cancelling = live.phase == Phase::Cancelling || live.is_failing();
         let next = if cancelling && over.outcome.failure.is_some() {
             After::Verdict(Verdict::Cancelled)
         } else {
@@ -245,21 +252,19 @@ impl Draft {
         };
         let account = live.rules.account.clone();
         match next {
-            After::Verdict(verdict) => {
-                self.fact(FactKind::SheetEnded { run, sheet, verdict });
-                self.end_if_over(run);
-            }
+            After::Verdict(verdict) => self.conclude(run, sheet, verdict),
             After::Again(wait) => self.wait(run, sheet, wait),
             After::BehindGate { kind, window, mut wait } => {
                 if let Some(account) = account {
                     let gate = GateKey { account, kind, window };
                     // A gate that another session closed for longer stays closed for longer.
-                    let closed_until = self.engine.gates.get(&gate).map(|gate| gate.until);
-                    match closed_until.filter(|until| *until >= wait.until) {
-                        Some(until) => wait.until = until,
+                    let closed = self.engine.gates.get(&gate).copied();
+                    match closed.filter(|closed| closed.until >= wait.until) {
+                        Some(closed) => (wait.until, wait.by_calendar) = (closed.until, closed.by_calendar),
                         None => self.fact(FactKind::GateClosed {
                             gate,
                             until: wait.until,
+                            by_calendar: wait.by_calendar,
                         }),
                     }
                 }
@@ -276,6 +281,7 @@ impl Draft {
             kind,
             ask,
             resume,
+            by_calendar,
         } = wait;
         self.fact(FactKind::SheetWaits {
             run,
@@ -286,22 +292,70 @@ impl Draft {
             kind,
             ask,
             resume,
+            by_calendar,
         });
+    }
+
+    /// The sheet has its verdict: what follows on it for those that wait for it, and for the run.
+    fn conclude(&mut self, run: RunId, sheet: SheetNo, verdict: Verdict) {
+        let failed = matches!(verdict, Verdict::Failed { .. });
+        self.fact(FactKind::SheetEnded { run, sheet, verdict });
+        if failed {
+            self.block_dependents(run, sheet);
+            if self
+                .engine
+                .run(run)
+                .is_some_and(|run| run.is_failing() && run.rules.fail_fast() == FailFast::Cancel)
+            {
+                self.stop_sessions(run);
+            }
+        }
+        self.end_if_over(run);
+    }
+
+    /// Who waits for a sheet that failed, or for one that waits for it, and so on, is not run.
+    fn block_dependents(&mut self, run: RunId, by: SheetNo) {
+        let mut blocked = vec![by];
+        while let Some(sheet) = blocked.pop() {
+            let Some(live) = self.engine.run(run) else { return };
+            let pending = |sheet: &SheetNo| {
+                live.sheets
+                    .get(*sheet)
+                    .is_some_and(|sheet| sheet.state == SheetState::Pending)
+            };
+            let waiting: Vec<_> = live.dependents(sheet).filter(pending).collect();
+            for sheet in waiting {
+                // One may wait for the same sheet twice over.
+                if self.sheet_state(run, sheet) == Some(&SheetState::Pending) {
+                    let verdict = Verdict::Blocked { by };
+                    self.fact(FactKind::SheetEnded { run, sheet, verdict });
+                    blocked.push(sheet);
+                }
+            }
+        }
     }
 
     fn end_if_over(&mut self, run: RunId) {
         let Some(live) = self.engine.run(run) else { return };
-        let done = live.counts.completed + live.counts.skipped;
-        let state = if live.has_ended() || live.is_running() {
+        if live.has_ended() || live.is_running() {
             return;
-        } else if live.phase == Phase::Cancelling {
+        }
+        let state = if live.phase == Phase::Cancelling {
             RunState::Cancelled
+        } else if live.is_failing() {
+            // Between two attempts: it is not tried again, and a resume opens it anew.
+            let waiting: Vec<_> = live.active.iter().copied().collect();
+            for sheet in waiting {
+                let verdict = Verdict::Cancelled;
+                self.fact(FactKind::SheetEnded { run, sheet, verdict });
+            }
+            RunState::Failed
+        } else if live.counts.pending + live.counts.waiting > 0 {
+            return;
         } else if live.counts.failed > 0 {
             RunState::Failed
-        } else if done == live.sheets.len() {
-            RunState::Completed
         } else {
-            return;
+            RunState::Completed
         };
         self.fact(FactKind::RunEnded { run, state });
     }
@@ -335,12 +389,9 @@ impl Draft {
                 self.only_live_run(&live.job, run)?;
                 let again: Vec<_> = live
                     .sheets()
-                    .filter(|(_, sheet)| {
-                        matches!(
-                            sheet.state,
-                            SheetState::Done(Verdict::Failed { .. } | Verdict::Cancelled)
-                        )
-                    })
+                    .filter(
+                        |(_, sheet)| matches!(&sheet.state, SheetState::Done(verdict) if verdict.is_to_be_resumed()),
+                    )
                     .map(|(no, sheet)| (no, crate::model::Generation(sheet.generation.0.saturating_add(1))))
                     .collect();
                 self.fact(FactKind::RunResumed { run });
@@ -454,6 +505,27 @@ impl Draft {
         }
     }
 
+    /// The wall clock was set by that much: what stands for a length of time ends as much later.
+    fn move_waits(&mut self, by: Span) {
+        let runs = self
+            .engine
+            .runs()
+            .filter(|run| !run.has_ended() && run.has_waits_to_move());
+        let runs: Vec<_> = runs.map(|run| run.id).collect();
+        for run in runs {
+            self.fact(FactKind::WaitsMoved { run, by });
+        }
+        let gates = self.engine.gates.iter().filter(|(_, gate)| !gate.by_calendar);
+        let gates: Vec<_> = gates.map(|(key, gate)| (key.clone(), gate.until)).collect();
+        for (gate, until) in gates {
+            self.fact(FactKind::GateClosed {
+                gate,
+                until: until.plus(by),
+                by_calendar: false,
+            });
+        }
+    }
+
     /// Opens the gates whose time has come and starts what may start.
     fn go_on(&mut self) {
         if self.engine.overlay.stopping {
@@ -470,8 +542,13 @@ impl Draft {
         for gate in open {
             self.fact(FactKind::GateOpened { gate });
         }
-        for (run, sheet) in self.engine.startable(now) {
+        while let Some((run, sheet)) = self.engine.next_start(now) {
+            let before = self.decision.commands.len();
             self.start(run, sheet);
+            if self.decision.commands.len() == before {
+                debug_assert!(false, "sheet {sheet} of run {run} could not be started");
+                break;
+            }
         }
     }
 

@@ -97,11 +97,19 @@ pub enum PauseWhy {
 pub struct EngineSettings {
     /// Runs that may run sheets at once, 1–1,000.
     pub max_concurrent_jobs: u32,
+    /// Sheets that may run at once, over all runs, 1–1,000.
+    pub max_concurrent_sheets: u32,
+    /// Sessions of one account that may run at once; `None`: as many as there are places.
+    pub max_sessions_per_account: Option<u32>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { max_concurrent_jobs: 5 }
+        Self {
+            max_concurrent_jobs: 5,
+            max_concurrent_sheets: 10,
+            max_sessions_per_account: None,
+        }
     }
 }
 

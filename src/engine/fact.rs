@@ -9,7 +9,7 @@ use super::event::{PauseWhy, SessionChoice};
 use super::rules::RunRules;
 use crate::model::{
     Ask, AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo, RunState,
-    SheetNo, Timestamp,
+    SheetNo, Span, Timestamp,
 };
 
 /// Version written with every fact.
@@ -97,6 +97,17 @@ pub enum FactKind {
         ask: Ask,
         /// Resume this session; `None`: a new one.
         resume: Option<String>,
+        /// `until` is a moment of the calendar (the reset of a limit), which the clock may be set to meet; otherwise it
+        /// stands for a length of time.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_calendar: bool,
+    },
+    /// The wall clock was set: what of the run waits for a length of time waits until that much later (or earlier).
+    WaitsMoved {
+        /// The run.
+        run: RunId,
+        /// By how far the clock was set; negative where it was set back.
+        by: Span,
     },
     /// The sheet's verdict within its generation.
     SheetEnded {
@@ -122,6 +133,9 @@ pub enum FactKind {
         gate: GateKey,
         /// Until when.
         until: Timestamp,
+        /// As in [`Self::SheetWaits`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_calendar: bool,
     },
     /// Starts again.
     GateOpened {
@@ -164,6 +178,7 @@ impl FactKind {
             Self::StopAsked { .. } => "stop_asked",
             Self::AttemptEnded { .. } => "attempt_ended",
             Self::SheetWaits { .. } => "sheet_waits",
+            Self::WaitsMoved { .. } => "waits_moved",
             Self::SheetEnded { .. } => "sheet_ended",
             Self::GenerationOpened { .. } => "generation_opened",
             Self::GateClosed { .. } => "gate_closed",
@@ -184,6 +199,7 @@ impl FactKind {
             | Self::AttemptEnded { attempt, .. } => Some(attempt.run),
             Self::RunSubmitted { run, .. }
             | Self::SheetWaits { run, .. }
+            | Self::WaitsMoved { run, .. }
             | Self::SheetEnded { run, .. }
             | Self::GenerationOpened { run, .. }
             | Self::RunPaused { run, .. }
@@ -211,6 +227,7 @@ impl FactKind {
                 Some(*sheet)
             }
             Self::RunSubmitted { .. }
+            | Self::WaitsMoved { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
             | Self::RunCancelling { .. }
@@ -241,8 +258,28 @@ pub enum Verdict {
         /// Such as `before start sheet`.
         reason: String,
     },
-    /// The run was cancelled.
+    /// A sheet that it waits for has failed.
+    Blocked {
+        /// Which.
+        by: SheetNo,
+    },
+    /// The run was cancelled, or ended by another sheet's failure before this one was done.
     Cancelled,
+}
+
+impl Verdict {
+    /// Whether those who wait for the sheet may start.
+    pub(super) fn satisfies(&self) -> bool {
+        matches!(self, Self::Completed | Self::Skipped { .. })
+    }
+
+    /// Whether a resume opens the sheet again.
+    pub(super) fn is_to_be_resumed(&self) -> bool {
+        match self {
+            Self::Failed { .. } | Self::Blocked { .. } | Self::Cancelled => true,
+            Self::Completed | Self::Skipped { .. } => false,
+        }
+    }
 }
 
 /// One limit of one account: what starts wait behind.

@@ -21,6 +21,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod bits;
 mod chance;
 mod decide;
 pub mod event;
@@ -51,7 +52,7 @@ pub use run::{Counts, Run};
 pub use sheet::{Attempt, Illegal, Over, Sheet, SheetState, Waiting};
 pub use status::{Overview, RunStatus};
 
-use crate::model::{Now, RunId, Timestamp};
+use crate::model::{Now, RunId, Span, Timestamp};
 use chance::Chance;
 
 /// The state of all live runs and of the gates between them.
@@ -71,6 +72,8 @@ pub struct Engine {
 pub struct Gate {
     /// No starts before this moment.
     pub until: Timestamp,
+    /// `until` is a moment of the calendar, not a length of time from its closing.
+    pub by_calendar: bool,
 }
 
 /// What decides too, but is not recorded.
@@ -79,6 +82,42 @@ struct Overlay {
     settings: EngineSettings,
     /// The conductor stops: nothing is started any more.
     stopping: bool,
+    clock: Clock,
+}
+
+/// What is known of the wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+struct Clock {
+    /// When the last fact was decided that was followed.
+    last: Timestamp,
+    /// Wall time at boot, as it was when it was looked at first; `None` before that.
+    at_boot: Option<Timestamp>,
+}
+
+impl Clock {
+    /// Less is the ordinary correction of a clock that runs.
+    const STEP: Span = Span(1_000_000);
+
+    /// By how far the wall clock was set since it was looked at last, where it was. How far it was set forward while
+    /// nobody looked cannot be told from the time that has passed.
+    fn step(self, now: Now) -> Option<Span> {
+        let by = match self.at_boot {
+            Some(at_boot) => at_boot_of(now).since(at_boot),
+            None => now.wall.since(self.last).min(Span(0)),
+        };
+        (by.0.saturating_abs() >= Self::STEP.0).then_some(by)
+    }
+
+    fn look(&mut self, now: Now) {
+        if self.at_boot.is_none() || self.step(now).is_some() {
+            self.at_boot = Some(at_boot_of(now));
+        }
+    }
+}
+
+/// What the wall clock would have shown when the system started.
+fn at_boot_of(now: Now) -> Timestamp {
+    now.wall.plus(Span(now.boot.saturating_neg()))
 }
 
 impl Engine {
@@ -92,13 +131,18 @@ impl Engine {
             overlay: Overlay {
                 settings,
                 stopping: false,
+                clock: Clock {
+                    last: Timestamp(0),
+                    at_boot: None,
+                },
             },
         }
     }
 
-    /// Takes over what an event says that is not recorded: new settings, and that the conductor stops. To be called
-    /// with every event that was followed; [`Self::decide`] itself needs nothing but the event.
-    pub fn observe(&mut self, event: &Event) {
+    /// Takes over what an event says that is not recorded: what the clocks show, new settings, and that the conductor
+    /// stops. To be called with every event that was followed; [`Self::decide`] itself needs nothing but the event.
+    pub fn observe(&mut self, now: Now, event: &Event) {
+        self.overlay.clock.look(now);
         match event {
             Event::SettingsChanged { settings } => self.overlay.settings = settings.clone(),
             Event::ShutdownRequested { .. } => self.overlay.stopping = true,
@@ -131,6 +175,12 @@ impl Engine {
     /// # Errors
     /// [`Illegal`] where the fact does not follow on the present state.
     pub fn try_apply(&mut self, fact: &Fact) -> Result<(), Illegal> {
+        self.follow(fact)?;
+        self.overlay.clock.last = fact.at;
+        Ok(())
+    }
+
+    fn follow(&mut self, fact: &Fact) -> Result<(), Illegal> {
         let illegal = |state| Illegal {
             state,
             fact: fact.kind.name(),
@@ -146,8 +196,13 @@ impl Engine {
                     .insert(*run, Arc::new(Run::new(*run, job.clone(), *no, rules.clone(), fact.at)));
                 Ok(())
             }
-            FactKind::GateClosed { gate, until } => {
-                self.gates.insert(gate.clone(), Gate { until: *until });
+            FactKind::GateClosed {
+                gate,
+                until,
+                by_calendar,
+            } => {
+                let (until, by_calendar) = (*until, *by_calendar);
+                self.gates.insert(gate.clone(), Gate { until, by_calendar });
                 Ok(())
             }
             FactKind::GateOpened { gate } => match self.gates.remove(gate) {
@@ -159,6 +214,7 @@ impl Engine {
             | FactKind::StopAsked { .. }
             | FactKind::AttemptEnded { .. }
             | FactKind::SheetWaits { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
             | FactKind::RunPaused { .. }

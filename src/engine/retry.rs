@@ -90,6 +90,7 @@ fn validation(situation: &Situation<'_>, failure: &Failure) -> After {
                 kind: AttemptKind::Completion,
                 ask: Ask::Completion,
                 resume,
+                by_calendar: false,
             });
         }
     }
@@ -101,6 +102,7 @@ fn validation(situation: &Situation<'_>, failure: &Failure) -> After {
             kind: AttemptKind::Retry,
             ask: Ask::Task,
             resume: None,
+            by_calendar: false,
         });
     }
     let tried = match (used.retries, used.completions) {
@@ -138,6 +140,7 @@ fn transient(situation: &Situation<'_>, failure: &Failure) -> After {
         kind,
         ask,
         resume,
+        by_calendar: false,
     })
 }
 
@@ -161,6 +164,7 @@ fn interrupted(situation: &Situation<'_>, code: Code) -> After {
         kind,
         ask,
         resume,
+        by_calendar: false,
     })
 }
 
@@ -183,7 +187,7 @@ fn rate_limit(situation: &Situation<'_>, failure: &Failure) -> After {
         );
     }
     let (_, ask, resume) = again(over, rules.resumable);
-    let until = gate_until(situation, failure, kind);
+    let (until, by_calendar) = gate_until(situation, failure, kind);
     let window = failure.limit.as_ref().and_then(|limit| limit.window.clone());
     let wait = Waiting {
         until,
@@ -192,12 +196,13 @@ fn rate_limit(situation: &Situation<'_>, failure: &Failure) -> After {
         kind: AttemptKind::Probe,
         ask,
         resume,
+        by_calendar,
     };
     After::BehindGate { kind, window, wait }
 }
 
-/// Until when a refusal closes its gate.
-fn gate_until(situation: &Situation<'_>, failure: &Failure, kind: LimitKind) -> Timestamp {
+/// Until when a refusal closes its gate, and whether that is a moment of the calendar.
+fn gate_until(situation: &Situation<'_>, failure: &Failure, kind: LimitKind) -> (Timestamp, bool) {
     let Situation {
         attempt,
         rules,
@@ -210,25 +215,29 @@ fn gate_until(situation: &Situation<'_>, failure: &Failure, kind: LimitKind) -> 
     // Doubled ten times it is far above its bound.
     let doubled = used.limits_in_a_row.saturating_sub(1).min(10);
     let short = Span(FIRST_THROTTLE.0 << doubled).min(LONGEST_THROTTLE);
-    match kind {
+    let span = match kind {
         LimitKind::Throttle => {
             let named = limit.and_then(|limit| limit.retry_after).filter(|span| span.0 > 0);
-            now.plus(named.unwrap_or(short))
+            named.unwrap_or(short)
         }
         LimitKind::Usage => match limit.and_then(|limit| Some((limit.resets_at?, limit.from_text))) {
-            None => now.plus(rules.rate_limit.wait),
+            None => rules.rate_limit.wait,
             Some((reset, from_text)) => {
+                let jitter = chance.span(*attempt, Draw::Reset, RESET_JITTER);
                 let (soonest, latest) = TEXT_RESET;
                 let reset = match from_text {
                     true => reset.clamp(now.plus(soonest), now.plus(latest)),
-                    // Refused although the reset is past: clocks differ. Asking again at once would be refused again.
-                    false if reset <= *now => now.plus(short),
                     false => reset,
                 };
-                reset.plus(chance.span(*attempt, Draw::Reset, RESET_JITTER))
+                if reset > *now {
+                    return (reset.plus(jitter), true);
+                }
+                // Refused although the reset is past: clocks differ. Asking again at once would be refused again.
+                Span(short.0.saturating_add(jitter.0))
             }
         },
-    }
+    };
+    (now.plus(span), false)
 }
 
 /// How an attempt that was cut off goes on: kind, ask, and the session to resume.

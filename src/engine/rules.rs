@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::plan::{BackendKind, OnLimit, Plan, RateLimitPolicy, RetryPolicy, SubmitContext};
+use crate::job::plan::{
+    BackendKind, Dependency, FailFast, OnLimit, Parallel, Plan, RateLimitPolicy, RetryPolicy, SubmitContext,
+};
 use crate::model::{AccountId, SheetNo, Span};
 
 /// The rules that decide a run's course.
@@ -12,13 +14,21 @@ pub struct RunRules {
     pub sheets: u32,
     /// Sheets below are skipped, reason `before start sheet`.
     pub start_sheet: SheetNo,
+    /// Of those, the ones up to this one because their files say that they are done: reason `found done`.
+    pub found_done: Option<SheetNo>,
     /// Retry budgets and delays.
     pub retry: RetryPolicy,
     /// Limits.
     pub rate_limit: RateLimitPolicy,
     /// What a limit does to the run.
     pub on_limit: OnLimit,
-    /// Between the end of one sheet and the start of the next.
+    /// Which sheets wait for which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<Dependency>,
+    /// Several sheets at once; `None`: in order, one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<Parallel>,
+    /// Between the end of one sheet and the start of the next; without meaning where several run at once.
     pub pause_between_sheets: Span,
     /// 1 to 10.
     pub priority: u8,
@@ -34,13 +44,35 @@ impl RunRules {
         Self {
             sheets: u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX),
             start_sheet,
+            found_done: None,
             retry: plan.retry.clone(),
             rate_limit: plan.rate_limit.clone(),
             on_limit: plan.on_limit,
+            dependencies: plan.dependencies.clone(),
+            parallel: plan.parallel.clone(),
             pause_between_sheets: plan.pause_between_sheets,
             priority: plan.priority,
             account: context.account.clone(),
             resumable: matches!(plan.backend.kind, BackendKind::ClaudeCli(_)),
         }
+    }
+
+    /// Sheets that may run at once.
+    pub fn max_concurrent(&self) -> u32 {
+        self.parallel.as_ref().map_or(1, |parallel| parallel.max_concurrent)
+    }
+
+    /// What the first failed sheet means for the others. In order it ends the run.
+    pub fn fail_fast(&self) -> FailFast {
+        self.parallel
+            .as_ref()
+            .map_or(FailFast::Hold, |parallel| parallel.fail_fast)
+    }
+
+    /// Places that a sheet takes of `max_concurrent_sheets`.
+    pub fn weight(&self, sheet: SheetNo) -> u32 {
+        let weights = self.parallel.as_ref().map_or(&[][..], |parallel| &parallel.weights);
+        let found = weights.binary_search_by_key(&sheet, |(sheet, _)| *sheet).ok();
+        found.and_then(|at| weights.get(at)).map_or(1, |(_, weight)| *weight)
     }
 }

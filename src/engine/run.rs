@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::bits::Bits;
 use super::event::PauseWhy;
 use super::fact::{Fact, FactKind, Verdict};
 use super::rules::RunRules;
 use super::sheet::{Illegal, Sheet, SheetState};
 use super::sheets::Sheets;
-use crate::model::{AttemptRef, Cause, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Timestamp};
+use crate::job::plan::{FailFast, SheetRange};
+use crate::model::{
+    AttemptRef, Cause, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
+};
 
 /// A run that is live, or has ended and was not forgotten yet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,8 +29,10 @@ pub struct Run {
     pub(super) phase: Phase,
     pub(super) sheets: Sheets,
     pub(super) counts: Counts,
-    /// The lowest pending sheet; one above the last where there is none.
-    pub(super) first_pending: SheetNo,
+    /// Pending sheets that wait for no other.
+    pub(super) ready: Bits,
+    /// For each dependency that is not pairwise: how many of the sheets that are waited for are not done.
+    left: Vec<u32>,
     /// Sheets that run or wait.
     pub(super) active: BTreeSet<SheetNo>,
     /// The sheet that failed first since the run was submitted or resumed.
@@ -34,6 +40,10 @@ pub struct Run {
     /// The next pending sheet starts not before this moment (`pause_between_sheets`).
     pub(super) not_before: Option<Timestamp>,
     pub(super) limits: Limits,
+    /// When it last started a sheet; before the first, when it was submitted or resumed.
+    pub(super) served_at: Timestamp,
+    /// It has started a sheet since then.
+    pub(super) begun: bool,
 }
 
 /// What people made of the run, and its end.
@@ -131,6 +141,7 @@ impl Phase {
             | FactKind::StopAsked { .. }
             | FactKind::AttemptEnded { .. }
             | FactKind::SheetWaits { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::SheetEnded { .. } => match self {
                 Self::Open | Self::Paused(_) | Self::Cancelling => Ok(self),
                 Self::Ended(_) => illegal,
@@ -144,6 +155,12 @@ impl Run {
     /// A run to which only its submission has happened.
     pub(super) fn new(id: RunId, job: JobName, no: RunNo, rules: RunRules, submitted_at: Timestamp) -> Self {
         let sheets = Sheets::new(rules.sheets);
+        let left = rules.dependencies.iter().map(|dependency| dependency.on.count());
+        let mut ready = Bits::new(rules.sheets);
+        (1..=rules.sheets).for_each(|no| ready.set(SheetNo(no), true));
+        for sheet in rules.dependencies.iter().flat_map(|dependency| dependency.of.sheets()) {
+            ready.set(sheet, false);
+        }
         Self {
             id,
             job,
@@ -153,14 +170,17 @@ impl Run {
                 ..Counts::default()
             },
             sheets,
+            ready,
+            left: left.collect(),
             rules: Arc::new(rules),
             submitted_at,
             phase: Phase::Open,
-            first_pending: SheetNo(1),
             active: BTreeSet::new(),
             failed: None,
             not_before: None,
             limits: Limits::default(),
+            served_at: submitted_at,
+            begun: false,
         }
     }
 
@@ -246,6 +266,11 @@ impl Run {
         self.counts.running > 0
     }
 
+    /// A sheet has failed, and nothing of the run may start any more because of it.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failed.is_some() && self.rules.fail_fast() != FailFast::Off
+    }
+
     /// Follows a fact about this run, or changes nothing.
     pub(super) fn apply(&mut self, fact: &Fact) -> Result<(), Illegal> {
         let illegal = Illegal {
@@ -254,13 +279,14 @@ impl Run {
         };
         let phase = self.phase.next(&fact.kind)?;
         if let Some(no) = fact.kind.sheet() {
-            // One at a time: the sheets of a run go in order.
-            let starts = matches!(fact.kind, FactKind::AttemptIntended { .. });
-            if starts && (self.is_running() || self.active.iter().chain([&self.first_pending]).any(|&first| first < no))
-            {
+            if matches!(fact.kind, FactKind::AttemptIntended { .. }) && !self.may_run(no) {
                 return Err(illegal);
             }
             return self.apply_to_sheet(no, fact, illegal);
+        }
+        if let FactKind::WaitsMoved { by, .. } = &fact.kind {
+            self.move_waits(*by);
+            return Ok(());
         }
         match (self.phase, phase) {
             (_, Phase::Ended(state)) if !self.can_end(state) => return Err(illegal),
@@ -268,11 +294,39 @@ impl Run {
                 self.failed = None;
                 self.not_before = None;
                 self.limits = Limits::default();
+                (self.served_at, self.begun) = (fact.at, false);
             }
+            (Phase::Paused(_), Phase::Open) => (self.served_at, self.begun) = (fact.at, false),
             (Phase::Open | Phase::Paused(_) | Phase::Cancelling | Phase::Ended(_), _) => {}
         }
         self.phase = phase;
         Ok(())
+    }
+
+    /// Whether a sheet may be the next to run, time and slots aside.
+    fn may_run(&self, no: SheetNo) -> bool {
+        let waits = self.active.contains(&no) || self.ready.contains(no);
+        let in_order =
+            || self.rules.parallel.is_some() || self.active.first().copied().or_else(|| self.ready.first()) == Some(no);
+        waits && self.counts.running < self.rules.max_concurrent() && in_order()
+    }
+
+    /// A sheet that `no` waits for; `None` where it waits for none.
+    pub(super) fn unmet(&self, no: SheetNo) -> Option<SheetNo> {
+        let open = |sheet: &SheetNo| !self.sheets.get(*sheet).is_some_and(|sheet| sheet.state.satisfies());
+        let dependencies = self.rules.dependencies.iter().zip(&self.left);
+        let mut unmet = dependencies
+            .filter(|(dependency, left)| dependency.pairwise || **left > 0)
+            .filter_map(|(dependency, _)| dependency.needs(no)?.sheets().find(open));
+        unmet.next()
+    }
+
+    /// Sheets that wait for `no`, as long as they wait for anything.
+    pub(super) fn dependents(&self, no: SheetNo) -> impl Iterator<Item = SheetNo> {
+        let dependencies = self.rules.dependencies.iter();
+        dependencies
+            .filter_map(move |dependency| dependency.dependents(no))
+            .flat_map(SheetRange::sheets)
     }
 
     /// Whether the sheets allow that end.
@@ -295,13 +349,16 @@ impl Run {
 
     fn apply_to_sheet(&mut self, no: SheetNo, fact: &Fact, illegal: Illegal) -> Result<(), Illegal> {
         let sheet = self.sheets.get_mut(no).ok_or(illegal)?;
-        let before = sheet.state.status();
+        let (before, was_satisfying) = (sheet.state.status(), sheet.state.satisfies());
         let was_over = matches!(sheet.state, SheetState::Over(_));
         sheet.apply(fact)?;
-        let after = sheet.state.status();
+        let (after, satisfies) = (sheet.state.status(), sheet.state.satisfies());
         *self.counts.of(before) -= 1;
         *self.counts.of(after) += 1;
         self.keep_indices(no, after);
+        if satisfies != was_satisfying {
+            self.tell_dependents(no, satisfies);
+        }
         match &fact.kind {
             FactKind::AttemptEnded { outcome, .. } => {
                 let failure = outcome
@@ -319,15 +376,19 @@ impl Run {
                     self.failed = Some(no);
                 }
                 // A sheet that was never run (skipped, taken over) asks for no pause.
-                if was_over && self.rules.pause_between_sheets.0 > 0 {
+                if was_over && self.rules.parallel.is_none() && self.rules.pause_between_sheets.0 > 0 {
                     self.not_before = Some(fact.at.plus(self.rules.pause_between_sheets));
                 }
             }
-            FactKind::AttemptIntended { .. } => self.not_before = None,
+            FactKind::AttemptIntended { .. } => {
+                self.not_before = None;
+                (self.served_at, self.begun) = (fact.at, true);
+            }
             FactKind::AttemptStarted { .. }
             | FactKind::StopAsked { .. }
             | FactKind::SheetWaits { .. }
             | FactKind::GenerationOpened { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::RunSubmitted { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
@@ -337,6 +398,31 @@ impl Run {
             | FactKind::RunEnded { .. } => {}
         }
         Ok(())
+    }
+
+    /// What waits for a length of time and not for a moment of the calendar.
+    pub(super) fn has_waits_to_move(&self) -> bool {
+        let moves = |no: &SheetNo| match self.sheets.get(*no).map(|sheet| &sheet.state) {
+            Some(SheetState::Waiting(waiting)) => !waiting.by_calendar,
+            Some(SheetState::Pending | SheetState::Running(_) | SheetState::Over(_) | SheetState::Done(_)) | None => {
+                false
+            }
+        };
+        self.not_before.is_some() || self.active.iter().any(moves)
+    }
+
+    fn move_waits(&mut self, by: Span) {
+        self.not_before = self.not_before.map(|until| until.plus(by));
+        for &no in &self.active {
+            if let Some(Sheet {
+                state: SheetState::Waiting(waiting),
+                ..
+            }) = self.sheets.get_mut(no)
+                && !waiting.by_calendar
+            {
+                waiting.until = waiting.until.plus(by);
+            }
+        }
     }
 
     fn keep_indices(&mut self, no: SheetNo, status: SheetStatus) {
@@ -352,18 +438,32 @@ impl Run {
                 self.active.remove(&no);
             }
         }
-        if status == SheetStatus::Pending {
-            self.first_pending = self.first_pending.min(no);
-        } else {
-            // Every step forward is paid for by a sheet that left `pending`; only a resume goes back.
-            let pending = |no| {
-                self.sheets
-                    .get(no)
-                    .is_some_and(|sheet| sheet.state == SheetState::Pending)
+        let ready = status == SheetStatus::Pending && self.unmet(no).is_none();
+        self.ready.set(no, ready);
+    }
+
+    /// The sheet is done, or open again: who waits for it may start, or may not.
+    fn tell_dependents(&mut self, no: SheetNo, done: bool) {
+        let rules = Arc::clone(&self.rules);
+        let mut waiting = Vec::new();
+        for (dependency, left) in rules.dependencies.iter().zip(&mut self.left) {
+            let Some(dependents) = dependency.dependents(no) else {
+                continue;
             };
-            while self.first_pending.0 <= self.sheets.len() && !pending(self.first_pending) {
-                self.first_pending.0 += 1;
+            let was_left = *left;
+            *left = if done { was_left.saturating_sub(1) } else { was_left + 1 };
+            // Of one that waits for many only the last and the first make a difference.
+            if dependency.pairwise || *left == 0 || was_left == 0 {
+                waiting.push(dependents);
             }
+        }
+        for sheet in waiting.into_iter().flat_map(SheetRange::sheets) {
+            let pending = self
+                .sheets
+                .get(sheet)
+                .is_some_and(|sheet| sheet.state == SheetState::Pending);
+            let ready = done && pending && self.unmet(sheet).is_none();
+            self.ready.set(sheet, ready);
         }
     }
 }

@@ -1,18 +1,31 @@
-//! Who may start, and when: slots, gates, waits, the pause between sheets. The same answer decides starts,
+//! Who may start, and when: slots, places, gates, waits, the pause between sheets. The same answer decides starts,
 //! wake-ups and the words of `status`.
+//!
+//! Who goes first: the higher priority, which grows by one for each [`AGEING`] in which a run that is held back by
+//! others starts nothing; then the run with fewer sheets at work; then the one that has begun; then the one
+//! that was served longest ago. So of two runs of one priority the one with less at work gets the next free place, however
+//! many sheets the other has left, and nothing is held back for longer than `11 - priority` times [`AGEING`] and the
+//! longest session then at work.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use super::fact::GateKey;
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting};
 use super::{Engine, Gate};
-use crate::model::{AccountId, Now, RunId, SheetNo, Timestamp};
+use crate::model::{AccountId, Now, RunId, SheetNo, Span, Timestamp};
+
+/// A run that starts nothing for that long counts as one priority higher, and so on.
+pub(super) const AGEING: Span = Span(600_000_000);
+
+/// Above every priority that a person can give.
+const OLDEST: i64 = 11;
 
 /// What could be started next of a run.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next<'a> {
-    /// This sheet, as soon as there is a slot.
+    /// This sheet, as soon as there is room for it.
     Ready(SheetNo),
     /// This sheet, not before that moment.
     Held {
@@ -20,7 +33,7 @@ pub(super) enum Next<'a> {
         until: Timestamp,
         why: Hold<'a>,
     },
-    /// Nothing: it runs, or nothing but a person moves it.
+    /// Nothing: all that may run does, or nothing but a person moves it.
     Nothing,
 }
 
@@ -35,6 +48,29 @@ pub(super) enum Hold<'a> {
     Between,
 }
 
+/// What there is too little of for a sheet that is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Short {
+    /// `max_concurrent_jobs`, with how many runs are at work.
+    Jobs(u32),
+    /// `max_concurrent_sheets`, with how many places are taken.
+    Places(u32),
+    /// `max_sessions_per_account`, with how many are at work.
+    Sessions(u32),
+    /// Nothing: another run's turn comes first.
+    Turn,
+}
+
+/// What is taken.
+#[derive(Debug, Default)]
+pub(super) struct Load<'a> {
+    /// Runs with a sheet at work.
+    pub(super) jobs: u32,
+    /// Places of sheets.
+    places: u32,
+    sessions: BTreeMap<&'a AccountId, u32>,
+}
+
 impl Engine {
     /// The earliest moment at which a [`Tick`](super::Event::Tick) would do something; `None`: no timer is needed.
     pub fn next_wakeup(&self, now: Now) -> Option<Timestamp> {
@@ -42,24 +78,25 @@ impl Engine {
             return None;
         }
         let gates = self.gates.values().map(|gate| gate.until);
-        let runs = self.runs().filter_map(|run| match self.next_of(run, now.wall) {
+        let runs = self.runs().filter_map(|run| self.next_move(run, now.wall));
+        gates.chain(runs).min()
+    }
+
+    /// When the first of the run's waits is over.
+    fn next_move(&self, run: &Run, now: Timestamp) -> Option<Timestamp> {
+        match self.next_of(run, now) {
             Next::Held { until, .. } => Some(until),
             Next::Ready(_) | Next::Nothing => None,
-        });
-        gates.chain(runs).min()
+        }
     }
 
     /// What could be started next of `run` at `now`.
     pub(super) fn next_of<'a>(&'a self, run: &'a Run, now: Timestamp) -> Next<'a> {
-        if run.phase != Phase::Open || run.is_running() {
+        if run.phase != Phase::Open || run.counts.running >= run.rules.max_concurrent() || run.is_failing() {
             return Next::Nothing;
         }
-        // In order, one at a time: a sheet between two attempts goes before every pending one.
-        let sheet = run.active.first().copied().unwrap_or(run.first_pending);
-        let own = match run.sheets.get(sheet).map(|sheet| &sheet.state) {
-            Some(SheetState::Waiting(waiting)) => Some((waiting.until, Hold::Wait(waiting))),
-            Some(SheetState::Pending) => run.not_before.map(|until| (until, Hold::Between)),
-            Some(SheetState::Running(_) | SheetState::Over(_) | SheetState::Done(_)) | None => return Next::Nothing,
+        let Some((sheet, own)) = run.next_sheet(now) else {
+            return Next::Nothing;
         };
         let gate = run.rules.account.as_ref().and_then(|account| self.closed_gate(account));
         let gate = gate.map(|(key, gate)| (gate.until, Hold::Gate(key)));
@@ -83,31 +120,122 @@ impl Engine {
             .max_by_key(|(_, gate)| gate.until)
     }
 
-    /// How many runs hold a slot.
-    pub(super) fn slots_used(&self) -> u32 {
-        self.runs().map(|run| u32::from(run.is_running())).sum()
+    /// What is taken now.
+    pub(super) fn load(&self) -> Load<'_> {
+        let mut load = Load::default();
+        for run in self.runs().filter(|run| run.is_running()) {
+            load.jobs += 1;
+            load.places = load.places.saturating_add(run.places());
+            if let Some(account) = &run.rules.account {
+                *load.sessions.entry(account).or_default() += run.counts.running;
+            }
+        }
+        load
     }
 
-    /// Runs that could start a sheet at `now` and may, in the order in which they get a slot.
-    pub(super) fn startable(&self, now: Timestamp) -> Vec<(RunId, SheetNo)> {
-        let free = self
-            .overlay
-            .settings
-            .max_concurrent_jobs
-            .saturating_sub(self.slots_used());
-        if free == 0 {
-            return Vec::new();
+    /// What a sheet that is ready lacks; `None`: it may start.
+    pub(super) fn short(&self, run: &Run, sheet: SheetNo, load: &Load<'_>) -> Option<Short> {
+        let settings = &self.overlay.settings;
+        let sessions = run
+            .rules
+            .account
+            .as_ref()
+            .and_then(|account| load.sessions.get(account));
+        let sessions = sessions.copied().unwrap_or(0);
+        let full = settings.max_sessions_per_account.is_some_and(|most| sessions >= most);
+        // A sheet that is heavier than all places together still has its turn, alone.
+        let weight = run.rules.weight(sheet).min(settings.max_concurrent_sheets);
+        if full && run.rules.account.is_some() {
+            Some(Short::Sessions(sessions))
+        } else if load.places.saturating_add(weight) > settings.max_concurrent_sheets {
+            Some(Short::Places(load.places))
+        } else if !run.is_running() && load.jobs >= settings.max_concurrent_jobs {
+            Some(Short::Jobs(load.jobs))
+        } else {
+            None
+        }
+    }
+
+    /// The sheet that is started next at `now`; `None` where nothing may.
+    pub(super) fn next_start(&self, now: Timestamp) -> Option<(RunId, SheetNo)> {
+        let load = self.load();
+        if load.places >= self.overlay.settings.max_concurrent_sheets {
+            return None;
         }
         let mut ready: Vec<_> = self
             .runs()
             .filter_map(|run| match self.next_of(run, now) {
-                Next::Ready(sheet) => Some((Reverse(run.rules.priority), run.id, sheet)),
+                Next::Ready(sheet) => Some((run.turn(now), run, sheet)),
                 Next::Held { .. } | Next::Nothing => None,
             })
             .collect();
         // Numbers of runs grow with submission.
-        ready.sort_unstable();
-        ready.truncate(usize::try_from(free).unwrap_or(usize::MAX));
-        ready.into_iter().map(|(_, run, sheet)| (run, sheet)).collect()
+        ready.sort_unstable_by_key(|(turn, run, _)| (*turn, run.id));
+        // No lower priority takes what a higher one waits for.
+        let mut least = i64::MIN;
+        for (turn, run, sheet) in ready {
+            if turn.0.0 < least {
+                return None;
+            }
+            match self.short(run, sheet, &load) {
+                None => return Some((run.id, sheet)),
+                Some(Short::Places(_)) => return None,
+                Some(Short::Jobs(_)) => least = turn.0.0,
+                Some(Short::Sessions(_) | Short::Turn) => {}
+            }
+        }
+        None
+    }
+}
+
+/// What decides whose turn it is; less goes first.
+type Turn = (Reverse<i64>, u32, Reverse<bool>, Timestamp);
+
+impl Run {
+    fn turn(&self, now: Timestamp) -> Turn {
+        let age = now.since(self.served_at).0.max(0) / AGEING.0;
+        let priority = i64::from(self.rules.priority).saturating_add(age).min(OLDEST);
+        (Reverse(priority), self.places(), Reverse(self.begun), self.served_at)
+    }
+
+    /// Places that its sheets at work take.
+    fn places(&self) -> u32 {
+        match &self.rules.parallel {
+            Some(parallel) if !parallel.weights.is_empty() => {
+                let weights = self.running().map(|(attempt, _)| self.rules.weight(attempt.sheet));
+                weights.fold(0, u32::saturating_add)
+            }
+            Some(_) | None => self.counts.running,
+        }
+    }
+
+    /// The sheet whose turn it is within the run, and what it waits for itself: the lowest one between two attempts
+    /// whose wait is over, else the lowest that has not started, else the one whose wait ends first. In order a sheet
+    /// between two attempts goes before every other.
+    fn next_sheet(&self, now: Timestamp) -> Option<(SheetNo, Option<(Timestamp, Hold<'_>)>)> {
+        let waiting = |no: &SheetNo| match self.sheets.get(*no).map(|sheet| &sheet.state) {
+            Some(SheetState::Waiting(waiting)) => Some((*no, waiting.as_ref())),
+            Some(SheetState::Pending | SheetState::Running(_) | SheetState::Over(_) | SheetState::Done(_)) | None => {
+                None
+            }
+        };
+        let mut first: Option<(SheetNo, &Waiting)> = None;
+        for (no, wait) in self.active.iter().filter_map(waiting) {
+            if wait.until <= now {
+                return Some((no, None));
+            }
+            if first.is_none_or(|(_, earlier)| wait.until < earlier.until) {
+                first = Some((no, wait));
+            }
+        }
+        let pending = self.ready.first();
+        let first = first.map(|(no, wait)| (no, Some((wait.until, Hold::Wait(wait)))));
+        match (&self.rules.parallel, pending, first) {
+            (None, _, Some(first)) => Some(first),
+            (None, Some(no), None) => Some((no, self.not_before.map(|until| (until, Hold::Between)))),
+            (Some(_), Some(no), _) => Some((no, None)),
+            (Some(_), None, first) => first,
+            (None, None, None) => None,
+        }
     }
 }

@@ -115,6 +115,8 @@ pub struct Waiting {
     pub ask: Ask,
     /// The session that it resumes.
     pub resume: Option<String>,
+    /// `until` is a moment of the calendar, not a length of time.
+    pub by_calendar: bool,
 }
 
 /// A fact that cannot follow on the present state: late, repeated, or of another history.
@@ -128,6 +130,14 @@ pub struct Illegal {
 }
 
 impl SheetState {
+    /// Whether those who wait for the sheet may start.
+    pub(super) fn satisfies(&self) -> bool {
+        match self {
+            Self::Done(verdict) => verdict.satisfies(),
+            Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) => false,
+        }
+    }
+
     /// What every view calls this state.
     pub fn status(&self) -> SheetStatus {
         match self {
@@ -136,7 +146,7 @@ impl SheetState {
             Self::Waiting(_) => SheetStatus::Waiting,
             Self::Done(Verdict::Completed) => SheetStatus::Completed,
             Self::Done(Verdict::Failed { .. }) => SheetStatus::Failed,
-            Self::Done(Verdict::Skipped { .. }) => SheetStatus::Skipped,
+            Self::Done(Verdict::Skipped { .. } | Verdict::Blocked { .. }) => SheetStatus::Skipped,
             Self::Done(Verdict::Cancelled) => SheetStatus::Cancelled,
         }
     }
@@ -218,6 +228,7 @@ impl SheetState {
                 kind,
                 ask,
                 resume,
+                by_calendar,
                 ..
             } => match self {
                 Self::Over(_) => Ok(Self::Waiting(Box::new(Waiting {
@@ -227,30 +238,35 @@ impl SheetState {
                     kind: *kind,
                     ask: *ask,
                     resume: resume.clone(),
+                    by_calendar: *by_calendar,
                 }))),
                 Self::Pending | Self::Running(_) | Self::Waiting(_) | Self::Done(_) => illegal,
             },
             FactKind::SheetEnded { verdict, .. } => match (self, verdict) {
                 // Taken over from a checkpoint, or not to be run.
-                (Self::Pending, Verdict::Completed | Verdict::Skipped { .. } | Verdict::Cancelled)
+                (
+                    Self::Pending,
+                    Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. } | Verdict::Cancelled,
+                )
                 | (Self::Waiting(_), Verdict::Cancelled)
                 | (Self::Over(_), Verdict::Completed | Verdict::Failed { .. } | Verdict::Cancelled) => {
                     Ok(Self::Done(verdict.clone()))
                 }
                 (
                     Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_),
-                    Verdict::Completed | Verdict::Failed { .. } | Verdict::Skipped { .. } | Verdict::Cancelled,
+                    Verdict::Completed
+                    | Verdict::Failed { .. }
+                    | Verdict::Skipped { .. }
+                    | Verdict::Blocked { .. }
+                    | Verdict::Cancelled,
                 ) => illegal,
             },
             FactKind::GenerationOpened { .. } => match self {
-                Self::Done(Verdict::Failed { .. } | Verdict::Cancelled) => Ok(Self::Pending),
-                Self::Pending
-                | Self::Running(_)
-                | Self::Over(_)
-                | Self::Waiting(_)
-                | Self::Done(Verdict::Completed | Verdict::Skipped { .. }) => illegal,
+                Self::Done(verdict) if verdict.is_to_be_resumed() => Ok(Self::Pending),
+                Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_) => illegal,
             },
             FactKind::RunSubmitted { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::RunPaused { .. }
@@ -324,6 +340,7 @@ impl Sheet {
             | FactKind::StopAsked { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::RunSubmitted { .. }
+            | FactKind::WaitsMoved { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::RunPaused { .. }

@@ -5,7 +5,7 @@ use super::Engine;
 use super::event::PauseWhy;
 use super::fact::{GateKey, Verdict};
 use super::run::{Phase, Run};
-use super::schedule::{Hold, Next};
+use super::schedule::{Hold, Load, Next, Short};
 use super::sheet::{SheetState, Waiting};
 use crate::model::{AttemptKind, Cause, LimitKind, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
 
@@ -46,8 +46,7 @@ pub struct Overview {
 impl Engine {
     /// State and reason of a run; `None` where it is not in memory.
     pub fn describe(&self, run: RunId, now: Now) -> Option<RunStatus> {
-        self.run(run)
-            .map(|run| self.status_of(run, now.wall, self.slots_used()))
+        self.run(run).map(|run| self.status_of(run, now.wall, &self.load()))
     }
 
     /// State and reason of a sheet, and until when the reason holds; `None` where there is no such run or sheet.
@@ -66,6 +65,7 @@ impl Engine {
             SheetState::Done(Verdict::Completed | Verdict::Cancelled) => (String::new(), None),
             SheetState::Done(Verdict::Failed { message, .. }) => (message.clone(), None),
             SheetState::Done(Verdict::Skipped { reason }) => (reason.clone(), None),
+            SheetState::Done(Verdict::Blocked { by }) => (format!("blocked by sheet {by}"), None),
             SheetState::Pending | SheetState::Waiting(_) => self.why_idle(run, sheet, now.wall),
         };
         Some((state.status(), reason, until))
@@ -73,13 +73,13 @@ impl Engine {
 
     /// How many runs are in which state; those that have ended are not counted.
     pub fn overview(&self, now: Now) -> Overview {
-        let used = self.slots_used();
+        let load = self.load();
         let mut overview = Overview {
             slots: self.overlay.settings.max_concurrent_jobs,
             ..Overview::default()
         };
         for run in self.runs() {
-            match self.status_of(run, now.wall, used).state {
+            match self.status_of(run, now.wall, &load).state {
                 RunState::Running => overview.running += 1,
                 RunState::Queued => overview.queued += 1,
                 RunState::Waiting => overview.waiting += 1,
@@ -90,20 +90,23 @@ impl Engine {
         overview
     }
 
-    fn status_of(&self, run: &Run, now: Timestamp, slots_used: u32) -> RunStatus {
+    fn status_of(&self, run: &Run, now: Timestamp, load: &Load<'_>) -> RunStatus {
         let (state, reason, until) = match run.phase {
             Phase::Ended(RunState::Failed) => (RunState::Failed, failure(run), None),
             Phase::Ended(state) => (state, String::new(), None),
             Phase::Cancelling => (
                 RunState::Running,
-                "is being cancelled; its session is ending".into(),
+                match run.counts.running {
+                    0 | 1 => "is being cancelled; its session is ending".into(),
+                    n => format!("is being cancelled; {n} sessions are ending"),
+                },
                 None,
             ),
             Phase::Paused(why) => (RunState::Paused, paused(run, why), None),
             Phase::Open if run.is_running() => (RunState::Running, String::new(), None),
             Phase::Open => match self.next_of(run, now) {
                 Next::Held { until, why, .. } => (RunState::Waiting, why.words(), Some(until)),
-                Next::Ready(_) => self.ready(slots_used),
+                Next::Ready(sheet) => self.ready(run, sheet, load),
                 Next::Nothing => (RunState::Running, String::new(), None),
             },
         };
@@ -119,23 +122,33 @@ impl Engine {
     }
 
     /// Why a run that could start has not.
-    fn ready(&self, slots_used: u32) -> (RunState, String, Option<Timestamp>) {
-        let slots = self.overlay.settings.max_concurrent_jobs;
+    fn ready(&self, run: &Run, sheet: SheetNo, load: &Load<'_>) -> (RunState, String, Option<Timestamp>) {
         if self.overlay.stopping {
-            (
-                RunState::Queued,
-                "the conductor stops; it goes on with the next start".into(),
-                None,
-            )
-        } else if slots_used >= slots {
-            let (used, runs) = (slots_used, if slots == 1 { "run" } else { "runs" });
-            (
-                RunState::Queued,
-                format!("{used} other {runs} at work, `max_concurrent_jobs` is {slots}"),
-                None,
-            )
-        } else {
-            (RunState::Running, String::new(), None)
+            let why = "the conductor stops; it goes on with the next start";
+            return (RunState::Queued, why.into(), None);
+        }
+        let short = self.short(run, sheet, load).unwrap_or(Short::Turn);
+        (RunState::Queued, self.lacks(short), None)
+    }
+
+    /// What there is too little of.
+    fn lacks(&self, short: Short) -> String {
+        let settings = &self.overlay.settings;
+        match short {
+            Short::Jobs(used) => {
+                let slots = settings.max_concurrent_jobs;
+                let runs = if slots == 1 { "run" } else { "runs" };
+                format!("{used} other {runs} at work, `max_concurrent_jobs` is {slots}")
+            }
+            Short::Places(used) => {
+                let places = settings.max_concurrent_sheets;
+                format!("{used} places taken, `max_concurrent_sheets` is {places}")
+            }
+            Short::Sessions(used) => {
+                let most = settings.max_sessions_per_account.unwrap_or(used);
+                format!("{used} sessions of the account at work, `max_sessions_per_account` is {most}")
+            }
+            Short::Turn => "another run's turn comes first".into(),
         }
     }
 
@@ -145,13 +158,35 @@ impl Engine {
             Phase::Cancelling | Phase::Ended(_) => return ("the run is over; `resume` goes on with it".into(), None),
             Phase::Open => {}
         }
-        let first = run.active.first().copied().unwrap_or(run.first_pending);
-        if first != sheet {
+        if let Some(failed) = run.failed.filter(|_| run.is_failing()) {
+            return (format!("sheet {failed} has failed; `resume` goes on"), None);
+        }
+        if let Some(SheetState::Waiting(waiting)) = run.sheets.get(sheet).map(|sheet| &sheet.state)
+            && waiting.until > now
+            && run.rules.parallel.is_some()
+        {
+            return (Hold::Wait(waiting).words(), Some(waiting.until));
+        }
+        if let Some(unmet) = run.unmet(sheet) {
+            return (format!("waits for sheet {unmet}"), None);
+        }
+        let most = run.rules.max_concurrent();
+        if run.rules.parallel.is_some() && run.counts.running >= most {
+            return (
+                format!("{most} sheets at work, `parallel.max_concurrent` is {most}"),
+                None,
+            );
+        }
+        let in_order = run.active.first().copied().or_else(|| run.ready.first());
+        if run.rules.parallel.is_none()
+            && let Some(first) = in_order
+            && first != sheet
+        {
             return (format!("sheet {first} comes first"), None);
         }
         match self.next_of(run, now) {
             Next::Held { until, why, .. } => (why.words(), Some(until)),
-            Next::Ready(_) | Next::Nothing => (self.ready(self.slots_used()).1, None),
+            Next::Ready(_) | Next::Nothing => (self.ready(run, sheet, &self.load()).1, None),
         }
     }
 }
@@ -178,9 +213,11 @@ fn paused(run: &Run, why: PauseWhy) -> String {
         PauseWhy::Person => "as asked",
         PauseWhy::Interrupted => "interrupted",
     };
-    match run.running().next() {
-        Some((attempt, _)) => format!("{why}; sheet {} is still at work", attempt.sheet),
-        None => why.into(),
+    let mut running = run.running();
+    match (running.next(), running.count()) {
+        (Some((attempt, _)), 0) => format!("{why}; sheet {} is still at work", attempt.sheet),
+        (Some(_), others) => format!("{why}; {} sheets are still at work", others + 1),
+        (None, _) => why.into(),
     }
 }
 

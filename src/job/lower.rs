@@ -4,6 +4,7 @@
 //! default is used to look at the rest. Only where there is no error at all is there a plan.
 
 mod backend;
+mod order;
 mod prompt;
 mod render;
 mod retry;
@@ -107,7 +108,9 @@ impl<'a> Lowering<'a> {
     fn plan(&mut self) -> Option<Plan> {
         let name = self.name();
         let workspace = self.workspace();
-        let sheets = self.sheets();
+        let (sheets, stages) = self.sheets();
+        let dependencies = self.dependencies(&stages);
+        let parallel = self.parallel(sheets.len());
         let backend = self.backend();
         let validations = self.validations(&workspace);
         let (mut prompt, engine) = self.prompt();
@@ -142,6 +145,8 @@ impl<'a> Lowering<'a> {
             pause_between_sheets: Span::from_secs_f64(self.number("pause_between_sheets_seconds", 10.0)),
             checkpoint_every_sheet: self.text("state_backend") == Some("json"),
             dormant: self.dormant(),
+            dependencies,
+            parallel,
             name,
             workspace,
             backend,

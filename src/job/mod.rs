@@ -4,6 +4,7 @@
 //! makes the plan and collects everything that is wrong with it. Nothing here touches a disk: files are asked
 //! for through [`files::Files`].
 
+pub mod artifacts;
 pub mod condition;
 pub mod files;
 mod lower;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::value::Value;
-use crate::model::{AccountId, JobName, Span};
+use crate::model::{AccountId, JobName, SheetNo, Span};
 
 /// Version of this shape, stored with every plan; an older one is read for ever.
 pub const PLAN_VERSION: u16 = 1;
@@ -42,6 +42,12 @@ pub struct Plan {
     pub rate_limit: RateLimitPolicy,
     /// What a limit does to the run.
     pub on_limit: OnLimit,
+    /// Which sheets wait for which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<Dependency>,
+    /// Several sheets at once; `None`: in order, one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<Parallel>,
     /// What must be true of each sheet's output.
     pub validations: Vec<Rule>,
     /// Really slept between two sheets.
@@ -58,9 +64,114 @@ pub struct Plan {
 
 impl Plan {
     /// The sheet of that number; `None` where there is none.
-    pub fn sheet(&self, number: crate::model::SheetNo) -> Option<&Sheet> {
+    pub fn sheet(&self, number: SheetNo) -> Option<&Sheet> {
         self.sheets.get(usize::try_from(number.0).ok()?.checked_sub(1)?)
     }
+}
+
+/// Sheets that wait until others are completed or skipped. Of stages with many instances one of these says it all, so
+/// that 10,000 sheets that wait for 10,000 others take no 100 million words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// Who waits.
+    pub of: SheetRange,
+    /// For whom.
+    pub on: SheetRange,
+    /// The n-th of the ones waits for the n-th of the others; otherwise each for all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pairwise: bool,
+}
+
+/// Sheets by number, the first and the last included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(SheetNo, SheetNo)", into = "(SheetNo, SheetNo)")]
+pub struct SheetRange {
+    /// The first.
+    pub first: SheetNo,
+    /// The last; not below the first.
+    pub last: SheetNo,
+}
+
+impl From<(SheetNo, SheetNo)> for SheetRange {
+    fn from((first, last): (SheetNo, SheetNo)) -> Self {
+        Self { first, last }
+    }
+}
+
+impl From<SheetRange> for (SheetNo, SheetNo) {
+    fn from(range: SheetRange) -> Self {
+        (range.first, range.last)
+    }
+}
+
+impl SheetRange {
+    /// Whether the sheet is among them.
+    pub fn contains(self, sheet: SheetNo) -> bool {
+        (self.first..=self.last).contains(&sheet)
+    }
+
+    /// How many there are.
+    pub fn count(self) -> u32 {
+        (self.last.0.saturating_add(1)).saturating_sub(self.first.0)
+    }
+
+    /// Each of them, in order.
+    pub fn sheets(self) -> impl Iterator<Item = SheetNo> {
+        (self.first.0..=self.last.0).map(SheetNo)
+    }
+
+    /// The sheet that stands here where `sheet` stands in `other`.
+    fn partner(self, sheet: SheetNo, other: Self) -> Self {
+        let no = SheetNo(self.first.0.saturating_add(sheet.0.saturating_sub(other.first.0)));
+        Self { first: no, last: no }
+    }
+}
+
+impl Dependency {
+    /// The sheets that `sheet` waits for because of it; `None` where it is about others.
+    pub fn needs(&self, sheet: SheetNo) -> Option<SheetRange> {
+        let on = if self.pairwise {
+            self.on.partner(sheet, self.of)
+        } else {
+            self.on
+        };
+        self.of.contains(sheet).then_some(on)
+    }
+
+    /// The sheets that wait for `sheet` because of it; `None` where it is about others.
+    pub fn dependents(&self, sheet: SheetNo) -> Option<SheetRange> {
+        let of = if self.pairwise {
+            self.of.partner(sheet, self.on)
+        } else {
+            self.of
+        };
+        self.on.contains(sheet).then_some(of)
+    }
+}
+
+/// Several sheets of a run at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parallel {
+    /// Sheets that run at once, 1 to 100.
+    pub max_concurrent: u32,
+    /// What the first failed sheet means for the others.
+    pub fail_fast: FailFast,
+    /// Places that a sheet takes of `max_concurrent_sheets`, where that is not 1; by number. (Pairs, because a map in a
+    /// fact would be read back with keys of text.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<(SheetNo, u32)>,
+}
+
+/// What the first failed sheet means for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailFast {
+    /// Nothing, but for those that wait for it.
+    Off,
+    /// No new starts; running ones end.
+    Hold,
+    /// Running ones are stopped, too.
+    Cancel,
 }
 
 /// One sheet of the plan.

@@ -61,11 +61,7 @@ pub(crate) fn rule_for(
             return Ok(None);
         }
     }
-    let path = |text: &str| {
-        expand(text, variables, Place::Path)
-            .and_then(|path| paths::within(workspace, &path))
-            .map_err(|error| ("path", error))
-    };
+    let path = |text: &str| path_of(text, workspace, variables).map_err(|error| ("path", error));
     let pattern = |text: &str| expand(text, variables, Place::Pattern).map_err(|error| ("pattern", error));
     let check = match &rule.check {
         Check::FileExists { path: file } => Check::FileExists { path: path(file)? },
@@ -120,6 +116,11 @@ pub(crate) fn rule_for(
         retry_count: rule.retry_count,
         retry_delay: rule.retry_delay,
     }))
+}
+
+/// The absolute path that a rule names for a sheet's variables.
+pub(super) fn path_of(text: &str, workspace: &str, variables: &BTreeMap<String, Value>) -> Result<String, String> {
+    expand(text, variables, Place::Path).and_then(|path| paths::within(workspace, &path))
 }
 
 fn shown<'p>(path: &'p str, workspace: &str) -> &'p str {

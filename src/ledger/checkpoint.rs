@@ -167,6 +167,12 @@ fn lenient_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u3
 }
 
 impl Checkpoint {
+    /// Whether it is of that job; one that names none is taken for it.
+    pub fn is_of(&self, job: &str) -> bool {
+        let named = [&self.job_id, &self.job_name];
+        named.iter().all(|id| id.is_empty()) || named.iter().any(|id| id.as_str() == job)
+    }
+
     /// Numbers of the sheets that completed, each by its own word; one whose validation failed is none of them.
     pub fn completed_sheets(&self) -> Vec<u32> {
         self.numbers(|sheet| sheet.status == "completed" && sheet.validation_passed != Some(false))
@@ -235,6 +241,18 @@ pub enum CheckpointError {
         /// What is wrong with it.
         detail: String,
     },
+}
+
+impl CheckpointError {
+    /// Nothing at all is there: no damaged one, and no link to one that cannot be reached now.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Io { path, source, .. } => {
+                source.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err()
+            }
+            Self::Other { .. } => false,
+        }
+    }
 }
 
 /// A bigger file is no checkpoint.

@@ -357,6 +357,12 @@ fn sheet_ended(run: &mut RunRow, sheet: &mut SheetRow, at: Timestamp, verdict: &
             sheet.clear_failure();
             sheet.reason = Some(reason.clone());
         }
+        Verdict::Blocked { by } => {
+            sheet.state = SheetStatus::Skipped;
+            sheet.clear_failure();
+            sheet.code = Some(Code::E802);
+            sheet.reason = Some(format!("blocked by sheet {by}"));
+        }
         Verdict::Cancelled => sheet.state = SheetStatus::Cancelled,
     }
 }

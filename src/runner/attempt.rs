@@ -185,6 +185,13 @@ impl Runner {
         asked.await.unwrap_or_default()
     }
 
+    /// Why the workspace can be worked in only when somebody has seen to it, if that is so.
+    async fn without_workspace(&self, spec: &AttemptSpec) -> Option<String> {
+        let workspace = PathBuf::from(&spec.plan.workspace);
+        let asked = tokio::task::spawn_blocking(move || room::closed(&workspace));
+        asked.await.unwrap_or_default()
+    }
+
     /// Starts the session and waits for its end. `None`: nothing of it ever ran, and it may be started again.
     async fn start(
         &self,
@@ -209,6 +216,14 @@ impl Runner {
         if let Some(why) = self.short_of_room(spec).await {
             tell.say(Progress::NoRoom(why)).await;
             return None;
+        }
+        if self.without_workspace(spec).await.is_some() {
+            // It would do half its work, and that elsewhere. The report says why it does not start.
+            return Some(End {
+                started_at: None,
+                certificate: nothing_known(START_FAILED),
+                instead: Some("mozart: the session was not started".to_owned()),
+            });
         }
         match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
@@ -414,8 +429,12 @@ impl Runner {
                 Err(Unready::NoRoom(why)) => outcome.failure = Some(fatal(Code::E604, why)),
             }
         }
-        if let (Some(failure), Some(why)) = (&mut outcome.failure, short) {
-            excuse(failure, &why);
+        if let Some(failure) = &mut outcome.failure {
+            if let Some(why) = short {
+                excuse(failure, &why);
+            } else if let Some(why) = self.without_workspace(spec).await {
+                blame(failure, &why);
+            }
         }
         (outcome.rules_passed, outcome.rules_total) = (validation.passed(), validation.total());
         AttemptReport {
@@ -455,6 +474,18 @@ fn excuse(failure: &mut Failure, why: &str) {
     if matches!(failure.cause, Cause::Transient | Cause::Validation) {
         failure.cause = Cause::Interrupted;
         failure.message = format!("there was no room: {why}; {}", failure.message);
+    }
+}
+
+/// What failed for want of the workspace would fail again, until somebody has put it right.
+fn blame(failure: &mut Failure, why: &str) {
+    if matches!(failure.cause, Cause::Transient | Cause::Validation) {
+        let message = format!("the workspace {why}; {}", failure.message);
+        let hint = "Put the directory back as it was, then resume the run.".to_owned();
+        *failure = Failure {
+            hint: Some(hint),
+            ..fatal(Code::E601, message)
+        };
     }
 }
 

@@ -4,7 +4,8 @@
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use rustix::io::Errno;
 
 /// What has to be free: for prompt, output, record and ledger, with some to spare.
 const NEEDED: u64 = 4 << 20;
@@ -47,6 +48,23 @@ pub(super) fn short_of(paths: &[&Path]) -> Option<String> {
         };
         let why = enough(left).err()?;
         Some(format!("{} {why}", path.display()))
+    })
+}
+
+/// Why that directory cannot be written to, where waiting for room does not help: it is gone, or somebody took away the
+/// right to. As a sentence.
+pub(super) fn closed(directory: &Path) -> Option<String> {
+    let shown = directory.display();
+    let asked = std::fs::metadata(directory).and_then(|found| {
+        let open = found
+            .is_dir()
+            .then(|| access(directory, Access::WRITE_OK | Access::EXEC_OK));
+        open.unwrap_or(Err(Errno::NOTDIR)).map_err(io::Error::from)
+    });
+    let error = asked.err().filter(|error| !is_short(error))?;
+    Some(match error.kind() {
+        io::ErrorKind::NotFound => format!("{shown} is not there any more"),
+        _ => format!("{shown} cannot be written to: {error}"),
     })
 }
 
@@ -108,9 +126,19 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_is_gone_or_is_none_is_closed() {
+        let place = tempfile::tempdir().unwrap();
+        assert_eq!(closed(place.path()), None);
+        let gone = place.path().join("gone");
+        assert_eq!(closed(&gone), Some(format!("{} is not there any more", gone.display())));
+        std::fs::write(&gone, "").unwrap();
+        assert!(closed(&gone).unwrap().contains("Not a directory"));
+        assert!(closed(&gone.join("below")).unwrap().contains("cannot be written to"));
+    }
+
+    #[test]
     fn only_what_will_pass_by_itself_counts_as_want_of_room() {
         let short = |errno: rustix::io::Errno| is_short(&errno.into());
-        use rustix::io::Errno;
         assert!([Errno::NOSPC, Errno::DQUOT, Errno::ROFS].into_iter().all(short));
         assert!(![Errno::ACCESS, Errno::NOENT, Errno::IO].into_iter().any(short));
     }

@@ -295,6 +295,8 @@ fn plan() -> Plan {
             max_quota_waits: 0,
         },
         on_limit: OnLimit::Wait,
+        dependencies: Vec::new(),
+        parallel: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

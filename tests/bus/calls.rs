@@ -35,6 +35,7 @@ fn submit() -> Submit {
         set: [("audience".to_owned(), "engineers".to_owned())].into(),
         dry_run: false,
         resume: true,
+        infer: true,
     }
 }
 
@@ -236,6 +237,7 @@ async fn every_error_keeps_its_kind_and_its_sentence() {
         ApiError::InvalidArgument(text()),
         ApiError::Busy(text()),
         ApiError::WrongState(text()),
+        ApiError::Unconfirmed(text()),
         ApiError::QueueFull(text()),
         ApiError::NotSupported(text()),
         ApiError::Storage(text()),

@@ -11,6 +11,7 @@ use mozart::model::{Cause, Code};
 use super::{home, inside};
 use crate::recovery::{Chance, audit};
 use crate::support::{Desk, MOZARTCTL, MOZARTD, Service, WROTE_ITS_FILE, output, said, systemctl, wait_until};
+use crate::workspace::{closed, held, moved, taken_and_given_back};
 
 /// For what takes a second on a quiet machine.
 const LONG: Duration = Duration::from_secs(40);
@@ -127,6 +128,54 @@ fn a_ledger_damaged_while_the_service_was_stopped_is_kept_and_the_job_goes_on_fr
         desk.starts(),
         BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)])
     );
+}
+
+#[test]
+fn without_ledger_and_checkpoint_the_service_goes_on_from_the_files_once_somebody_says_yes() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
+    let more = format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}");
+    let job = desk.job("lost", 6, script, &more);
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    let wait = output(service.ctl(["wait", "lost"]));
+    assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
+
+    systemctl(&["stop", "mozart.service"]);
+    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME"));
+    fs::remove_dir_all(home.join(".local/state/mozart")).expect("the ledger is gone");
+    fs::remove_file(desk.path("workspace/lost.json")).expect("the checkpoint is gone");
+    desk.write("go", "");
+    let refused = output(service.ctl(["resume"]).arg(&job));
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("sheets 1-3 of 6 look done"),
+        "{}",
+        said(&refused)
+    );
+    let resume = output(service.ctl(["resume", "--yes"]).arg(&job));
+    assert!(resume.status.success(), "{}", said(&resume));
+    assert_eq!(service.status("lost")["sheets"][2]["reason"], "found done");
+    assert_eq!(
+        desk.starts(),
+        BTreeMap::from([(1, 1), (2, 1), (3, 1), (4, 2), (5, 1), (6, 1)])
+    );
+}
+
+#[test]
+fn a_workspace_that_is_moved_or_closed_under_the_service_fails_the_run_until_it_is_back() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let ctl = |words: &[&std::ffi::OsStr]| service.ctl(words);
+    taken_and_given_back(&desk, &held(&desk), ctl, "is not there any more", moved());
+    let (desk, why) = (Desk::new(), "cannot be written to: Permission denied");
+    taken_and_given_back(&desk, &held(&desk), ctl, why, closed());
 }
 
 #[test]

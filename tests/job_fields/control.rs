@@ -38,6 +38,61 @@ fn the_pause_between_sheets_is_slept() {
     assert!(gaps.len() == 2 && gaps.iter().all(|gap| *gap >= 1.0), "{gaps:?}");
 }
 
+// field: sheet.fan_out
+// field: sheet.dependencies
+// field: parallel
+// field: parallel.enabled
+#[test]
+fn instances_of_a_stage_run_at_once_and_who_waits_for_them_runs_last() {
+    let person = Person::new();
+    // Each instance of the second stage, sheets 2 to 4, ends only when all three have begun.
+    let script = "touch begun-$n; case $n in [234]) until [ -e begun-2 ] && [ -e begun-3 ] && [ -e begun-4 ]; \
+                  do sleep 0.02; done; echo many;; *) echo $n;; esac >> order";
+    let sheets = "total_items: 3, fan_out: {2: 3}, dependencies: {2: [1], 3: [2]}";
+    let file = person.job(3, script, "parallel: {enabled: true}\n", &[("total_items: 3", sheets)]);
+    person.completes(&file);
+    assert_eq!(person.desk.lines("order"), ["1", "many", "many", "many", "5"]);
+}
+
+// field: parallel.max_concurrent
+#[test]
+fn no_more_sheets_run_at_once_than_the_job_says() {
+    let person = Person::new();
+    let script = "mkdir at-work-$n; ls -d at-work-* | wc -l >> at-once; sleep 0.1; rmdir at-work-$n";
+    let file = person.job(6, script, "parallel: {enabled: true, max_concurrent: 2}\n", &[]);
+    person.completes(&file);
+    let at_once: Vec<u32> = person
+        .desk
+        .lines("at-once")
+        .iter()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    assert!(at_once.len() == 6 && at_once.iter().max() == Some(&2), "{at_once:?}");
+}
+
+// field: parallel.fail_fast
+#[test]
+fn a_failed_sheet_holds_stops_or_leaves_the_others() {
+    let states = |fail_fast: &str| {
+        let person = Person::new();
+        let script = "if [ $n = 1 ]; then until [ -e begun ]; do sleep 0.02; done; exit 1; fi; \
+                      touch begun; [ $n != 2 ] || sleep 1";
+        let more = format!(
+            "parallel: {{enabled: true, max_concurrent: 2, fail_fast: {fail_fast}}}\nretry: {{max_retries: 0}}\n"
+        );
+        let file = person.job(3, script, &more, &[]);
+        person.fails(&file);
+        let status = person.alone.status("job");
+        let sheets = status["sheets"].as_array().expect("sheets").iter();
+        sheets
+            .map(|sheet| sheet["state"].as_str().expect("a state").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states("true"), ["failed", "completed", "pending"]);
+    assert_eq!(states("cancel"), ["failed", "cancelled", "pending"]);
+    assert_eq!(states("false"), ["failed", "completed", "completed"]);
+}
+
 // field: retry.max_retries
 #[test]
 fn a_sheet_is_retried_as_often_as_the_job_says() {

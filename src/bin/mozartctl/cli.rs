@@ -154,13 +154,6 @@ pub(crate) struct RunArgs {
     /// 1 (low) to 10
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
     pub(crate) priority: Option<u8>,
-    #[command(flatten)]
-    pub(crate) healing: Healing,
-}
-
-/// Flags of healing, which is not built yet.
-#[derive(Debug, Args)]
-pub(crate) struct Healing {
     /// Try remedies once retries are used up (no effect yet)
     #[arg(short = 'H', long)]
     pub(crate) self_healing: bool,
@@ -219,7 +212,8 @@ pub(crate) struct ListArgs {
 /// Arguments of `resume`.
 #[derive(Debug, Args)]
 pub(crate) struct ResumeArgs {
-    /// The job, or its job file (takes up from the checkpoint in the workspace where nothing else is known)
+    /// The job, or its job file (takes up from the checkpoint in the workspace where no run of it is known, and from
+    /// the files of its sheets where there is no checkpoint)
     #[arg(value_name = "JOB|FILE")]
     pub(crate) target: String,
     /// Return as soon as it is accepted
@@ -237,8 +231,12 @@ pub(crate) struct ResumeArgs {
     /// Known, not supported yet
     #[arg(short, long, hide = true)]
     pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) healing: Healing,
+    /// Try remedies once retries are used up (no effect yet)
+    #[arg(short = 'H', long)]
+    pub(crate) self_healing: bool,
+    /// Go on at the sheet that the files tell, without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// Arguments of `pause`.

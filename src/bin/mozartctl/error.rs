@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Busy,
     /// The run's state does not allow it.
     WrongState,
+    /// It rests on a guess that nobody has said yes to.
+    Unconfirmed,
     /// The job file has errors.
     InvalidJob,
     /// The command line asks for something that makes no sense.
@@ -41,6 +43,7 @@ impl Kind {
             Self::Refused => "refused",
             Self::Busy => "busy",
             Self::WrongState => "wrong_state",
+            Self::Unconfirmed => "unconfirmed",
             Self::InvalidJob => "invalid_job",
             Self::Usage => "usage",
             Self::Unreadable => "unreadable",
@@ -56,7 +59,9 @@ impl Kind {
     /// The exit code that follows.
     pub(crate) fn exit_code(self) -> ExitCode {
         match self {
-            Self::Refused | Self::Busy | Self::WrongState | Self::InvalidJob | Self::System => ExitCode::Failed,
+            Self::Refused | Self::Busy | Self::WrongState | Self::Unconfirmed | Self::InvalidJob | Self::System => {
+                ExitCode::Failed
+            }
             Self::Usage | Self::Unreadable => ExitCode::Usage,
             Self::NoSuchJob | Self::NoSuchRun | Self::NoSuchSheet => ExitCode::NoSuch,
             Self::NoConductor | Self::Stopping => ExitCode::NoConductor,
@@ -107,6 +112,7 @@ impl From<ApiError> for CliError {
             ApiError::InvalidArgument(_) => (Kind::Usage, Vec::new()),
             ApiError::Busy(_) => (Kind::Busy, Vec::new()),
             ApiError::WrongState(_) => (Kind::WrongState, Vec::new()),
+            ApiError::Unconfirmed(_) => (Kind::Unconfirmed, Vec::new()),
             ApiError::QueueFull(_) | ApiError::NotSupported(_) | ApiError::Refused(_) => (Kind::Refused, Vec::new()),
             ApiError::Storage(_) => (Kind::System, Vec::new()),
             ApiError::Stopping(_) => (Kind::Stopping, Vec::new()),

@@ -204,12 +204,24 @@ impl Out {
         self.stderr(text.trim_end());
     }
 
-    /// A question; the answer is typed on the same line.
-    pub(crate) fn prompt(&self, text: &str) {
+    /// Asks, and gives the answer in small letters, which is typed on the same line. `None`: this is no terminal, and
+    /// nobody is there to answer.
+    ///
+    /// # Errors
+    /// [`Kind::System`] where standard input cannot be read.
+    pub(crate) fn ask(&self, question: &str) -> Result<Option<String>, CliError> {
+        if self.json || !self.stderr_is_terminal || !io::stdin().is_terminal() {
+            return Ok(None);
+        }
         let _told = self.bars.suspend(|| {
             let mut stderr = io::stderr().lock();
-            write!(stderr, "{text}").and_then(|()| stderr.flush())
+            write!(stderr, "{question} ").and_then(|()| stderr.flush())
         });
+        let mut answer = String::new();
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| CliError::new(Kind::System, format!("standard input cannot be read: {error}")))?;
+        Ok(Some(answer.trim().to_ascii_lowercase()))
     }
 
     /// An error with its hints; with `--json` an object on standard output as well.

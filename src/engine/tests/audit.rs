@@ -6,14 +6,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::event::{SessionChoice, Start};
 use crate::engine::rules::RunRules;
 use crate::engine::{Engine, EngineSettings, Fact, FactKind, GateKey, Verdict};
+use crate::job::plan::FailFast;
 use crate::model::{AttemptKind, AttemptRef, Cause, Generation, LimitKind, Now, RunId, RunState, SheetNo, Timestamp};
 
 #[derive(Debug, Clone)]
 pub(super) struct Audit {
     pub(super) settings: EngineSettings,
     runs: BTreeMap<RunId, AuditedRun>,
-    gates: BTreeMap<GateKey, Timestamp>,
+    gates: BTreeMap<GateKey, Due>,
     sessions: BTreeSet<String>,
+}
+
+/// When a wait is over: by the calendar, or by the clock that never steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Due {
+    At(Timestamp),
+    After(i64),
+}
+
+impl Due {
+    fn new(until: Timestamp, by_calendar: bool, now: Now) -> Self {
+        match by_calendar {
+            true => Self::At(until),
+            false => Self::After(now.boot + until.since(now.wall).0),
+        }
+    }
+
+    fn is_over(self, now: Now) -> bool {
+        match self {
+            Self::At(until) => until <= now.wall,
+            // Less than a second is the ordinary correction of a clock.
+            Self::After(boot) => boot <= now.boot + 1_000_000,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -22,8 +47,13 @@ struct AuditedRun {
     /// Sheets that are neither completed nor skipped.
     left: BTreeSet<SheetNo>,
     sheets: BTreeMap<SheetNo, AuditedSheet>,
-    running: Option<AttemptRef>,
-    last_end: Option<Timestamp>,
+    running: BTreeSet<AttemptRef>,
+    /// Completed or skipped.
+    done: BTreeSet<SheetNo>,
+    /// A sheet failed since it was submitted or resumed.
+    failed: bool,
+    /// On the clock that never steps.
+    last_end: Option<i64>,
     held: bool,
     ended: Option<RunState>,
     throttles: u32,
@@ -36,11 +66,13 @@ struct AuditedSheet {
     verdict: Option<Verdict>,
     attempts: u32,
     stop_asked: bool,
-    wait: Option<Timestamp>,
+    wait: Option<Due>,
     retries: u32,
     completions: u32,
     transients: u32,
     interruptions: u32,
+    /// What refused the last attempt.
+    limit: Option<LimitKind>,
 }
 
 impl Default for AuditedSheet {
@@ -55,6 +87,7 @@ impl Default for AuditedSheet {
             completions: 0,
             transients: 0,
             interruptions: 0,
+            limit: None,
         }
     }
 }
@@ -73,20 +106,26 @@ impl Audit {
         self.runs.remove(&run);
     }
 
-    pub(super) fn fact(&mut self, fact: &Fact) {
-        let busy = self.runs.values().filter(|run| run.running.is_some()).count();
+    pub(super) fn fact(&mut self, fact: &Fact, now: Now) {
         let Some(id) = fact.kind.run() else {
             match &fact.kind {
-                FactKind::GateClosed { gate, until } => {
-                    let earlier = self.gates.insert(gate.clone(), *until);
-                    assert!(
-                        earlier.is_none_or(|earlier| earlier < *until),
-                        "a gate never opens earlier than it said"
-                    );
+                FactKind::GateClosed {
+                    gate,
+                    until,
+                    by_calendar,
+                } => {
+                    let due = Due::new(*until, *by_calendar, now);
+                    let earlier = match (self.gates.insert(gate.clone(), due), due) {
+                        (Some(Due::At(earlier)), Due::At(later)) => earlier >= later,
+                        (Some(Due::After(earlier)), Due::After(later)) => earlier > later + 1_000_000,
+                        (Some(earlier), _) => earlier.is_over(now),
+                        (None, _) => false,
+                    };
+                    assert!(!earlier, "a gate never opens earlier than it said");
                 }
                 FactKind::GateOpened { gate } => {
-                    let until = self.gates.remove(gate).expect("only a closed gate opens");
-                    assert!(until <= fact.at, "a gate opened before its time");
+                    let due = self.gates.remove(gate).expect("only a closed gate opens");
+                    assert!(due.is_over(now), "a gate opened before its time");
                 }
                 other => panic!("{other:?} is of no run"),
             }
@@ -97,7 +136,9 @@ impl Audit {
                 rules: rules.clone(),
                 left: (1..=rules.sheets).map(SheetNo).collect(),
                 sheets: BTreeMap::new(),
-                running: None,
+                running: BTreeSet::new(),
+                done: BTreeSet::new(),
+                failed: false,
                 last_end: None,
                 held: false,
                 ended: None,
@@ -107,16 +148,14 @@ impl Audit {
             assert!(self.runs.insert(id, run).is_none(), "a run is submitted once");
             return;
         }
-        let run = self.runs.get_mut(&id).expect("the run was submitted");
-        if matches!(fact.kind, FactKind::AttemptIntended { .. }) {
-            assert!(
-                busy < self.settings.max_concurrent_jobs as usize,
-                "more runs at work than there are slots"
-            );
+        if let FactKind::AttemptIntended { attempt, .. } = &fact.kind {
+            let run = &self.runs[&id];
+            assert!(self.has_room(run, attempt.sheet), "more at work than there is room for");
             let account = run.rules.account.as_ref();
             let closed = self.gates.keys().find(|gate| Some(&gate.account) == account);
             assert_eq!(closed, None, "a start on a closed gate");
         }
+        let run = self.runs.get_mut(&id).expect("the run was submitted");
         if let FactKind::AttemptIntended {
             session: SessionChoice::New(session),
             ..
@@ -127,17 +166,37 @@ impl Audit {
                 "two attempts share a new session"
             );
         }
-        run.fact(fact);
+        run.fact(fact, now);
+    }
+
+    /// Whether a sheet of that run is within every limit on what runs at once.
+    fn has_room(&self, run: &AuditedRun, sheet: SheetNo) -> bool {
+        let others = || self.runs.values().filter(|other| !other.running.is_empty());
+        let weights = |run: &AuditedRun| -> u32 {
+            let running = run.running.iter();
+            running.map(|attempt| run.rules.weight(attempt.sheet)).sum()
+        };
+        let places: u32 = others().map(weights).sum();
+        let most = self.settings.max_concurrent_sheets;
+        let of_account = others().filter(|other| other.rules.account == run.rules.account);
+        let sessions: usize = of_account.map(|other| other.running.len()).sum();
+        let limit = self
+            .settings
+            .max_sessions_per_account
+            .filter(|_| run.rules.account.is_some());
+        (!run.running.is_empty() || others().count() < self.settings.max_concurrent_jobs as usize)
+            && places + run.rules.weight(sheet).min(most) <= most
+            && limit.is_none_or(|limit| sessions < limit as usize)
     }
 
     pub(super) fn start(&self, start: &Start) {
         let run = &self.runs[&start.attempt.run];
-        assert_eq!(run.running, Some(start.attempt), "a start without an intent");
+        assert!(run.running.contains(&start.attempt), "a start without an intent");
     }
 
     pub(super) fn stop(&self, attempt: AttemptRef) {
         let run = &self.runs[&attempt.run];
-        assert_eq!(run.running, Some(attempt), "a stop of what does not run");
+        assert!(run.running.contains(&attempt), "a stop of what does not run");
         assert!(run.sheets[&attempt.sheet].stop_asked, "a stop that was not noted");
     }
 
@@ -145,20 +204,20 @@ impl Audit {
     pub(super) fn check(&self, engine: &Engine, now: Now, machine: &BTreeMap<AttemptRef, Start>) {
         let wakeup = engine.next_wakeup(now);
         assert!(wakeup.is_none_or(|at| at > now.wall), "what is due was not done");
-        let busy = self.runs.values().filter(|run| run.running.is_some()).count();
+        let mut queued = 0;
         for (id, run) in &self.runs {
             let status = engine.describe(*id, now).expect("is in memory");
-            assert_eq!(status.sheets_running, u32::from(run.running.is_some()));
+            assert_eq!(status.sheets_running, run.running.len() as u32);
             assert_eq!(status.sheets_done, run.rules.sheets - run.left.len() as u32);
             assert_eq!(status.state.is_ended().then_some(status.state), run.ended);
-            if let Some(attempt) = run.running {
+            for attempt in &run.running {
                 assert!(
-                    engine.overlay.stopping || machine.contains_key(&attempt),
+                    engine.overlay.stopping || machine.contains_key(attempt),
                     "nobody was told to start {attempt}"
                 );
             }
             match status.state {
-                RunState::Running => assert!(run.running.is_some(), "a run that only says it runs"),
+                RunState::Running => assert!(!run.running.is_empty(), "a run that only says it runs"),
                 RunState::Waiting => {
                     let until = status.until.expect("a wait has an end");
                     assert!(until > now.wall);
@@ -166,20 +225,23 @@ impl Audit {
                         assert!(wakeup.is_some_and(|at| at <= until), "nothing will end the wait");
                     }
                 }
-                RunState::Queued => {
-                    let full = busy >= self.settings.max_concurrent_jobs as usize;
-                    assert!(full || engine.overlay.stopping, "a run is queued beside a free slot");
-                }
+                RunState::Queued => queued += 1,
                 RunState::Paused => assert!(run.held),
                 RunState::Completed => assert!(run.left.is_empty()),
                 RunState::Failed | RunState::Cancelled => {}
             }
         }
+        // Sessions that end make room for who is queued.
+        let at_work = self.runs.values().any(|run| !run.running.is_empty());
+        assert!(
+            queued == 0 || at_work || engine.overlay.stopping,
+            "a run is queued, and nothing is at work"
+        );
     }
 }
 
 impl AuditedRun {
-    fn fact(&mut self, fact: &Fact) {
+    fn fact(&mut self, fact: &Fact, now: Now) {
         let sheet = fact.kind.sheet().map(|no| self.sheets.entry(no).or_default());
         let in_sheet = "is about a sheet";
         match &fact.kind {
@@ -191,40 +253,72 @@ impl AuditedRun {
                     !self.held && self.ended.is_none(),
                     "a start in a run that is held or over"
                 );
-                assert_eq!(self.running.replace(*attempt), None, "two sheets of a run at once");
-                assert_eq!(self.left.first(), Some(&attempt.sheet), "out of order");
+                assert!(
+                    !self.failed || self.rules.fail_fast() == FailFast::Off,
+                    "a start after a failure"
+                );
+                let needs = self
+                    .rules
+                    .dependencies
+                    .iter()
+                    .filter_map(|dependency| dependency.needs(attempt.sheet));
+                let unmet = needs
+                    .flat_map(|needs| needs.sheets())
+                    .find(|sheet| !self.done.contains(sheet));
+                assert_eq!(unmet, None, "a start before what it waits for is done");
+                if self.rules.parallel.is_none() && self.rules.dependencies.is_empty() {
+                    assert_eq!(self.left.first(), Some(&attempt.sheet), "out of order");
+                }
+                assert!(self.running.insert(*attempt));
+                assert!(
+                    self.running.len() <= self.rules.max_concurrent() as usize,
+                    "too many sheets of a run at once"
+                );
+                let sheets: BTreeSet<_> = self.running.iter().map(|attempt| attempt.sheet).collect();
+                assert_eq!(sheets.len(), self.running.len(), "two attempts at one sheet");
                 assert_eq!(sheet.verdict, None, "a start after the verdict");
                 assert_eq!((*generation, attempt.attempt.0), (sheet.generation, sheet.attempts + 1));
                 match (sheet.wait.take(), self.last_end) {
-                    (Some(until), _) => assert!(fact.at >= until, "a start before the wait is over"),
-                    (None, Some(end)) => assert!(fact.at >= end.plus(self.rules.pause_between_sheets), "no pause"),
-                    (None, None) => {}
+                    (Some(due), _) => assert!(due.is_over(now), "a start before the wait is over"),
+                    (None, Some(end)) if self.rules.parallel.is_none() => {
+                        let due = Due::After(end + self.rules.pause_between_sheets.0);
+                        assert!(due.is_over(now), "no pause");
+                    }
+                    (None, _) => {}
                 }
                 sheet.attempts += 1;
                 sheet.stop_asked = false;
             }
-            FactKind::AttemptStarted { attempt, .. } => assert_eq!(self.running, Some(*attempt)),
+            FactKind::AttemptStarted { attempt, .. } => assert!(self.running.contains(attempt)),
             FactKind::StopAsked { attempt } => {
-                assert_eq!(self.running, Some(*attempt));
+                assert!(self.running.contains(attempt));
                 assert!(
                     !std::mem::replace(&mut sheet.expect(in_sheet).stop_asked, true),
                     "asked twice"
                 );
             }
             FactKind::AttemptEnded { attempt, outcome } => {
-                assert_eq!(self.running.take(), Some(*attempt), "the end of what does not run");
+                assert!(self.running.remove(attempt), "the end of what does not run");
                 let limit = outcome.failure.as_ref().and_then(|failure| failure.limit.as_ref());
-                match limit.map(|limit| limit.kind) {
+                let limit = limit.map(|limit| limit.kind);
+                sheet.expect(in_sheet).limit = limit;
+                match limit {
                     Some(LimitKind::Throttle) => self.throttles += 1,
                     Some(LimitKind::Usage) => self.quotas += 1,
                     None => {}
                 }
             }
-            FactKind::SheetWaits { until, cause, kind, .. } => {
+            FactKind::SheetWaits {
+                until,
+                cause,
+                kind,
+                by_calendar,
+                ..
+            } => {
                 let sheet = sheet.expect(in_sheet);
                 let retry = &self.rules.retry;
                 assert!(sheet.verdict.is_none() && sheet.wait.is_none());
-                sheet.wait = Some(*until);
+                sheet.wait = Some(Due::new(*until, *by_calendar, now));
                 let (used, most) = match (cause, kind) {
                     (Cause::Validation, AttemptKind::Completion) => {
                         (&mut sheet.completions, retry.max_completion_attempts)
@@ -233,8 +327,12 @@ impl AuditedRun {
                     (Cause::Transient, _) => (&mut sheet.transients, retry.transient_retries),
                     (Cause::Interrupted, _) => (&mut sheet.interruptions, 20),
                     (Cause::RateLimit, _) => {
-                        assert!(self.throttles <= self.rules.rate_limit.max_waits);
-                        assert!(self.quotas <= self.rules.rate_limit.max_quota_waits);
+                        let limits = &self.rules.rate_limit;
+                        match sheet.limit {
+                            Some(LimitKind::Throttle) => assert!(self.throttles <= limits.max_waits),
+                            Some(LimitKind::Usage) => assert!(self.quotas <= limits.max_quota_waits),
+                            None => {}
+                        }
                         return;
                     }
                     (Cause::Fatal, _) => panic!("nothing follows on a fatal failure"),
@@ -245,11 +343,21 @@ impl AuditedRun {
             FactKind::SheetEnded { sheet: no, verdict, .. } => {
                 let sheet = sheet.expect(in_sheet);
                 assert_eq!(sheet.verdict.replace(verdict.clone()), None, "a verdict changed");
-                if matches!(verdict, Verdict::Completed | Verdict::Skipped { .. }) {
+                if matches!(
+                    verdict,
+                    Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. }
+                ) {
                     self.left.remove(no);
                 }
+                if matches!(verdict, Verdict::Completed | Verdict::Skipped { .. }) {
+                    self.done.insert(*no);
+                }
+                if let Verdict::Blocked { by } = verdict {
+                    assert!(self.failed && !self.done.contains(by));
+                }
+                self.failed |= matches!(verdict, Verdict::Failed { .. });
                 if sheet.attempts > 0 {
-                    self.last_end = Some(fact.at);
+                    self.last_end = Some(now.boot);
                 }
                 sheet.wait = None;
             }
@@ -257,8 +365,9 @@ impl AuditedRun {
                 let sheet = sheet.expect(in_sheet);
                 assert!(matches!(
                     sheet.verdict,
-                    Some(Verdict::Failed { .. } | Verdict::Cancelled)
+                    Some(Verdict::Failed { .. } | Verdict::Blocked { .. } | Verdict::Cancelled)
                 ));
+                self.left.extend(fact.kind.sheet());
                 assert_eq!(generation.0, sheet.generation.0 + 1);
                 *sheet = AuditedSheet {
                     generation: *generation,
@@ -266,23 +375,27 @@ impl AuditedRun {
                     ..AuditedSheet::default()
                 };
             }
+            // The account is kept by a clock that is never set.
+            FactKind::WaitsMoved { .. } => {}
             FactKind::RunPaused { .. } | FactKind::RunCancelling { .. } => self.held = true,
             FactKind::RunResumed { .. } => {
                 self.held = false;
                 if self.ended.take().is_some() {
+                    self.failed = false;
                     (self.throttles, self.quotas, self.last_end) = (0, 0, None);
                 }
             }
             FactKind::RunEnded { state, .. } => {
-                assert_eq!(
-                    (self.running, self.ended),
-                    (None, None),
+                assert!(
+                    self.running.is_empty() && self.ended.is_none(),
                     "the end of a run that goes on"
                 );
-                assert_eq!(
-                    *state == RunState::Completed,
-                    self.left.is_empty() && *state != RunState::Cancelled
-                );
+                let all_done = self.done.len() == self.rules.sheets as usize;
+                assert_eq!(*state == RunState::Completed, all_done && *state != RunState::Cancelled);
+                if *state == RunState::Failed && self.rules.fail_fast() == FailFast::Off {
+                    let verdicts = self.sheets.values().filter(|sheet| sheet.verdict.is_some()).count();
+                    assert_eq!(verdicts, self.rules.sheets as usize, "a sheet without a verdict");
+                }
                 self.ended = Some(*state);
             }
             FactKind::RunSubmitted { .. } | FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => {

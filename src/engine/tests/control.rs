@@ -272,6 +272,23 @@ fn sheets_before_the_start_sheet_are_skipped_and_stay_so() {
 }
 
 #[test]
+fn sheets_that_were_found_done_are_skipped_and_say_so() {
+    let mut later = rules(4);
+    (later.start_sheet, later.found_done) = (SheetNo(4), Some(SheetNo(2)));
+    let mut world = World::new(1);
+    world.submit_done(1, later, Vec::new());
+    assert_eq!(shape(&world.session()).0, 4);
+    let reason = |sheet| {
+        let status = world.engine.sheet_status(RUN, SheetNo(sheet), world.now);
+        status.expect("is a sheet").1
+    };
+    assert_eq!(
+        [reason(1), reason(2), reason(3)],
+        ["found done", "found done", "before start sheet"]
+    );
+}
+
+#[test]
 fn a_run_with_nothing_to_do_is_completed_at_once() {
     let mut world = World::new(1);
     world.submit_done(1, rules(2), vec![SheetNo(1), SheetNo(2)]);
@@ -320,7 +337,7 @@ fn a_conductor_that_stops_sets_no_timer_and_opens_no_gate() {
     world.finish(usage(None));
     world.event(&Event::ShutdownRequested { stop_sessions: false });
     assert_eq!(world.engine.next_wakeup(world.now), None);
-    world.now.wall = START.plus(minutes(61));
+    (world.now.wall, world.now.boot) = (START.plus(minutes(61)), minutes(61).0);
     assert_eq!(
         world.engine.decide(world.now, &Event::Tick),
         crate::engine::Decision::default()

@@ -8,6 +8,13 @@ fn priority(priority: u8) -> crate::engine::rules::RunRules {
     crate::engine::rules::RunRules { priority, ..rules(2) }
 }
 
+fn settings(max_concurrent_jobs: u32) -> EngineSettings {
+    EngineSettings {
+        max_concurrent_jobs,
+        ..EngineSettings::default()
+    }
+}
+
 fn at_work(world: &World) -> Vec<i64> {
     world.machine.keys().map(|attempt| attempt.run.0).collect()
 }
@@ -35,6 +42,7 @@ fn no_more_runs_are_at_work_than_there_are_slots() {
     assert_eq!(at_work(&world), [2, 3]);
 }
 
+// field: priority
 #[test]
 fn slots_go_by_priority_then_by_submission() {
     let mut world = World::new(1);
@@ -151,13 +159,9 @@ fn more_slots_are_used_at_once_and_fewer_as_sessions_end() {
     for run in 1..=3 {
         world.submit(run, rules(2));
     }
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings { max_concurrent_jobs: 3 },
-    });
+    world.event(&Event::SettingsChanged { settings: settings(3) });
     assert_eq!(at_work(&world), [1, 2, 3]);
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings { max_concurrent_jobs: 1 },
-    });
+    world.event(&Event::SettingsChanged { settings: settings(1) });
     assert_eq!(at_work(&world), [1, 2, 3]);
     world.finish_of(2, success());
     world.finish_of(1, success());

@@ -28,6 +28,7 @@ pub(super) fn rules(sheets: u32) -> RunRules {
     RunRules {
         sheets,
         start_sheet: SheetNo(1),
+        found_done: None,
         retry: RetryPolicy {
             max_retries: 3,
             base_delay: secs(10),
@@ -46,6 +47,8 @@ pub(super) fn rules(sheets: u32) -> RunRules {
             max_quota_waits: 48,
         },
         on_limit: OnLimit::Wait,
+        dependencies: Vec::new(),
+        parallel: None,
         pause_between_sheets: secs(0),
         priority: 5,
         account: Some(AccountId("claude".into())),
@@ -166,6 +169,7 @@ impl World {
     pub(super) fn new(slots: u32) -> Self {
         let settings = EngineSettings {
             max_concurrent_jobs: slots,
+            ..EngineSettings::default()
         };
         Self {
             audit: Audit::new(settings.clone()),
@@ -225,7 +229,6 @@ impl World {
     }
 
     fn decide_and_apply(&mut self, event: &Event) -> Decision {
-        self.engine.observe(event);
         if let Event::SettingsChanged { settings } = event {
             self.audit.settings = settings.clone();
         }
@@ -235,8 +238,9 @@ impl World {
             self.engine.decide(self.now, event),
             "the same question has the same answer"
         );
+        self.engine.observe(self.now, event);
         for fact in &decision.facts {
-            self.audit.fact(fact);
+            self.audit.fact(fact, self.now);
             self.engine.try_apply(fact).expect("what was decided is legal");
         }
         self.journal.extend(decision.facts.iter().cloned());
@@ -301,6 +305,12 @@ impl World {
         self.event(&Event::Tick)
     }
 
+    /// The wall clock is set, and the conductor is told.
+    pub(super) fn set_clock(&mut self, by: Span) -> Decision {
+        self.now.wall = self.now.wall.plus(by);
+        self.event(&Event::Tick)
+    }
+
     /// Sleeps until the engine wants to be woken, and says how long that was.
     pub(super) fn sleep(&mut self) -> Span {
         let until = self.engine.next_wakeup(self.now).expect("a timer is set");
@@ -338,9 +348,9 @@ impl World {
     }
 
     fn come_back(&mut self, same_boot: bool) -> Decision {
-        let overlay = self.engine.overlay.clone();
+        let settings = self.engine.settings().clone();
         self.engine = self.replayed();
-        self.engine.overlay.settings = overlay.settings;
+        self.engine.overlay.settings = settings;
         self.event(&Event::Restored { same_boot })
     }
 

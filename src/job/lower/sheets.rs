@@ -1,16 +1,18 @@
 //! How the work divides into sheets.
 
 use super::Lowering;
-use crate::job::plan::Sheet;
+use crate::job::plan::{Sheet, SheetRange};
 use crate::job::schema;
 use crate::job::yaml::{Mark, Node};
-use crate::model::Span;
+use crate::model::{SheetNo, Span};
 
 /// Sheets that one run may have.
-const MAX_SHEETS: i128 = 100_000;
+const MAX_SHEETS: usize = 100_000;
 
 impl<'a> Lowering<'a> {
-    pub(super) fn sheets(&mut self) -> Vec<Sheet> {
+    /// The sheets, and which of them each stage is.
+    pub(super) fn sheets(&mut self) -> (Vec<Sheet>, Vec<SheetRange>) {
+        let none = (Vec::new(), Vec::new());
         if self.node("sheet").is_none() {
             let at = self.at("sheet").unwrap_or(Mark::START);
             self.missing(
@@ -18,7 +20,7 @@ impl<'a> Lowering<'a> {
                 "a job needs a section `sheet` (or `batch`) with `size` and `total_items`",
                 at,
             );
-            return Vec::new();
+            return none;
         }
         let at = self.at("sheet").unwrap_or(Mark::START);
         let mut required = |field: &str| {
@@ -34,7 +36,7 @@ impl<'a> Lowering<'a> {
             .map_or(Some(1), schema::integer)
             .filter(|value| *value >= 1);
         let (Some(size), Some(total_items), Some(start_item)) = (size, total_items, start_item) else {
-            return Vec::new();
+            return none;
         };
         let (size, total_items, start_item) = (i128::from(size), i128::from(total_items), i128::from(start_item));
         let count = (total_items - start_item + size) / size;
@@ -44,39 +46,52 @@ impl<'a> Lowering<'a> {
             );
             self.problems
                 .error("E301", self.at("sheet.start_item"), "sheet.start_item", message);
-            return Vec::new();
+            return none;
         }
-        if count > MAX_SHEETS {
+        let Some(count) = usize::try_from(count).ok().filter(|count| *count <= MAX_SHEETS) else {
             let message = format!("this makes {count} sheets; a run may have at most {MAX_SHEETS}");
             self.problems
                 .error("E301", self.at("sheet.total_items"), "sheet.total_items", message)
                 .suggest("use a larger `size`");
-            return Vec::new();
-        }
+            return none;
+        };
         let timeout = self.timeout();
+        let fan_out = self.fan_out(count, size, start_item);
+        let expanded: u64 = fan_out.iter().map(|instances| u64::from(*instances)).sum();
+        if usize::try_from(expanded).map_or(true, |expanded| expanded > MAX_SHEETS) {
+            let message = format!("this makes {expanded} sheets; a run may have at most {MAX_SHEETS}");
+            self.problems
+                .error("E301", self.at("sheet.fan_out"), "sheet.fan_out", message);
+            return none;
+        }
+        // With fan-out each sheet is an item.
+        let total_items = total_items + i128::from(expanded) - i128::try_from(count).unwrap_or(0);
         let item = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
-        let mut sheets: Vec<Sheet> = (0..count)
-            .map(|index| {
-                let first = index * size + start_item;
-                let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-                Sheet {
+        let (mut sheets, mut stages) = (Vec::new(), Vec::new());
+        for (stage, fan_count) in (1..).zip(fan_out) {
+            let before = u32::try_from(sheets.len()).unwrap_or(u32::MAX);
+            stages.push(SheetRange::from((SheetNo(before + 1), SheetNo(before + fan_count))));
+            for instance in 1..=fan_count {
+                let number = before + instance;
+                let first = i128::from(number - 1) * size + start_item;
+                sheets.push(Sheet {
                     number,
                     start_item: item(first),
                     end_item: item((first + size - 1).min(total_items)),
-                    stage: number,
-                    instance: 1,
-                    fan_count: 1,
+                    stage,
+                    instance,
+                    fan_count,
                     description: None,
                     timeout,
-                }
-            })
-            .collect();
-        for (sheet, node) in self.by_sheet("sheet.descriptions", &sheets) {
+                });
+            }
+        }
+        for (sheet, node) in self.by_sheet("sheet.descriptions", sheets.len()) {
             if let (Some(sheet), Some(scalar)) = (sheets.get_mut(sheet), node.scalar()) {
                 sheet.description = Some(scalar.raw.clone());
             }
         }
-        for (sheet, node) in self.by_sheet("backend.timeout_overrides", &sheets) {
+        for (sheet, node) in self.by_sheet("backend.timeout_overrides", sheets.len()) {
             if let (Some(sheet), Some(seconds)) = (
                 sheets.get_mut(sheet),
                 schema::number(node).filter(|seconds| *seconds > 0.0),
@@ -89,7 +104,7 @@ impl<'a> Lowering<'a> {
                 );
             }
         }
-        sheets
+        (sheets, stages)
     }
 
     /// Timeout of an attempt where no override says otherwise.
@@ -115,17 +130,17 @@ impl<'a> Lowering<'a> {
     }
 
     /// Entries of a map from sheet numbers, by index of the sheet; keys out of range are reported.
-    fn by_sheet(&mut self, field: &str, sheets: &[Sheet]) -> Vec<(usize, &'a Node)> {
+    pub(super) fn by_sheet(&mut self, field: &str, sheets: usize) -> Vec<(usize, &'a Node)> {
         let entries = self.root.get_path(field).and_then(Node::map).unwrap_or_default();
         let mut found = Vec::new();
         for (key, value) in entries {
             let Some(number) = schema::integer(key).filter(|number| *number >= 1) else {
                 continue;
             };
-            match usize::try_from(number - 1).ok().filter(|index| *index < sheets.len()) {
+            match usize::try_from(number - 1).ok().filter(|index| *index < sheets) {
                 Some(index) => found.push((index, value)),
                 None => {
-                    let message = format!("there is no sheet {number}: this job has {} sheets", sheets.len());
+                    let message = format!("there is no sheet {number}: this job has {sheets} sheets");
                     self.problems
                         .warning("V212", Some(key.at), &format!("{field}.{number}"), message);
                 }

@@ -1,6 +1,7 @@
 mod bad;
 mod doubtful;
 mod fields;
+mod order;
 
 use super::*;
 use crate::job::files::Fake;

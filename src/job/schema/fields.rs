@@ -44,11 +44,6 @@ fn is_true(node: &Node) -> bool {
     boolean(node) == Some(true)
 }
 
-fn not_one(node: &Node) -> bool {
-    node.map()
-        .is_some_and(|entries| entries.iter().any(|(_, count)| super::integer(count) != Some(1)))
-}
-
 fn says(node: &Node, words: &[&str]) -> bool {
     node.scalar().is_some_and(|scalar| words.contains(&scalar.raw.as_str()))
 }
@@ -86,14 +81,14 @@ pub(crate) const JOB: &[Field] = &[
     works("state_backend", Word(&["sqlite", "json"])),
     works("state_path", Text),
     works("pause_between_sheets_seconds", Number(at_least(0.0))),
-    dormant("priority", Int(1, 10)),
+    works("priority", Int(1, 10)),
     refused("on_limit", Word(&["wait", "stop", "ask"]), is_ask),
     refused("suspicious", Word(&["flag", "fail", "ignore"]), judges),
     refused("session_config", Word(&["auto", "shared", "private"]), is_private),
     refused("resources", Section(RESOURCES), used),
     refused("sandbox", SANDBOX, confines),
     dormant("bridge", Section(BRIDGE)),
-    dormant("parallel", Section(PARALLEL)),
+    works("parallel", Section(PARALLEL)),
     dormant("circuit_breaker", Section(CIRCUIT_BREAKER)),
     dormant("cost_limits", Section(COST_LIMITS)),
     dormant("stale_detection", Section(STALE_DETECTION)),
@@ -209,8 +204,8 @@ const SHEET: &[Field] = &[
     works("total_items", Int(1, MAX)),
     works("start_item", Int(1, MAX)),
     works("descriptions", BySheet(&Text)),
-    refused("dependencies", BySheet(&List(&Int(1, MAX))), used),
-    refused("fan_out", BySheet(&Int(1, MAX)), not_one),
+    works("dependencies", BySheet(&List(&Int(1, MAX)))),
+    works("fan_out", BySheet(&Int(1, COUNT))),
     refused("skip_when", BySheet(&Text), used),
     refused("skip_when_command", BySheet(&Section(SKIP_COMMAND)), used),
     refused("prompt_extensions", BySheet(&List(&Text)), used),
@@ -279,14 +274,14 @@ const VALIDATION_TYPES: &[&str] = &[
 ];
 
 const PARALLEL: &[Field] = &[
-    refused("enabled", Bool, is_true),
-    dormant("max_concurrent", Int(1, 100)),
-    dormant(
+    works("enabled", Bool),
+    works("max_concurrent", Int(1, 100)),
+    works(
         "fail_fast",
         Either(&[Bool, Word(&["cancel"])], "true, false or `cancel`"),
     ),
     dormant("budget_partition", Bool),
-    dormant("weights", BySheet(&Int(1, COUNT))),
+    works("weights", BySheet(&Int(1, COUNT))),
 ];
 const CIRCUIT_BREAKER: &[Field] = &[
     works("enabled", Bool),

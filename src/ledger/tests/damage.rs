@@ -254,7 +254,7 @@ impl Chance {
 
 /// Reads all that a conductor ever reads.
 async fn read_all(ledger: &Ledger) -> Result<(), StoreError> {
-    let mut engine = Engine::new(crate::daemon::settings::Settings::default().engine(), ledger.id(), 1);
+    let mut engine = Engine::new(crate::daemon::settings::Settings::default().engine, ledger.id(), 1);
     for fact in ledger.live_facts().await? {
         engine.apply(&fact);
     }

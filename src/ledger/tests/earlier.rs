@@ -43,7 +43,7 @@ async fn a_ledger_of_the_first_version_is_read() {
     std::fs::copy(&place, home.path()).unwrap();
     let (ledger, set_aside) = Ledger::open_or_set_aside(&home.path(), at(0)).await.unwrap();
     assert_eq!(set_aside, None);
-    let mut engine = Engine::new(crate::daemon::settings::Settings::default().engine(), ledger.id(), 1);
+    let mut engine = Engine::new(crate::daemon::settings::Settings::default().engine, ledger.id(), 1);
     for fact in ledger.live_facts().await.unwrap() {
         engine.apply(&fact);
     }

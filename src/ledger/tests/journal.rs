@@ -26,6 +26,7 @@ async fn facts_come_back_as_they_were() {
             kind: AttemptKind::Continuation,
             ask: Ask::GoOn,
             resume: Some("session".to_owned()),
+            by_calendar: false,
         },
         FactKind::RunPaused {
             run,
@@ -99,6 +100,7 @@ async fn only_what_is_not_over_is_live() {
     let closed = |window: &str, until| FactKind::GateClosed {
         gate: gate(window),
         until: at(until),
+        by_calendar: true,
     };
     commit(&ledger, 2, [closed("five_hour", 100), closed("seven_day", 100)]).await;
     commit(

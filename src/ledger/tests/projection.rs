@@ -39,6 +39,7 @@ fn a_run_is_queued_then_runs_then_waits_then_ends() {
         kind: AttemptKind::Retry,
         ask: Ask::Task,
         resume: None,
+        by_calendar: false,
     });
     assert_eq!(state(&kinds), RunState::Waiting);
     kinds.push(FactKind::RunPaused {
@@ -80,6 +81,7 @@ fn waits_are_counted_by_kind_of_limit() {
         kind: AttemptKind::Probe,
         ask: Ask::Task,
         resume: None,
+        by_calendar: false,
     };
     let mut kinds = begun();
     kinds.extend([wait(Code::E101), wait(Code::E104), wait(Code::E105)]);
@@ -173,6 +175,7 @@ fn any_fact() -> impl Strategy<Value = FactKind> {
             kind: AttemptKind::Probe,
             ask: Ask::Task,
             resume: None,
+            by_calendar: false,
         }),
         (of.clone(), verdict).prop_map(|(of, verdict)| FactKind::SheetEnded {
             run: of.run,

@@ -83,6 +83,7 @@ async fn the_reason_says_why() {
         kind: AttemptKind::Probe,
         ask: Ask::Task,
         resume: None,
+        by_calendar: false,
     };
     finish(
         &ledger,

@@ -8,8 +8,9 @@ use serde_json::Value as Json;
 use super::super::template::with_template;
 use super::*;
 use crate::job::placeholder::{Place, expand};
-use crate::job::plan::{Append, TemplateEngine};
+use crate::job::plan::{Append, SheetRange, TemplateEngine};
 use crate::job::yaml::{self, Node};
+use crate::model::SheetNo;
 
 fn scores() -> Vec<(String, Node, Json)> {
     let Some(directory) = std::env::var_os("MOZART_SCORES_DIR").map(PathBuf::from) else {
@@ -200,6 +201,39 @@ fn scores_that_need_only_what_works_are_planned_as_in_python() {
         };
         planned.push(name.clone());
         assert_eq!(plan.sheets.len() as u64, expected["total_sheets"].as_u64().unwrap());
+        let needs = |sheet: u32| -> Vec<u64> {
+            let needs = plan
+                .dependencies
+                .iter()
+                .filter_map(|dependency| dependency.needs(SheetNo(sheet)));
+            let mut needs: Vec<u64> = needs.flat_map(SheetRange::sheets).map(|sheet| sheet.0.into()).collect();
+            needs.sort_unstable();
+            needs
+        };
+        for (sheet, wanted) in plan.sheets.iter().zip(expected["sheets"].as_array().unwrap()) {
+            let waits = &expected["dependencies"][sheet.number.to_string()];
+            let waits: Vec<u64> = waits
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Json::as_u64)
+                .collect();
+            assert_eq!(needs(sheet.number), waits, "{name} sheet {}", sheet.number);
+            for (field, value) in [
+                ("start_item", sheet.start_item),
+                ("end_item", sheet.end_item),
+                ("stage", sheet.stage.into()),
+                ("instance", sheet.instance.into()),
+                ("fan_count", sheet.fan_count.into()),
+            ] {
+                assert_eq!(
+                    wanted[field].as_i64(),
+                    Some(value),
+                    "{name} sheet {}: {field}",
+                    sheet.number
+                );
+            }
+        }
         for (sheet, expected) in plan.sheets.iter().zip(expected["sheets"].as_array().unwrap()) {
             let variables = variables(&plan, sheet);
             let rendered = with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables));

@@ -93,6 +93,8 @@ fn spec(kind: BackendKind) -> AttemptSpec {
             max_quota_waits: 1,
         },
         on_limit: OnLimit::Wait,
+        dependencies: Vec::new(),
+        parallel: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

@@ -38,6 +38,16 @@ pub struct Checks<'a> {
     pub baseline: Arc<Baseline>,
 }
 
+/// Whether the file of a rule is as it asks, as far as that shows without knowing what it was: `file_modified` is asked
+/// for a file that is there. Blocks.
+pub fn holds_now(rule: &SheetRule) -> bool {
+    let check = match &rule.check {
+        Check::FileModified { path } => Check::FileExists { path: path.clone() },
+        other => other.clone(),
+    };
+    file::look(&check, "", &Baseline::take(&[])).failure.is_none()
+}
+
 /// What one look at a rule found.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Finding {

@@ -15,6 +15,7 @@ use crate::exit_code::ExitCode;
 use crate::job_file::{JobFile, Overrides};
 use crate::link::Link;
 use crate::output::Out;
+use crate::text::{clean, shell_word};
 
 /// Lets it go on and stays with it. A file names the job in it, and its checkpoint where nothing else is known.
 pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
@@ -25,13 +26,15 @@ pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) 
         )
         .hint("`mozartctl run --fresh FILE` begins a new run with the file as it is now"));
     }
-    super::run::healing(&arguments.healing, out);
+    if arguments.self_healing {
+        out.warn("--self-healing has no effect yet: no remedies are built in");
+    }
     let target = arguments.target.as_str();
     if names_a_file(target) {
         let source = read(target, arguments, out)?;
         return finder
             .with(Need::Run, async |link| {
-                from_file(link, &source, arguments.detach, finder, out).await
+                from_file(link, &source, arguments.yes, arguments.detach, finder, out).await
             })
             .await;
     }
@@ -44,7 +47,8 @@ pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) 
                 go_on(link, &selector, arguments.detach, finder, out).await
             }
             Err(error) if error.kind == Kind::NoSuchJob && Path::new(target).is_file() => {
-                from_file(link, &read(target, arguments, out)?, arguments.detach, finder, out).await
+                let source = read(target, arguments, out)?;
+                from_file(link, &source, arguments.yes, arguments.detach, finder, out).await
             }
             Err(error) => Err(error),
         })
@@ -52,11 +56,11 @@ pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) 
 }
 
 /// A checked job file.
-struct Source {
-    file: JobFile,
-    overrides: Overrides,
-    plan: Plan,
-    problems: Vec<Problem>,
+pub(crate) struct Source {
+    pub(crate) file: JobFile,
+    pub(crate) overrides: Overrides,
+    pub(crate) plan: Plan,
+    pub(crate) problems: Vec<Problem>,
 }
 
 fn read(path: &str, arguments: &ResumeArgs, out: &Out) -> Result<Source, CliError> {
@@ -74,9 +78,11 @@ fn read(path: &str, arguments: &ResumeArgs, out: &Out) -> Result<Source, CliErro
     })
 }
 
-async fn from_file(
+/// Lets the job of that file go on, and stays with it. With `yes` nobody is asked whether what its files tell is true.
+pub(crate) async fn from_file(
     link: &mut Link,
     source: &Source,
+    yes: bool,
     detach: bool,
     finder: &Finder<'_>,
     out: &Out,
@@ -98,7 +104,14 @@ async fn from_file(
         Err(error) if error.kind == Kind::NoSuchJob => {
             let mut submit = source.file.submission(&source.plan, &source.overrides);
             submit.resume = true;
-            let submitted = link.submit(&submit).await?;
+            let submitted = match link.submit(&submit).await {
+                Err(guess) if guess.kind == Kind::Unconfirmed => {
+                    confirm(guess, &source.file, yes, out)?;
+                    submit.infer = true;
+                    link.submit(&submit).await?
+                }
+                done => done?,
+            };
             super::run::told(&submitted.problems, &source.problems, out);
             let selector = RunSelector {
                 run: Some(submitted.run.0),
@@ -112,6 +125,25 @@ async fn from_file(
             super::run::stay(link, finder, &selector, manner, detach, told, out).await
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Shows what the conductor guesses, and goes on only where somebody says yes to it.
+fn confirm(guess: CliError, file: &JobFile, yes: bool, out: &Out) -> Result<(), CliError> {
+    let question = clean(&guess.message);
+    if yes {
+        out.note(&format!("{question} Yes (--yes)"));
+        return Ok(());
+    }
+    match out.ask(&format!("{question} [y]es or [n]o?"))?.as_deref() {
+        Some("y" | "yes") => Ok(()),
+        Some(_) => Err(CliError::new(Kind::Unconfirmed, "nothing was started")),
+        None => {
+            let file = shell_word(&file.shown);
+            Err(guess.hint(format!(
+                "`mozartctl resume --yes {file}` says yes to it, `mozartctl run {file}` begins anew"
+            )))
+        }
     }
 }
 

@@ -20,7 +20,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
         ),
         ("backend: {fallbacks: [ollama]}", "backend.fallbacks"),
         ("backend: {output_file: x}", "backend.output_file"),
-        ("parallel: {enabled: true, max_concurrent: 3}", "parallel.enabled"),
         (
             "cost_limits: {enabled: true, max_cost_per_job: 3}",
             "cost_limits.enabled",
@@ -53,8 +52,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
         );
     }
     for inner in [
-        "dependencies: {2: [1]}",
-        "fan_out: {2: 3}",
         "skip_when: {2: 'true'}",
         "skip_when_command: {2: {command: x}}",
         "prompt_extensions: {1: [x]}",
@@ -76,7 +73,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
 #[test]
 fn known_fields_without_effect_are_warned_of() {
     let table = [
-        ("priority: 7", "priority"),
         (
             "notifications: [{type: desktop, on_events: [job_complete, batch_failed]}]",
             "notifications",
@@ -91,7 +87,7 @@ fn known_fields_without_effect_are_warned_of() {
         ("conductor: {name: x, role: ai}", "conductor"),
         ("logging: {level: INFO}", "logging"),
         ("feedback: {enabled: true}", "feedback"),
-        ("parallel: {max_concurrent: 3}", "parallel"),
+        ("parallel: {budget_partition: true}", "parallel.budget_partition"),
         ("cross_sheet: {lookback_sheets: 3}", "cross_sheet"),
         ("backend: {temperature: 0.5}", "backend.temperature"),
         ("backend: {model: x}", "backend.model"),

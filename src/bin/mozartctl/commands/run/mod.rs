@@ -5,8 +5,9 @@ pub(crate) mod plan;
 use mozart::api::request::RunSelector;
 use mozart::model::{Problem, RunState};
 
+use super::resume::{Source, from_file};
 use crate::attach::{self, Manner};
-use crate::cli::{Healing, RunArgs};
+use crate::cli::RunArgs;
 use crate::connect::{Finder, Need};
 use crate::error::{CliError, Kind};
 use crate::exit_code::ExitCode;
@@ -38,15 +39,23 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
         plan::show(&plan, &problems, arguments.start_sheet.unwrap_or(1), out)?;
         return Ok(ExitCode::Done);
     }
-    healing(&arguments.healing, out);
+    if arguments.self_healing || arguments.yes {
+        out.warn("--self-healing and --yes have no effect yet: no remedies are built in");
+    }
 
+    let source = Source {
+        file,
+        overrides,
+        plan,
+        problems,
+    };
     super::drive(finder.with(Need::Run, async |link| {
-        let mut submit = file.submission(&plan, &overrides);
+        let mut submit = source.file.submission(&source.plan, &source.overrides);
         submit.start_sheet = arguments.start_sheet;
         submit.fresh = arguments.fresh;
         let submitted = match link.submit(&submit).await {
             Err(error) if error.kind == Kind::WrongState => match ask(error, out)? {
-                Choice::Resume => return resume_instead(link, plan.name.as_str(), arguments.detach, finder, out).await,
+                Choice::Resume => return from_file(link, &source, false, arguments.detach, finder, out).await,
                 Choice::Anew => {
                     submit.fresh = true;
                     link.submit(&submit).await?
@@ -54,7 +63,7 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
             },
             other => other?,
         };
-        told(&submitted.problems, &problems, out);
+        told(&submitted.problems, &source.problems, out);
         let selector = RunSelector {
             job: submitted.job.to_string(),
             run: Some(submitted.run.0),
@@ -66,13 +75,6 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
         let told = (submitted.attached, submitted.problems.as_slice());
         stay(link, finder, &selector, manner, arguments.detach, told, out).await
     }))
-}
-
-/// Says that flags of healing change nothing yet.
-pub(crate) fn healing(flags: &Healing, out: &Out) {
-    if flags.self_healing || flags.yes {
-        out.warn("--self-healing and --yes have no effect yet: no remedies are built in");
-    }
 }
 
 /// Stays with an accepted run, or says that it was accepted and leaves.
@@ -126,45 +128,18 @@ enum Choice {
     Anew,
 }
 
-/// Asks, on a terminal only: elsewhere nobody is there to answer, and the refusal stands.
+/// Asks, on a terminal only: elsewhere the refusal stands.
 fn ask(refusal: CliError, out: &Out) -> Result<Choice, CliError> {
-    use std::io::IsTerminal as _;
-
-    if out.json || !out.stderr_is_terminal || !std::io::stdin().is_terminal() {
-        return Err(refusal);
-    }
-    out.prompt(&format!(
-        "{}\n[r]esume it, begin a [n]ew run, or [q]uit? ",
+    let question = format!(
+        "{}\n[r]esume it, begin a [n]ew run, or [q]uit?",
         clean(&refusal.message)
-    ));
-    let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .map_err(|error| CliError::new(Kind::System, format!("standard input cannot be read: {error}")))?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "r" | "resume" => Ok(Choice::Resume),
-        "n" | "new" => Ok(Choice::Anew),
-        _ => Err(CliError::new(Kind::WrongState, "nothing was started")),
+    );
+    match out.ask(&question)?.as_deref() {
+        Some("r" | "resume") => Ok(Choice::Resume),
+        Some("n" | "new") => Ok(Choice::Anew),
+        Some(_) => Err(CliError::new(Kind::WrongState, "nothing was started")),
+        None => Err(refusal),
     }
-}
-
-async fn resume_instead(
-    link: &mut Link,
-    job: &str,
-    detach: bool,
-    finder: &Finder<'_>,
-    out: &Out,
-) -> Result<ExitCode, CliError> {
-    let selector = RunSelector {
-        job: job.to_owned(),
-        run: None,
-    };
-    link.resume(&selector).await?;
-    let manner = Manner {
-        introduce: true,
-        fresh: false,
-    };
-    stay(link, finder, &selector, manner, detach, (false, &[]), out).await
 }
 
 /// Tells what the conductor warned of and this side did not know: keys that the service lacks, for example.
