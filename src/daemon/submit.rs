@@ -123,21 +123,10 @@ impl Conductor {
         let own = self.ledger.tag();
         let asked = self.runner.launcher().units("mozart-").await;
         let mut found = asked.map_err(|error| ApiError::Storage(error.to_string()))?;
-        let spools = self.paths.spool(&own);
-        for entry in spools
-            .parent()
-            .map(std::fs::read_dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .flatten()
-        {
-            found.extend(
-                Launcher::supervised(PathBuf::new(), entry.path())
-                    .units("mozart-")
-                    .await
-                    .unwrap_or_default(),
-            );
+        // Of every ledger that this state directory ever had; also where the directories are gone.
+        if let Some(spools) = self.paths.spool(&own).parent() {
+            let supervised = Launcher::supervised(PathBuf::new(), spools.to_owned());
+            found.extend(supervised.units("mozart-").await.unwrap_or_default());
         }
         found.retain(|unit| !unit.starts_with(&format!("mozart-{own}-")));
         found.sort();

@@ -47,7 +47,7 @@ impl Ledger {
                     coalesce((SELECT max(no) FROM runs WHERE job = ?), 0) + 1",
         )
         .bind(job.as_str())
-        .fetch_one(&mut self.store().await.connection)
+        .fetch_one(&mut self.store().await?.connection)
         .await
         .map_err(self.reading())?;
         let id = row.try_get(0).map_err(self.reading())?;
@@ -62,7 +62,7 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn is_of_boot(&self, boot: &str) -> Result<bool, StoreError> {
         let noted: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'boot'")
-            .fetch_optional(&mut self.store().await.connection)
+            .fetch_optional(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
         Ok(!boot.is_empty() && noted.as_deref() == Some(boot))
@@ -77,7 +77,7 @@ impl Ledger {
             "INSERT INTO meta (key, value) VALUES ('boot', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         )
         .bind(boot)
-        .execute(&mut self.store().await.connection)
+        .execute(&mut self.store().await?.connection)
         .await
         .map_err(self.writing())?;
         Ok(())
@@ -96,7 +96,7 @@ impl Ledger {
         let lasting = batch.submission.is_some()
             || batch.report.is_some()
             || batch.facts.iter().any(|fact| fact.kind.is_acted_on());
-        let mut store = self.store().await;
+        let mut store = self.store().await?;
         store.synchronise(lasting).await.map_err(self.writing())?;
         store.begin().await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
@@ -105,7 +105,8 @@ impl Ledger {
             Err(error) => Err(error),
         };
         if ended.is_err() {
-            store.roll_back().await;
+            // What failed first is told; this is tried again before the connection is used.
+            store.roll_back().await.ok();
         }
         ended
     }
@@ -283,7 +284,7 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read, or a newer version wrote to it.
     pub async fn live_facts(&self) -> Result<Vec<Fact>, StoreError> {
-        let mut store = self.store().await;
+        let mut store = self.store().await?;
         // Gates come after the fact that they followed.
         let rows = sqlx::query(
             "SELECT facts.seq, 0 AS gate, facts.json FROM live CROSS JOIN facts ON facts.run = live.run
@@ -302,7 +303,7 @@ impl Ledger {
     pub async fn facts_of(&self, run: RunId) -> Result<Vec<Fact>, StoreError> {
         let rows = sqlx::query("SELECT seq, json FROM facts WHERE run = ? ORDER BY seq")
             .bind(run.0)
-            .fetch_all(&mut self.store().await.connection)
+            .fetch_all(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
         self.facts(&rows, 1)

@@ -1,7 +1,7 @@
 //! Runs one command line so that it outlives the conductor and nothing of it outlives its end.
 //!
 //! Two launchers with the same promises: [`Systemd`] makes each attempt a transient unit of the user's manager;
-//! [`Supervised`] gives it a small supervisor process, for where there is no such manager. Both leave the same
+//! [`Supervised`] gives it a small supervisor and that a guard, for where there is no such manager. Both leave the same
 //! spool behind, and what became of an attempt is always read in the same order: the unit (or the supervisor's
 //! lock), the exit record, the output file's existence. Nothing here knows what a session is.
 
@@ -85,7 +85,7 @@ pub enum StartOutcome {
         at: Timestamp,
         /// systemd's InvocationID, or the supervisor's start id.
         invocation: Option<String>,
-        /// Process id of the session, or of its supervisor.
+        /// Process id of the session, or of its guard.
         pid: Option<u32>,
     },
     /// It is certain that no session ran.
@@ -129,7 +129,7 @@ pub enum Evidence {
     Running {
         /// systemd's InvocationID, or the supervisor's start id.
         invocation: Option<String>,
-        /// Process id of the session, or of its supervisor.
+        /// Process id of the session, or of its guard.
         pid: Option<u32>,
         /// When it started, where known.
         started_at: Option<Timestamp>,
@@ -158,7 +158,7 @@ pub enum LaunchError {
 pub enum Launcher {
     /// Transient units of the user's manager.
     Systemd(Systemd),
-    /// Supervisor processes.
+    /// Guards and supervisors.
     Supervised(Supervised),
 }
 
@@ -377,7 +377,11 @@ pub fn early(args: &[OsString]) -> Option<ExitCode> {
     match (verb, args.get(2)) {
         ("--mozart-exec", Some(spool)) => Some(exec::exec(Path::new(spool))),
         ("--mozart-exit-record", _) => Some(exec::exit_record()),
-        (supervisor::SUPERVISE, Some(spool)) => Some(supervisor::supervise(Path::new(spool))),
+        // Behind the spool stands the unit, for those who look for it.
+        (supervisor::SUPERVISE, Some(spool)) => {
+            let guard = args.get(4).and_then(|guard| guard.to_str());
+            Some(supervisor::supervise(Path::new(spool), guard))
+        }
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{self, Record};
 use crate::model::{Code, Span, Timestamp};
 
-/// What the exec helper and the supervisor are to do. Never holds the value of a secret.
+/// What the exec helper, the supervisor and its guard are to do. Never holds the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Version of this shape.
@@ -107,7 +107,7 @@ impl Spool {
         self.directory.join("stderr")
     }
 
-    /// The supervisor holds a lock on this file for as long as it lives.
+    /// Guard and supervisor hold a lock on this file for as long as one of them lives.
     pub fn lock(&self) -> PathBuf {
         self.directory.join("lock")
     }
@@ -164,9 +164,10 @@ impl Spool {
         fs::symlink_metadata(self.stdout()).is_ok()
     }
 
-    /// The exit record, where one was left.
+    /// The exit record, where one was left: in the lock where there was no room behind the output.
     pub fn record(&self) -> Option<Record> {
-        record::find(&self.stdout()).ok().flatten().map(|(record, _)| record)
+        let mut files = [self.lock(), self.stdout()].into_iter();
+        files.find_map(|file| record::find(&file).ok().flatten().map(|(record, _)| record))
     }
 
     /// Notes that Mozart itself is about to ask for the session's end. systemd says the same of a session
