@@ -403,6 +403,7 @@ impl Runner {
                 patterns: &spec.plan.rate_limit.detection_patterns,
                 certificate,
                 session: &session,
+                started_as: &spec.session_id,
                 validation,
                 now: now(),
                 timezone: env.get("TZ").map(String::as_str),

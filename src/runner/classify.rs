@@ -47,6 +47,8 @@ pub struct ClassifyInput<'a> {
     pub certificate: &'a Certificate,
     /// What the session reported.
     pub session: &'a SessionReport,
+    /// The id under which the session was started or resumed.
+    pub started_as: &'a str,
     /// What validation found; without rules where it did not run.
     pub validation: &'a ValidationReport,
     /// When the session ended: limits that are told as a clock time are counted from here.
@@ -60,13 +62,18 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
     let session = input.session;
     let lost = session_lost(session);
     let in_use = session_in_use(&session.stderr_tail).is_some();
+    // Its output went with the power, and so did what it says of its work. The CLI will say whether it knows the session.
+    let unseen = input.certificate.result == LOST
+        && session.session_id.is_none()
+        && matches!(input.backend, BackendKind::ClaudeCli(_));
+    let presumed = unseen.then(|| input.started_as.to_owned());
     Outcome {
         failure: failure(input).map(|failure| *failure),
         flags: flags(input),
         rules_passed: input.validation.passed(),
         rules_total: input.validation.total(),
-        worked: session.worked || in_use && !session.has_result,
-        session_id: session.session_id.clone().filter(|_| !lost),
+        worked: session.worked || in_use && !session.has_result || unseen,
+        session_id: session.session_id.clone().or(presumed).filter(|_| !lost),
         session_lost: lost,
         cost: session.cost,
         tokens_in: session.tokens_in,

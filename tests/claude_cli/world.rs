@@ -304,6 +304,7 @@ impl Running {
         stdout.chunks(777).for_each(|chunk| reader.feed(chunk));
         let report = reader.finish(&certificate, &fs::read(&self.stderr).unwrap(), Caps::of(spec));
         let outcome = classify(&ClassifyInput {
+            started_as: &spec.session_id,
             backend: kind,
             patterns: &[],
             certificate: &certificate,

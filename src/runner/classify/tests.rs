@@ -450,6 +450,13 @@ fn lost_and_stopped_are_interruptions_unless_the_work_is_done() {
     Attempt::ends(Exit::Unknown, LOST)
         .of(command())
         .is(Interrupted, Code::E004);
+    // What it did is not known, but its session is.
+    let outcome = Attempt::ends(Exit::Unknown, LOST).is(Interrupted, Code::E004);
+    assert_eq!((outcome.worked, outcome.session_id.as_deref()), (true, Some("ours")));
+    let outcome = Attempt::ends(Exit::Unknown, LOST)
+        .of(command())
+        .is(Interrupted, Code::E004);
+    assert_eq!((outcome.worked, outcome.session_id), (false, None));
     let outcome = Attempt::ends(Exit::Unknown, LOST)
         .prints(&good)
         .rules(&[(true, None, None)])
