@@ -5,6 +5,8 @@ pub mod attempt;
 pub mod backend;
 pub mod classify;
 #[cfg(feature = "daemon")]
+pub mod growth;
+#[cfg(feature = "daemon")]
 pub mod launch;
 pub mod limits;
 #[cfg(feature = "daemon")]
