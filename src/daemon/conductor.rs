@@ -345,6 +345,8 @@ impl Conductor {
                 };
                 (event, None)
             }
+            // Nothing follows from it yet.
+            Progress::Heard(_) => return,
             Progress::NoRoom(why) => return self.starve(attempt, why).await,
             Progress::NeverRan => {
                 self.adopting.remove(&attempt);

@@ -118,6 +118,7 @@ impl<'a> Lowering<'a> {
         prompt.engine = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
         let retry = self.retry();
         let rate_limit = self.rate_limit();
+        let idle_timeout = self.idle_timeout(&backend);
         let name = name?;
         let checkpoint_path = match self.path("state_path") {
             Some(path) => paths::resolve(Path::new(&workspace), &path)
@@ -154,6 +155,7 @@ impl<'a> Lowering<'a> {
             prompt,
             retry,
             rate_limit,
+            idle_timeout,
             validations,
             priority,
             checkpoint_path,

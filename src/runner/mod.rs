@@ -5,7 +5,10 @@ pub mod attempt;
 pub mod backend;
 pub mod classify;
 #[cfg(feature = "daemon")]
+mod follow;
+#[cfg(feature = "daemon")]
 pub mod growth;
+pub mod hang;
 #[cfg(feature = "daemon")]
 pub mod launch;
 pub mod limits;
