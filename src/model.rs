@@ -143,6 +143,13 @@ number!(
     Generation(u32)
 );
 
+impl Generation {
+    /// The one that a person opens next.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// Which attempt of which sheet of which run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttemptRef {

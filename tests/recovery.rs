@@ -170,7 +170,83 @@ fn a_damaged_ledger_is_kept_and_the_job_goes_on_from_its_checkpoint() {
 }
 
 #[test]
+fn killed_guards_and_supervisors_cost_a_retry_each_and_leave_nothing() {
+    let alone = Alone::new();
+    alone.settings("launcher: supervised\n");
+    let desk = Desk::new();
+    // In a session of its own, and its parent gone.
+    let mark = format!("33{:07}", std::process::id());
+    let script = format!(
+        "setsid sh -c 'setsid sleep {mark} & exit 0'; sleep 0.3; mkdir -p workspace; \
+         echo done > workspace/out-$n"
+    );
+    let supervisors = format!("mozart-supervise {}", alone.state().display());
+    let retries =
+        |most| format!("retry: {{transient_retries: {most}, base_delay_seconds: 0.05, max_delay_seconds: 0.1}}\n");
+    let job = desk.job("shot", 5, &script, &format!("{}{WROTE_ITS_FILE}", retries(100)));
+    let mut chance = Chance::new();
+    let mut run = embedded(&alone, &["run"], &job);
+    let mut killed = 0;
+    while killed < 10 {
+        assert!(run.try_wait().expect("wait").is_none(), "it ended after {killed} kills");
+        let either = processes(&supervisors);
+        if either.is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(chance.below(250)));
+        let choice = usize::try_from(chance.below(2)).expect("a small number");
+        let victim = either.get(choice).unwrap_or(&either[0]).to_string();
+        killed += u32::from(output(Command::new("kill").args(["-9", &victim])).status.success());
+    }
+    assert!(run.wait().expect("wait").success());
+    let status = alone.status("shot");
+    assert_eq!(status["state"], "completed", "{status:#}");
+    assert_eq!(processes(&format!("sleep {mark}")), Vec::<u32>::new());
+    let attempts = |sheet: &serde_json::Value| sheet["attempts"].as_u64().expect("a number");
+    let all: u64 = status["sheets"].as_array().expect("sheets").iter().map(attempts).sum();
+    assert!((5..=15).contains(&all), "{status:#}");
+
+    // What such an attempt is known as.
+    let job = desk.job("final", 1, &script, &format!("{}{WROTE_ITS_FILE}", retries(0)));
+    fs::remove_dir_all(desk.path("workspace")).expect("the workspace");
+    let mut run = embedded(&alone, &["run"], &job);
+    wait_until("its sleep", Duration::from_secs(10), || {
+        !processes(&format!("sleep {mark}")).is_empty()
+    });
+    if let Some(pid) = processes(&supervisors).first() {
+        assert!(
+            output(Command::new("kill").args(["-9", &pid.to_string()]))
+                .status
+                .success()
+        );
+    }
+    assert_eq!(run.wait().expect("wait").code(), Some(1));
+    let status = alone.status("final");
+    let sheet = &status["sheets"][0];
+    assert_eq!(
+        (&sheet["cause"], &sheet["code"]),
+        (&"transient".into(), &"E002".into()),
+        "{status:#}"
+    );
+    assert_eq!(processes(&format!("sleep {mark}")), Vec::<u32>::new());
+}
+
+#[test]
 fn with_the_ledger_gone_nothing_is_started_beside_a_session_that_still_runs() {
+    beside(|alone| {
+        for name in ["ledger.db", "ledger.db-wal"] {
+            fs::remove_file(alone.state().join(name)).expect("the ledger is gone");
+        }
+    });
+}
+
+#[test]
+fn with_all_state_gone_nothing_is_started_beside_a_session_that_still_runs() {
+    beside(|alone| fs::remove_dir_all(alone.state()).expect("all is gone"));
+}
+
+fn beside(lose: impl Fn(&Alone)) {
     let alone = Alone::new();
     alone.settings("launcher: supervised\n");
     let desk = Desk::new();
@@ -186,9 +262,7 @@ fn with_the_ledger_gone_nothing_is_started_beside_a_session_that_still_runs() {
     });
     child.kill().expect("kill");
     child.wait().expect("wait");
-    for name in ["ledger.db", "ledger.db-wal"] {
-        fs::remove_file(alone.state().join(name)).expect("the ledger is gone");
-    }
+    lose(&alone);
     let refused = output(alone.ctl(["resume"]).arg(&job));
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("mozart-"), "{}", said(&refused));

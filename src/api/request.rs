@@ -70,6 +70,9 @@ pub enum ApiError {
     /// The run has no such sheet or attempt.
     #[error("{0}")]
     NoSuchSheet(String),
+    /// No such question is open.
+    #[error("{0}")]
+    NoSuchQuestion(String),
     /// The job file has errors.
     #[error("{message}")]
     InvalidJob {

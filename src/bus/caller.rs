@@ -2,8 +2,8 @@
 //! answers for the user, and when it cannot be told who makes it.
 //!
 //! A session is known by its control group (`background-mozart.slice/mozart-….service`), which its children keep even
-//! in sessions of their own; where the `supervised` launcher runs it, by its line of parents up to the supervisor,
-//! which is a child subreaper and so never lost from that line. This guards against accidents; against an agent that
+//! in sessions of their own; where the `supervised` launcher runs it, by its line of parents up to the supervisor and
+//! its guard, which are child subreapers and so never lost from that line. This guards against accidents; against an agent that
 //! attacks, the sandbox does, by keeping it from the bus.
 
 use std::io;
@@ -17,7 +17,7 @@ use super::error::{Error, Result};
 
 /// The slice that every session's unit is in.
 const SESSION_SLICE: &str = "background-mozart.slice";
-/// The argument that makes Mozart's own program a supervisor.
+/// The argument that makes Mozart's own program a guard or a supervisor.
 const SUPERVISOR_ARGUMENT: &str = "--mozart-supervise";
 /// A line of parents changes while it is read; how often it is read again.
 const WALKS: usize = 5;
@@ -303,7 +303,9 @@ mod tests {
     #[test]
     fn the_line_of_parents_is_walked_to_its_end() {
         let proc = FakeProc::new();
-        proc.process(10, 1, "0::/", "mozartd --mozart-supervise /spool")
+        proc.process(9, 1, "0::/", "mozartd --mozart-supervise /spool mozart-x-1-1-1")
+            .process(10, 9, "0::/", "mozartd --mozart-supervise /spool mozart-x-1-1-1 9")
+            .process(13, 9, "0::/", "sh -c orphan")
             .process(11, 10, "0::/", "claude -p")
             .process(12, 11, "0::/", "setsid bash")
             .process(20, 1, "0::/", "bash")
@@ -312,6 +314,7 @@ mod tests {
             .process(40, 1, &format!("0::/background-mozart.slice/{UNIT}"), "mozartctl pause");
         assert!(proc.judge(12).unwrap_err().contains("supervisor"));
         assert!(proc.judge(11).is_err());
+        assert!(proc.judge(13).is_err(), "left to the guard");
         assert_eq!(proc.judge(21), Ok(()));
         assert_eq!(proc.judge(30), Ok(()), "a parent that /proc hides");
         assert!(proc.judge(40).unwrap_err().contains(UNIT));

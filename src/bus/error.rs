@@ -20,6 +20,8 @@ pub enum Error {
     NoSuchRun(String),
     /// The run has no such sheet or attempt.
     NoSuchSheet(String),
+    /// No such question is open.
+    NoSuchQuestion(String),
     /// The job file has errors; after the sentence the error's body carries them, as `Validate` returns them.
     InvalidJob(String, Vec<ProblemRow>),
     /// An argument or an option is wrong.
@@ -57,6 +59,7 @@ impl From<ApiError> for Error {
             ApiError::NoSuchJob(text) => Self::NoSuchJob(text),
             ApiError::NoSuchRun(text) => Self::NoSuchRun(text),
             ApiError::NoSuchSheet(text) => Self::NoSuchSheet(text),
+            ApiError::NoSuchQuestion(text) => Self::NoSuchQuestion(text),
             ApiError::InvalidJob { message, problems } => Self::InvalidJob(message, convert::problem_rows(&problems)),
             ApiError::InvalidArgument(text) => Self::InvalidArgument(text),
             ApiError::Busy(text) => Self::Busy(text),
@@ -88,6 +91,7 @@ impl From<Error> for CallError {
             Error::NoSuchJob(text) => ApiError::NoSuchJob(text),
             Error::NoSuchRun(text) => ApiError::NoSuchRun(text),
             Error::NoSuchSheet(text) => ApiError::NoSuchSheet(text),
+            Error::NoSuchQuestion(text) => ApiError::NoSuchQuestion(text),
             Error::InvalidJob(message, rows) => ApiError::InvalidJob {
                 message,
                 problems: rows.into_iter().map(Into::into).collect(),
@@ -124,6 +128,7 @@ impl From<zbus::Error> for Error {
                     "NoSuchJob" => Self::NoSuchJob(text),
                     "NoSuchRun" => Self::NoSuchRun(text),
                     "NoSuchSheet" => Self::NoSuchSheet(text),
+                    "NoSuchQuestion" => Self::NoSuchQuestion(text),
                     "InvalidJob" => Self::InvalidJob(text, problems_in(message)),
                     "InvalidArgument" => Self::InvalidArgument(text),
                     "Busy" => Self::Busy(text),

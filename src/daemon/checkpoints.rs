@@ -1,17 +1,23 @@
 //! When the checkpoints in the workspaces are written. The ledger says what is in them.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 
 use super::clock;
 use super::conductor::Conductor;
-use crate::ledger::{Ledger, checkpoint};
+use crate::ledger::{Ledger, StoreError, checkpoint};
 use crate::model::{Now, RunId, Span, Timestamp};
 
 /// Between two tries to write a checkpoint that could not be written.
 const AGAIN: Span = Span(4_000_000);
+
+/// Runs that ended last whose checkpoints are looked at by the next conductor.
+const OWED: u32 = 20;
 
 /// What is remembered of a run's checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,6 +58,20 @@ impl Writers {
         });
     }
 
+    /// The same for a run that ended at that time, if its checkpoint is behind. Its file system may be slow, or gone.
+    fn catch_up(&mut self, ledger: &Arc<Ledger>, run: RunId, path: String, ended_at: Timestamp) {
+        let ledger = Arc::clone(ledger);
+        self.under_way.spawn(async move {
+            let place = PathBuf::from(&path);
+            let behind = tokio::task::spawn_blocking(move || is_behind(&place, ended_at)).await;
+            let done = match behind {
+                Ok(true) => write(&ledger, run, &path).await,
+                Ok(false) | Err(_) => Ok(()),
+            };
+            (run, path, done)
+        });
+    }
+
     /// Waits for all of them.
     pub(super) async fn drain(&mut self) {
         while self.finished().await.is_some() {}
@@ -59,6 +79,15 @@ impl Writers {
 }
 
 impl Conductor {
+    /// Starts writing the checkpoints that the last conductor left behind its verdicts: it was killed between the two,
+    /// or had no room for the file.
+    pub(super) async fn write_owed_checkpoints(&mut self) -> Result<(), StoreError> {
+        for (run, ended_at, path) in self.ledger.ended_last(OWED).await? {
+            self.checkpoints.catch_up(&self.ledger, run, path, ended_at);
+        }
+        Ok(())
+    }
+
     /// A sheet of that run has ended: notes whether its checkpoint is due.
     pub(super) fn sheet_ended(&mut self, run: RunId, now: Now) {
         let ended = self.sheets_ended(run);
@@ -172,13 +201,26 @@ impl Conductor {
     }
 }
 
+/// Whether a run that ended at that time may lack its end in the checkpoint. Where its directory is gone none is wanted.
+fn is_behind(path: &Path, ended_at: Timestamp) -> bool {
+    match std::fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        Ok(written) => {
+            let ended_at = u64::try_from(ended_at.0).map(Duration::from_micros).unwrap_or_default();
+            written < UNIX_EPOCH + ended_at
+        }
+        Err(error) => {
+            error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(|directory| directory.is_dir())
+        }
+    }
+}
+
 async fn write(ledger: &Ledger, run: RunId, path: &str) -> Result<(), String> {
     let checkpoint = ledger.checkpoint(run).await.map_err(|error| error.to_string())?;
     if let Some(why) = ledger.damage() {
         // The copy that is there is of a ledger that was whole.
         return Err(why.to_owned());
     }
-    let path = std::path::PathBuf::from(path);
+    let path = PathBuf::from(path);
     let written = tokio::task::spawn_blocking(move || checkpoint::write(&path, &checkpoint)).await;
     match written {
         Ok(result) => result.map_err(|error| error.to_string()),

@@ -19,12 +19,42 @@ pub fn now() -> Now {
         Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
     };
     let boot = clock_gettime(ClockId::Boottime);
-    Now {
+    let now = Now {
         wall: Timestamp(wall),
         boot: boot
             .tv_sec
             .saturating_mul(1_000_000)
             .saturating_add(boot.tv_nsec / 1000),
+    };
+    #[cfg(test)]
+    let now = test::ahead(now);
+    now
+}
+
+/// Time that passes as a test says.
+#[cfg(test)]
+pub(super) mod test {
+    use std::cell::Cell;
+
+    use crate::model::{Now, Timestamp};
+
+    thread_local! {
+        /// Of this test's thread: how far its clocks are ahead.
+        static AHEAD: Cell<i64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn ahead(now: Now) -> Now {
+        let ahead = AHEAD.get();
+        Now {
+            wall: Timestamp(now.wall.0 + ahead),
+            boot: now.boot + ahead,
+        }
+    }
+
+    /// It is that moment now, unless it is later already.
+    pub(crate) fn forward_to(at: Timestamp) {
+        let missing = at.0 - super::now().wall.0;
+        AHEAD.set(AHEAD.get() + missing.max(0));
     }
 }
 

@@ -5,7 +5,6 @@
 //! what sessions report is kept and decided again, what people ask is refused with the reason.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::io;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -89,9 +88,9 @@ pub(super) struct Conductor {
     pub(super) live: HashMap<RunId, Live>,
     pub(super) changes: broadcast::Sender<Change>,
     requests: mpsc::Receiver<Request>,
-    running: HashMap<AttemptRef, watch::Sender<Option<StopHow>>>,
+    pub(super) running: HashMap<AttemptRef, watch::Sender<Option<StopHow>>>,
     /// Those of them whose process an earlier conductor started and that were not found yet.
-    adopting: HashSet<AttemptRef>,
+    pub(super) adopting: HashSet<AttemptRef>,
     attempts: JoinSet<()>,
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
     progress: mpsc::Receiver<(AttemptRef, Progress)>,
@@ -140,6 +139,8 @@ impl From<StepError> for ApiError {
         match error {
             StepError::Refused(Refusal::NoSuchRun(run)) => Self::NoSuchRun(format!("run {run} is not live")),
             StepError::Refused(Refusal::WrongState(text)) => Self::WrongState(text),
+            StepError::Refused(refusal @ Refusal::NoSuchQuestion(_)) => Self::NoSuchQuestion(refusal.text()),
+            StepError::Refused(refusal @ Refusal::WrongChoice { .. }) => Self::InvalidArgument(refusal.text()),
             StepError::Storage(text) => Self::Storage(text),
         }
     }
@@ -204,6 +205,8 @@ impl Conductor {
                 .is_of_boot(&boot_id())
                 .await
                 .map_err(|error| error.to_string())?;
+            let owed = conductor.write_owed_checkpoints().await;
+            owed.map_err(|error| conductor.unreadable(&error))?;
             conductor.step_or_log(Event::Restored { same_boot }).await;
         } else {
             conductor
@@ -245,7 +248,7 @@ impl Conductor {
                     drop(reply.send(Ok(())));
                 }
             }
-            if let Err(error) = self.set_alarm() {
+            if let Err(error) = self.alarm.set(self.next_alarm()) {
                 tracing::error!(%error, "the timer cannot be set");
             }
             tokio::select! {
@@ -286,7 +289,8 @@ impl Conductor {
         self.checkpoints.drain().await;
     }
 
-    fn set_alarm(&mut self) -> io::Result<()> {
+    /// When it is to look again though nothing happens.
+    pub(super) fn next_alarm(&self) -> Option<Timestamp> {
         // As of the last decision: what has become due since then rings at once.
         let engine = if self.conducts {
             self.engine.next_wakeup(self.decided_at)
@@ -294,15 +298,14 @@ impl Conductor {
             None
         };
         let storage = self.blocked.as_ref().map(|(_, at)| *at);
-        let next = [engine.filter(|_| storage.is_none()), storage, self.checkpoint_due()]
+        [engine.filter(|_| storage.is_none()), storage, self.checkpoint_due()]
             .into_iter()
             .flatten()
-            .min();
-        self.alarm.set(next)
+            .min()
     }
 
     /// The alarm rang, or the wall clock was set.
-    async fn wake(&mut self) {
+    pub(super) async fn wake(&mut self) {
         let now = clock::now().wall;
         self.hurry_checkpoints(now);
         self.write_due_checkpoints();
@@ -508,11 +511,12 @@ impl Conductor {
         self.blocked.is_some() || self.starved.keys().any(|attempt| attempt.run == run)
     }
 
-    /// Why that sheet has no room, if it waits for it.
+    /// Why that sheet cannot go on for want of room: for its own files, or for what is to be told of it.
     pub(super) fn short_of_room(&self, run: RunId, sheet: SheetNo) -> Option<&str> {
         let is_it = |attempt: &AttemptRef| (attempt.run, attempt.sheet) == (run, sheet);
         let mut found = self.starved.iter().filter(|(attempt, _)| is_it(attempt));
-        found.next().map(|(_, why)| why.as_str())
+        let of_ledger = self.blocked.as_ref().map(|(why, _)| why);
+        found.next().map(|(_, why)| why).or(of_ledger).map(String::as_str)
     }
 
     /// Lets the system forget the ended unit: its verdict is committed.
@@ -626,7 +630,7 @@ impl Conductor {
                     paused.insert(*run);
                 }
                 FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
-                FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => runs.extend(self.live.keys()),
+                kind if kind.subject().is_some() => runs.extend(self.live.keys()),
                 _ => {}
             }
         }
@@ -674,6 +678,6 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
 }
 
 /// The engine's randomness starts from the ledger's own id, so that two conductors do not move in step.
-fn seed_of(id: uuid::Uuid) -> u64 {
+pub(super) fn seed_of(id: uuid::Uuid) -> u64 {
     id.as_u64_pair().0 ^ id.as_u64_pair().1
 }

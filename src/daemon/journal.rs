@@ -171,6 +171,42 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 "{job}#{no}: the clock was set {way} by {seconds:.0} s; what is left of its waits stays the same"
             );
         }
+        FactKind::AttemptAnswered { .. } => {}
+        FactKind::LimitsLifted { run } => {
+            let (job, no) = name(*run);
+            line!(
+                info,
+                id::GATE_OPENED,
+                job,
+                no,
+                "{job}#{no} waits for no limit any more: a person says they are over"
+            );
+        }
+        FactKind::WaitsRenewed { run, .. } => {
+            let (job, no) = name(*run);
+            tracing::info!(
+                MOZART_JOB = job,
+                MOZART_RUN = no.0,
+                "{job}#{no} may wait for limits as often again"
+            );
+        }
+        FactKind::QuestionAsked { question } => {
+            let words: Vec<&str> = question.choices.iter().map(|choice| choice.as_str()).collect();
+            let (id, text, words) = (&question.id.0, &question.text, words.join(" or "));
+            tracing::warn!(
+                MESSAGE_ID = id::QUESTION_ASKED.id,
+                "question {id}: {text} (`mozartctl answer {id}` with {words})"
+            );
+        }
+        FactKind::QuestionClosed { id, choice } => {
+            let how = choice.map_or("needs no answer any more", |choice| choice.as_str());
+            tracing::info!(MESSAGE_ID = id::QUESTION_ANSWERED.id, "question {}: {how}", id.0);
+        }
+        FactKind::GateClosed { gate, places, .. } if *places > 1 => tracing::info!(
+            MESSAGE_ID = id::GATE_OPENED.id,
+            "a session got through: up to {places} at once start for this account ({})",
+            gate.window.as_deref().unwrap_or("limit"),
+        ),
         FactKind::GateClosed { gate, until, .. } => tracing::warn!(
             MESSAGE_ID = id::GATE_CLOSED.id,
             "no new starts for this account ({}) before {}",

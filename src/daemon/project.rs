@@ -57,7 +57,8 @@ impl Conductor {
             row.state = status;
             row.reason = reason;
             row.until = until;
-            if let Some(why) = self.short_of_room(run, SheetNo(row.sheet_num)) {
+            let under_way = matches!(status, SheetStatus::Running | SheetStatus::Waiting);
+            if let Some(why) = self.short_of_room(run, SheetNo(row.sheet_num)).filter(|_| under_way) {
                 row.state = SheetStatus::Waiting;
                 row.reason = why.to_owned();
             }

@@ -284,6 +284,7 @@ mod tests {
                     max_concurrent_jobs: 2,
                     max_concurrent_sheets: 30,
                     max_sessions_per_account: Some(4),
+                    max_starts_per_minute: None,
                 },
                 queue_limit: 7,
                 launcher: LauncherChoice::Supervised,

@@ -68,6 +68,13 @@ impl Conductor {
         if last.is_none() && !submit.resume && !submit.fresh {
             nothing_unfinished(&plan)?;
         }
+        let (live, most) = (self.live.len(), self.settings.queue_limit);
+        if u32::try_from(live).unwrap_or(u32::MAX) >= most {
+            return Err(ApiError::QueueFull(format!(
+                "{live} runs are not over yet, and `queue_limit` is {most}: wait until one has ended, or raise it in the \
+                 settings"
+            )));
+        }
         let context = self.context(&plan, &submit, &mut problems).await?;
         let plan = Arc::new(plan);
         let TakenOver {
@@ -123,21 +130,10 @@ impl Conductor {
         let own = self.ledger.tag();
         let asked = self.runner.launcher().units("mozart-").await;
         let mut found = asked.map_err(|error| ApiError::Storage(error.to_string()))?;
-        let spools = self.paths.spool(&own);
-        for entry in spools
-            .parent()
-            .map(std::fs::read_dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .flatten()
-        {
-            found.extend(
-                Launcher::supervised(PathBuf::new(), entry.path())
-                    .units("mozart-")
-                    .await
-                    .unwrap_or_default(),
-            );
+        // Of every ledger that this state directory ever had; also where the directories are gone.
+        if let Some(spools) = self.paths.spool(&own).parent() {
+            let supervised = Launcher::supervised(PathBuf::new(), spools.to_owned());
+            found.extend(supervised.units("mozart-").await.unwrap_or_default());
         }
         found.retain(|unit| !unit.starts_with(&format!("mozart-{own}-")));
         found.sort();

@@ -1,5 +1,7 @@
 //! The conductor's own code with a real ledger and no loop: each test says what happens next.
 
+mod faults;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::environment::Environment;
 use super::paths::Paths;
 use super::settings::Settings;
 use crate::api::handle::Request;
-use crate::api::request::{ApiError, RunSelector, Submit};
+use crate::api::request::{ApiError, RunFilter, RunSelector, Submit};
 use crate::engine::event::Event;
 use crate::ledger::Ledger;
 use crate::model::{AttemptNo, AttemptRef, RunId, RunState, SheetNo, SheetStatus, Timestamp};
@@ -36,33 +38,11 @@ impl Desk {
     }
 
     fn paths(&self) -> Paths {
-        let at = |name: &str| self.directory.path().join(name);
-        Paths {
-            state: at("state"),
-            runtime: at("run"),
-            settings: at("mozartd.yaml"),
-        }
+        paths_in(self.directory.path())
     }
 
-    /// A conductor that cannot start any process: what sessions do is said by the test.
     async fn conductor(&self, conducts: bool) -> Conductor {
-        let spool_root = self.paths().spool(&self.ledger.tag());
-        let runner = Runner::new(RunnerSettings {
-            launcher: Launcher::supervised("/nonexistent/mozart".into(), spool_root.clone()),
-            spool_root,
-            ledger_tag: self.ledger.tag(),
-        });
-        let parts = Parts {
-            paths: self.paths(),
-            settings: Settings::default(),
-            environment: Environment::default(),
-            ledger: Arc::clone(&self.ledger),
-            runner: Arc::new(runner),
-            conducts,
-            requests: mpsc::channel(1).1,
-            changes: broadcast::channel(16).0,
-        };
-        Conductor::restore(parts).await.unwrap()
+        conductor_of(self.paths(), &self.ledger, conducts).await.unwrap()
     }
 
     fn submit(&self, name: &str) -> Submit {
@@ -79,6 +59,35 @@ impl Desk {
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
     }
+}
+
+fn paths_in(directory: &Path) -> Paths {
+    Paths {
+        state: directory.join("state"),
+        runtime: directory.join("run"),
+        settings: directory.join("mozartd.yaml"),
+    }
+}
+
+/// A conductor that cannot start any process: what sessions do is said by the test.
+async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Result<Conductor, String> {
+    let spool_root = paths.spool(&ledger.tag());
+    let runner = Runner::new(RunnerSettings {
+        launcher: Launcher::supervised("/nonexistent/mozart".into(), spool_root.clone()),
+        spool_root,
+        ledger_tag: ledger.tag(),
+    });
+    let parts = Parts {
+        paths,
+        settings: Settings::default(),
+        environment: Environment::default(),
+        ledger: Arc::clone(ledger),
+        runner: Arc::new(runner),
+        conducts,
+        requests: mpsc::channel(1).1,
+        changes: broadcast::channel(16).0,
+    };
+    Conductor::restore(parts).await
 }
 
 fn first(run: i64) -> AttemptRef {
@@ -120,6 +129,13 @@ impl Conductor {
             .engine
             .sheet_status(RunId(run), SheetNo(sheet), super::clock::now());
         status.unwrap().0
+    }
+
+    /// Waits for the checkpoints that are being written.
+    async fn drained(&mut self) {
+        while let Some(written) = self.checkpoints.finished().await {
+            self.checkpoint_written(written);
+        }
     }
 
     async fn ask<T>(
@@ -386,8 +402,46 @@ async fn a_checkpoint_that_could_not_be_written_is_tried_again_also_of_a_run_tha
     std::fs::remove_file(&workspace).unwrap();
     std::fs::create_dir(&workspace).unwrap();
     conductor.write_checkpoints_due_at(again);
-    let written = conductor.checkpoints.finished().await.unwrap();
-    conductor.checkpoint_written(written);
+    conductor.drained().await;
     assert!(workspace.join("a.json").exists());
+    assert_eq!(conductor.checkpoint_due(), None);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_an_ended_conductor_owed_is_written_where_it_belongs() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    drop(conductor);
+    let checkpoint = desk.path("a/a.json");
+    let whole = std::fs::read(&checkpoint).unwrap();
+
+    // One that was written before the end, or was not there yet.
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    std::fs::write(&checkpoint, "{}").unwrap();
+    std::fs::File::open(&checkpoint).unwrap().set_modified(before).unwrap();
+    for _ in 0..2 {
+        let mut shows = desk.conductor(false).await;
+        shows.drained().await;
+        assert_ne!(std::fs::read(&checkpoint).ok().as_deref(), Some(&*whole));
+        let mut conductor = desk.conductor(true).await;
+        conductor.drained().await;
+        assert_eq!(std::fs::read(&checkpoint).unwrap(), whole);
+        std::fs::remove_file(&checkpoint).unwrap();
+    }
+
+    // What somebody else wrote there since is left alone, and so is a workspace that was taken away.
+    std::fs::write(&checkpoint, "{}").unwrap();
+    desk.conductor(true).await.drained().await;
+    assert_eq!(std::fs::read(&checkpoint).unwrap(), b"{}");
+    std::fs::remove_dir_all(desk.path("a")).unwrap();
+    let mut conductor = desk.conductor(true).await;
+    conductor.drained().await;
+    assert!(!desk.path("a").exists());
     assert_eq!(conductor.checkpoint_due(), None);
 }

@@ -1,17 +1,20 @@
 //! What each event leads to.
 
-use super::Engine;
 use super::event::{Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
-use super::fact::{FACT_VERSION, Fact, FactKind, GateKey, Verdict};
-use super::retry::{After, Situation, after};
-use super::rules::RunRules;
+use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
+use super::retry::{After, Limited, Situation, after};
+use super::rules::{RunRules, is_accounts};
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting, next_attempt};
+use super::{Engine, Gate};
 use crate::job::plan::FailFast;
 use crate::model::{
-    Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo, Span,
-    StopHow, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState,
+    SheetNo, Span, StopHow, Timestamp,
 };
+
+/// A gate through which that many sessions may be under way at once is open.
+const WIDE_OPEN: u32 = 16;
 
 /// Decides what follows from `event`.
 pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
@@ -48,6 +51,15 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
             draft.attempt_finished(*attempt, outcome.clone());
             Ok(())
         }
+        Event::AttemptAnswered { attempt } => {
+            draft.attempt_answered(*attempt);
+            Ok(())
+        }
+        Event::Answered { question, choice } => draft.answered(question, *choice),
+        Event::GatesCleared { account } => {
+            draft.clear_gates(account.as_ref());
+            Ok(())
+        }
         Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
         Event::ResumeRequested { run } => draft.resume(*run),
         Event::CancelRequested { run } => draft.cancel(*run),
@@ -61,8 +73,9 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
             draft.take_up_again(*same_boot);
             Ok(())
         }
-        Event::Tick | Event::SettingsChanged { .. } => Ok(()),
+        Event::Tick | Event::SettingsChanged { .. } | Event::HoldsChanged { .. } => Ok(()),
     };
+    draft.drop_questions();
     draft.go_on();
     draft.decision.refusal = followed.err();
     draft.decision
@@ -204,10 +217,140 @@ impl Draft {
     /// Whether an intended attempt of the run may be started still.
     fn may_start(&self, run: RunId) -> bool {
         self.engine.run(run).is_some_and(|run| {
-            let account = run.rules.account.as_ref();
-            let shut = |key: &GateKey| account == Some(&key.account);
-            run.phase == Phase::Open && !run.is_failing() && !self.engine.gates.keys().any(shut)
+            let gates = || self.engine.gates_of(run);
+            run.phase == Phase::Open
+                && !run.is_failing()
+                && !gates().any(|(_, gate)| gate.until > self.now.wall)
+                && self.engine.question_of(run).is_none()
+                && self.engine.overlay.holds.is_empty()
         })
+    }
+
+    /// The API answered the session: gates that it was to find out about open further.
+    fn attempt_answered(&mut self, attempt: AttemptRef) {
+        let known = self.running(attempt).is_none_or(|running| running.answered);
+        if !known && self.open_further(attempt) {
+            self.fact(FactKind::AttemptAnswered { attempt });
+        }
+    }
+
+    /// A session that started after they were due got through: twice as many may be under way. Whether there was any.
+    fn open_further(&mut self, attempt: AttemptRef) -> bool {
+        let through = self
+            .engine
+            .gates
+            .iter()
+            .filter(|(_, gate)| gate.through.contains(&attempt));
+        let through: Vec<_> = through.map(|(key, gate)| (key.clone(), gate.clone())).collect();
+        for (
+            gate,
+            Gate {
+                until,
+                by_calendar,
+                places,
+                ..
+            },
+        ) in &through
+        {
+            let (gate, places) = (gate.clone(), places.saturating_mul(2));
+            self.fact(match places {
+                0..=WIDE_OPEN => FactKind::GateClosed {
+                    gate,
+                    until: *until,
+                    by_calendar: *by_calendar,
+                    places,
+                },
+                _ => FactKind::GateOpened { gate },
+            });
+        }
+        !through.is_empty()
+    }
+
+    fn clear_gates(&mut self, account: Option<&AccountId>) {
+        let keys = self.engine.gates.keys();
+        let cleared = keys.filter(|key| account.is_none_or(|account| key.account == *account));
+        for gate in cleared.cloned().collect::<Vec<_>>() {
+            self.fact(FactKind::GateOpened { gate });
+        }
+        let waiting = self
+            .engine
+            .runs()
+            .filter(|run| account.is_none() || run.rules.account.as_ref() == account);
+        // A sheet's own wait for the same limit is over with it.
+        let waiting = waiting.filter(|run| !run.has_ended() && run.waits_for_a_limit());
+        let runs: Vec<_> = waiting.map(|run| run.id).collect();
+        for run in runs {
+            self.fact(FactKind::LimitsLifted { run });
+        }
+    }
+
+    /// Asks a person, where nobody was asked the same yet. It is named after the attempt that gave rise to it.
+    fn ask(&mut self, attempt: AttemptRef, about: About, text: String, choices: &[Choice]) {
+        let same = |other: &Question| match (&other.about, &about) {
+            (About::Account { account, .. }, About::Account { account: this, .. }) => account == this,
+            (About::Limit { run, .. }, About::Limit { run: this, .. }) => run == this,
+            (About::Account { .. } | About::Limit { .. }, _) => false,
+        };
+        if !self.engine.questions.values().any(same) {
+            let question = Question {
+                id: QuestionId(format!("q{attempt}")),
+                about,
+                text,
+                choices: choices.to_vec(),
+            };
+            self.fact(FactKind::QuestionAsked { question });
+        }
+    }
+
+    fn answered(&mut self, id: &QuestionId, choice: Choice) -> Result<(), Refusal> {
+        let question = self.engine.questions.get(id).cloned();
+        let question = question.ok_or_else(|| Refusal::NoSuchQuestion(id.clone()))?;
+        if !question.choices.contains(&choice) {
+            return Err(Refusal::WrongChoice {
+                question: question.id,
+                choices: question.choices,
+            });
+        }
+        let waiting: Vec<_> = self.engine.waiting_for(&question.about).map(|run| run.id).collect();
+        self.fact(FactKind::QuestionClosed {
+            id: question.id,
+            choice: Some(choice),
+        });
+        for run in waiting {
+            match (choice, &question.about) {
+                (Choice::Stop, _) => self.cancel(run)?,
+                (Choice::Retry, _) => self.reopen(run, |live, code| live.rules.is_accounts(code)),
+                (Choice::Wait, About::Limit { kind, .. }) => self.fact(FactKind::WaitsRenewed { run, kind: *kind }),
+                (Choice::Wait, About::Account { .. }) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the next generation of sheets that failed with such a code.
+    fn reopen(&mut self, run: RunId, which: impl Fn(&Run, Code) -> bool) {
+        let Some(live) = self.engine.run(run) else { return };
+        let failed = live.sheets().filter(|(_, sheet)| match &sheet.state {
+            SheetState::Done(Verdict::Failed { code, .. }) => which(live, *code),
+            SheetState::Pending
+            | SheetState::Running(_)
+            | SheetState::Over(_)
+            | SheetState::Waiting(_)
+            | SheetState::Done(_) => false,
+        });
+        let failed: Vec<_> = failed.map(|(no, sheet)| (no, sheet.generation.next())).collect();
+        for (sheet, generation) in failed {
+            self.fact(FactKind::GenerationOpened { run, sheet, generation });
+        }
+    }
+
+    /// A question about which nobody waits any more needs no answer.
+    fn drop_questions(&mut self) {
+        let questions = self.engine.questions.values();
+        let moot = questions.filter(|question| self.engine.waiting_for(&question.about).next().is_none());
+        for id in moot.map(|question| question.id.clone()).collect::<Vec<_>>() {
+            self.fact(FactKind::QuestionClosed { id, choice: None });
+        }
     }
 
     fn attempt_finished(&mut self, attempt: AttemptRef, mut outcome: Outcome) {
@@ -220,6 +363,10 @@ impl Draft {
                 Cause::Interrupted => failure,
                 Cause::RateLimit | Cause::Transient | Cause::Validation | Cause::Fatal => stopped(),
             });
+        }
+        let limited = |failure: &Failure| failure.cause == Cause::RateLimit;
+        if outcome.worked && !running.answered && !outcome.failure.as_ref().is_some_and(limited) {
+            self.open_further(attempt);
         }
         self.ended(attempt, outcome);
     }
@@ -251,25 +398,67 @@ impl Draft {
             })
         };
         let account = live.rules.account.clone();
+        self.rest_after_faults(run);
         match next {
-            After::Verdict(verdict) => self.conclude(run, sheet, verdict),
+            After::Verdict(verdict) => self.conclude(attempt, verdict),
             After::Again(wait) => self.wait(run, sheet, wait),
-            After::BehindGate { kind, window, mut wait } => {
+            After::BehindGate {
+                kind,
+                window,
+                mut wait,
+                then,
+            } => {
                 if let Some(account) = account {
-                    let gate = GateKey { account, kind, window };
+                    let gate = GateKey {
+                        account,
+                        kind: kind.into(),
+                        window,
+                    };
                     // A gate that another session closed for longer stays closed for longer.
-                    let closed = self.engine.gates.get(&gate).copied();
+                    let closed = self.engine.gates.get(&gate).cloned();
                     match closed.filter(|closed| closed.until >= wait.until) {
                         Some(closed) => (wait.until, wait.by_calendar) = (closed.until, closed.by_calendar),
                         None => self.fact(FactKind::GateClosed {
                             gate,
                             until: wait.until,
                             by_calendar: wait.by_calendar,
+                            places: 1,
                         }),
                     }
                 }
-                self.wait(run, sheet, wait);
+                match then {
+                    Limited::Fail(verdict) => self.conclude(attempt, verdict),
+                    Limited::Wait => self.wait(run, sheet, wait),
+                    Limited::Ask(text) => {
+                        self.wait(run, sheet, wait);
+                        self.ask(attempt, About::Limit { run, kind }, text, &[Choice::Wait, Choice::Stop]);
+                    }
+                }
             }
+        }
+    }
+
+    /// The circuit breaker: after so many transient faults in a row nothing of the account starts for a while.
+    fn rest_after_faults(&mut self, run: RunId) {
+        let Some(live) = self.engine.run(run) else { return };
+        let (Some(breaker), Some(account)) = (live.rules.circuit_breaker, live.rules.account.clone()) else {
+            return;
+        };
+        let faults = self.engine.overlay.faults.get(&account).copied().unwrap_or(0);
+        let gate = GateKey {
+            account,
+            kind: GateKind::Faults,
+            window: None,
+        };
+        let now = self.now.wall;
+        let rests = self.engine.gates.get(&gate).is_some_and(|gate| gate.until > now);
+        if faults >= breaker.failure_threshold && !rests {
+            self.fact(FactKind::GateClosed {
+                gate,
+                until: now.plus(breaker.recovery),
+                by_calendar: false,
+                places: 1,
+            });
         }
     }
 
@@ -297,8 +486,22 @@ impl Draft {
     }
 
     /// The sheet has its verdict: what follows on it for those that wait for it, and for the run.
-    fn conclude(&mut self, run: RunId, sheet: SheetNo, verdict: Verdict) {
-        let failed = matches!(verdict, Verdict::Failed { .. });
+    fn conclude(&mut self, attempt: AttemptRef, verdict: Verdict) {
+        let AttemptRef { run, sheet, .. } = attempt;
+        let account = self.engine.run(run).and_then(|run| run.rules.account.clone());
+        let failed = match (&verdict, account) {
+            // It says nothing of the sheet: whoever waits for it goes on waiting, and one person mends it for all.
+            (Verdict::Failed { code, message, .. }, Some(account)) if is_accounts(*code) => {
+                let (about, text) = (About::Account { account, code: *code }, message.clone());
+                self.fact(FactKind::SheetEnded { run, sheet, verdict });
+                if self.engine.waiting_for(&about).next().is_some() {
+                    self.ask(attempt, about, text, &[Choice::Retry, Choice::Stop]);
+                }
+                return self.end_if_over(run);
+            }
+            (Verdict::Failed { .. }, _) => true,
+            (_, _) => false,
+        };
         self.fact(FactKind::SheetEnded { run, sheet, verdict });
         if failed {
             self.block_dependents(run, sheet);
@@ -392,7 +595,7 @@ impl Draft {
                     .filter(
                         |(_, sheet)| matches!(&sheet.state, SheetState::Done(verdict) if verdict.is_to_be_resumed()),
                     )
-                    .map(|(no, sheet)| (no, crate::model::Generation(sheet.generation.0.saturating_add(1))))
+                    .map(|(no, sheet)| (no, sheet.generation.next()))
                     .collect();
                 self.fact(FactKind::RunResumed { run });
                 for (sheet, generation) in again {
@@ -515,33 +718,29 @@ impl Draft {
         for run in runs {
             self.fact(FactKind::WaitsMoved { run, by });
         }
-        let gates = self.engine.gates.iter().filter(|(_, gate)| !gate.by_calendar);
-        let gates: Vec<_> = gates.map(|(key, gate)| (key.clone(), gate.until)).collect();
-        for (gate, until) in gates {
+        // One that is due already is past, and stays so.
+        let now = self.now.wall;
+        let gates = self.engine.gates.iter();
+        let gates = gates.filter(|(_, gate)| !gate.by_calendar && gate.until.plus(by) > now);
+        let gates: Vec<_> = gates
+            .map(|(key, gate)| (key.clone(), gate.until, gate.places))
+            .collect();
+        for (gate, until, places) in gates {
             self.fact(FactKind::GateClosed {
                 gate,
                 until: until.plus(by),
                 by_calendar: false,
+                places,
             });
         }
     }
 
-    /// Opens the gates whose time has come and starts what may start.
+    /// Starts what may start.
     fn go_on(&mut self) {
         if self.engine.overlay.stopping {
             return;
         }
         let now = self.now.wall;
-        let open: Vec<_> = self
-            .engine
-            .gates
-            .iter()
-            .filter(|(_, gate)| gate.until <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for gate in open {
-            self.fact(FactKind::GateOpened { gate });
-        }
         while let Some((run, sheet)) = self.engine.next_start(now) {
             let before = self.decision.commands.len();
             self.start(run, sheet);

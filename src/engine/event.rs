@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fact::Fact;
+use super::fact::{Choice, Fact, QuestionId};
 use super::rules::RunRules;
-use crate::model::{Ask, AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp};
+use crate::model::{
+    AccountId, Ask, AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp,
+};
 
 /// Everything that can happen. `now` comes beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,28 @@ pub enum Event {
         attempt: AttemptRef,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// The API answered a session that is still at work.
+    AttemptAnswered {
+        /// Which.
+        attempt: AttemptRef,
+    },
+    /// A person answered a question.
+    Answered {
+        /// Which.
+        question: QuestionId,
+        /// How.
+        choice: Choice,
+    },
+    /// A person opens gates: all of an account, or all there are.
+    GatesCleared {
+        /// Whose; `None`: everybody's.
+        account: Option<AccountId>,
+    },
+    /// What keeps this conductor from starting anything has changed: pressure, quiet hours, a person's hold.
+    HoldsChanged {
+        /// All that do so now.
+        holds: Vec<StartHold>,
     },
     /// Time has passed.
     Tick,
@@ -82,6 +106,15 @@ pub enum Event {
     },
 }
 
+/// What keeps the conductor from starting anything. What runs goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartHold {
+    /// Why, as a phrase that "until …" may follow.
+    pub why: String,
+    /// Until when, where that is known.
+    pub until: Option<Timestamp>,
+}
+
 /// Who paused a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -101,6 +134,8 @@ pub struct EngineSettings {
     pub max_concurrent_sheets: u32,
     /// Sessions of one account that may run at once; `None`: as many as there are places.
     pub max_sessions_per_account: Option<u32>,
+    /// Starts of one account in a minute; `None`: as many as there are places. The first minute's worth may start at once.
+    pub max_starts_per_minute: Option<u32>,
 }
 
 impl Default for EngineSettings {
@@ -109,6 +144,7 @@ impl Default for EngineSettings {
             max_concurrent_jobs: 5,
             max_concurrent_sheets: 10,
             max_sessions_per_account: None,
+            max_starts_per_minute: None,
         }
     }
 }
@@ -168,6 +204,15 @@ pub enum Refusal {
     NoSuchRun(RunId),
     /// The run's state does not allow it; the text says which state and what would work.
     WrongState(String),
+    /// No such question is open.
+    NoSuchQuestion(QuestionId),
+    /// That is no answer to it.
+    WrongChoice {
+        /// The question.
+        question: QuestionId,
+        /// What would be one.
+        choices: Vec<Choice>,
+    },
 }
 
 /// What follows from an event: commit the facts, apply them, then carry the commands out.
@@ -187,6 +232,16 @@ impl Refusal {
         match self {
             Self::NoSuchRun(run) => format!("there is no live run with the number {run}"),
             Self::WrongState(text) => text.clone(),
+            Self::NoSuchQuestion(question) => {
+                format!(
+                    "there is no open question {}; it may have been answered already",
+                    question.0
+                )
+            }
+            Self::WrongChoice { question, choices } => {
+                let words: Vec<&str> = choices.iter().map(|choice| choice.as_str()).collect();
+                format!("question {} can be answered with {}", question.0, words.join(" or "))
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::event::{PauseWhy, SessionChoice};
 use super::rules::RunRules;
 use crate::model::{
-    Ask, AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo, RunState,
-    SheetNo, Span, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo,
+    RunState, SheetNo, Span, Timestamp,
 };
 
 /// Version written with every fact.
@@ -109,6 +109,18 @@ pub enum FactKind {
         /// By how far the clock was set; negative where it was set back.
         by: Span,
     },
+    /// A person says that limits are over: what of the run waits for one waits no longer.
+    LimitsLifted {
+        /// The run.
+        run: RunId,
+    },
+    /// A person lets the run wait for that kind of limit as often again.
+    WaitsRenewed {
+        /// The run.
+        run: RunId,
+        /// Which limits.
+        kind: LimitKind,
+    },
     /// The sheet's verdict within its generation.
     SheetEnded {
         /// The run.
@@ -127,7 +139,7 @@ pub enum FactKind {
         /// The new generation.
         generation: Generation,
     },
-    /// No starts for that account until then.
+    /// No starts for that account until then, and no more than so many at once after it.
     GateClosed {
         /// Which gate.
         gate: GateKey,
@@ -136,11 +148,32 @@ pub enum FactKind {
         /// As in [`Self::SheetWaits`].
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         by_calendar: bool,
+        /// Sessions that may be under way at once from then on: one, the probe, and twice as many each time that one of
+        /// them got an answer.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        places: u32,
     },
     /// Starts again.
     GateOpened {
         /// Which gate.
         gate: GateKey,
+    },
+    /// The API answered the session; recorded only where a gate was waiting for it.
+    AttemptAnswered {
+        /// Which.
+        attempt: AttemptRef,
+    },
+    /// Only a person can decide it.
+    QuestionAsked {
+        /// The question.
+        question: Question,
+    },
+    /// It is answered, or there is nobody left whom it is about.
+    QuestionClosed {
+        /// Which.
+        id: QuestionId,
+        /// The answer; `None`: there was no need for one any more.
+        choice: Option<Choice>,
     },
     /// The run is held.
     RunPaused {
@@ -168,6 +201,15 @@ pub enum FactKind {
     },
 }
 
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(places: &u32) -> bool {
+    *places == 1
+}
+
 impl FactKind {
     /// The word that the journal stores under `fact`.
     pub fn name(&self) -> &'static str {
@@ -179,10 +221,15 @@ impl FactKind {
             Self::AttemptEnded { .. } => "attempt_ended",
             Self::SheetWaits { .. } => "sheet_waits",
             Self::WaitsMoved { .. } => "waits_moved",
+            Self::LimitsLifted { .. } => "limits_lifted",
+            Self::WaitsRenewed { .. } => "waits_renewed",
             Self::SheetEnded { .. } => "sheet_ended",
             Self::GenerationOpened { .. } => "generation_opened",
             Self::GateClosed { .. } => "gate_closed",
             Self::GateOpened { .. } => "gate_opened",
+            Self::AttemptAnswered { .. } => "attempt_answered",
+            Self::QuestionAsked { .. } => "question_asked",
+            Self::QuestionClosed { .. } => "question_closed",
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed { .. } => "run_resumed",
             Self::RunCancelling { .. } => "run_cancelling",
@@ -190,30 +237,36 @@ impl FactKind {
         }
     }
 
-    /// The run that it is about; `None` for the facts of gates, which all runs share.
+    /// The run that it is about; `None` for the facts of gates and questions, which runs share.
     pub fn run(&self) -> Option<RunId> {
         match self {
             Self::AttemptIntended { attempt, .. }
             | Self::AttemptStarted { attempt, .. }
             | Self::StopAsked { attempt }
+            | Self::AttemptAnswered { attempt }
             | Self::AttemptEnded { attempt, .. } => Some(attempt.run),
             Self::RunSubmitted { run, .. }
             | Self::SheetWaits { run, .. }
             | Self::WaitsMoved { run, .. }
+            | Self::LimitsLifted { run }
+            | Self::WaitsRenewed { run, .. }
             | Self::SheetEnded { run, .. }
             | Self::GenerationOpened { run, .. }
             | Self::RunPaused { run, .. }
             | Self::RunResumed { run }
             | Self::RunCancelling { run }
             | Self::RunEnded { run, .. } => Some(*run),
-            Self::GateClosed { .. } | Self::GateOpened { .. } => None,
+            Self::GateClosed { .. }
+            | Self::GateOpened { .. }
+            | Self::QuestionAsked { .. }
+            | Self::QuestionClosed { .. } => None,
         }
     }
 
     /// Whether something is done or answered because of it, so that it must survive a power cut from then on. That
     /// a process runs is only noted: what it does ends with the power, and the next fact keeps this one too.
     pub fn is_acted_on(&self) -> bool {
-        !matches!(self, Self::AttemptStarted { .. })
+        !matches!(self, Self::AttemptStarted { .. } | Self::AttemptAnswered { .. })
     }
 
     /// The sheet that it is about, where it is about one.
@@ -222,18 +275,123 @@ impl FactKind {
             Self::AttemptIntended { attempt, .. }
             | Self::AttemptStarted { attempt, .. }
             | Self::StopAsked { attempt }
+            | Self::AttemptAnswered { attempt }
             | Self::AttemptEnded { attempt, .. } => Some(attempt.sheet),
             Self::SheetWaits { sheet, .. } | Self::SheetEnded { sheet, .. } | Self::GenerationOpened { sheet, .. } => {
                 Some(*sheet)
             }
             Self::RunSubmitted { .. }
             | Self::WaitsMoved { .. }
+            | Self::LimitsLifted { .. }
+            | Self::WaitsRenewed { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
             | Self::RunCancelling { .. }
             | Self::RunEnded { .. }
             | Self::GateClosed { .. }
-            | Self::GateOpened { .. } => None,
+            | Self::GateOpened { .. }
+            | Self::QuestionAsked { .. }
+            | Self::QuestionClosed { .. } => None,
+        }
+    }
+
+    /// Of gates and questions only what is still open is kept, under this name; `None` for the facts of runs, which are
+    /// kept for ever.
+    pub fn subject(&self) -> Option<Subject<'_>> {
+        match self {
+            Self::GateClosed { gate, .. } => Some(Subject::Gate(gate, true)),
+            Self::GateOpened { gate } => Some(Subject::Gate(gate, false)),
+            Self::QuestionAsked { question } => Some(Subject::Question(&question.id, true)),
+            Self::QuestionClosed { id, .. } => Some(Subject::Question(id, false)),
+            Self::RunSubmitted { .. }
+            | Self::AttemptIntended { .. }
+            | Self::AttemptStarted { .. }
+            | Self::StopAsked { .. }
+            | Self::AttemptAnswered { .. }
+            | Self::AttemptEnded { .. }
+            | Self::SheetWaits { .. }
+            | Self::WaitsMoved { .. }
+            | Self::LimitsLifted { .. }
+            | Self::WaitsRenewed { .. }
+            | Self::SheetEnded { .. }
+            | Self::GenerationOpened { .. }
+            | Self::RunPaused { .. }
+            | Self::RunResumed { .. }
+            | Self::RunCancelling { .. }
+            | Self::RunEnded { .. } => None,
+        }
+    }
+}
+
+/// What a fact of no single run is about, and whether it stays open after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// A gate.
+    Gate(&'a GateKey, bool),
+    /// A question.
+    Question(&'a QuestionId, bool),
+}
+
+/// A question's id, such as `q3-12-1`: it is named after the attempt that gave rise to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QuestionId(pub String);
+
+/// Something only a person can decide.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Its id.
+    pub id: QuestionId,
+    /// What it is about.
+    pub about: About,
+    /// What happened, in a sentence or two.
+    pub text: String,
+    /// The possible answers.
+    pub choices: Vec<Choice>,
+}
+
+/// What a question is about, and so what waits for its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "about")]
+pub enum About {
+    /// Authentication or billing of an account: every run of it waits.
+    Account {
+        /// Whose.
+        account: AccountId,
+        /// What the session failed with.
+        code: Code,
+    },
+    /// A limit that the job wants to be asked about, or too many of them: the run waits.
+    Limit {
+        /// Which run.
+        run: RunId,
+        /// What refused.
+        kind: LimitKind,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// The cause is mended: what failed of it is tried again.
+    Retry,
+    /// Wait until the limit is over, and go on.
+    Wait,
+    /// End the runs that wait for the answer.
+    Stop,
+}
+
+impl Choice {
+    /// Every answer.
+    pub const ALL: &'static [Self] = &[Self::Retry, Self::Wait, Self::Stop];
+
+    /// The word that a person types.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Wait => "wait",
+            Self::Stop => "stop",
         }
     }
 }
@@ -282,13 +440,34 @@ impl Verdict {
     }
 }
 
+/// What a gate keeps sessions away from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateKind {
+    /// A usage limit.
+    Usage,
+    /// Throttling.
+    Throttle,
+    /// Too many transient faults in a row: the circuit breaker.
+    Faults,
+}
+
+impl From<LimitKind> for GateKind {
+    fn from(kind: LimitKind) -> Self {
+        match kind {
+            LimitKind::Usage => Self::Usage,
+            LimitKind::Throttle => Self::Throttle,
+        }
+    }
+}
+
 /// One limit of one account: what starts wait behind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GateKey {
     /// Whose.
-    pub account: crate::model::AccountId,
-    /// Usage or throttling.
-    pub kind: LimitKind,
+    pub account: AccountId,
+    /// What it keeps away from.
+    pub kind: GateKind,
     /// Window or model family, where the limit names one (`seven_day_opus`).
     pub window: Option<String>,
 }

@@ -41,19 +41,20 @@ mod status;
 )]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
 pub use event::{Command, Decision, EngineSettings, Event, Refusal};
-pub use fact::{Fact, FactKind, GateKey, Verdict};
+pub use fact::{About, Choice, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
 pub use run::{Counts, Run};
 pub use sheet::{Attempt, Illegal, Over, Sheet, SheetState, Waiting};
 pub use status::{Overview, RunStatus};
 
-use crate::model::{Now, RunId, Span, Timestamp};
+use crate::model::{AccountId, AttemptRef, Cause, Now, Outcome, RunId, Span, Timestamp};
 use chance::Chance;
+use event::StartHold;
 
 /// The state of all live runs and of the gates between them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,16 +65,21 @@ pub struct Engine {
     runs: BTreeMap<RunId, Arc<Run>>,
     #[serde(serialize_with = "gates_as_list")]
     gates: BTreeMap<GateKey, Gate>,
+    questions: BTreeMap<QuestionId, Question>,
     overlay: Overlay,
 }
 
-/// A closed gate; an open one is not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// A gate that is closed, or opens; an open one is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gate {
     /// No starts before this moment.
     pub until: Timestamp,
     /// `until` is a moment of the calendar, not a length of time from its closing.
     pub by_calendar: bool,
+    /// Sessions that may be under way at once of those that start after that moment.
+    pub places: u32,
+    /// Those that are.
+    pub through: BTreeSet<AttemptRef>,
 }
 
 /// What decides too, but is not recorded.
@@ -83,6 +89,12 @@ struct Overlay {
     /// The conductor stops: nothing is started any more.
     stopping: bool,
     clock: Clock,
+    /// What keeps this conductor from starting anything.
+    holds: Vec<StartHold>,
+    /// Transient faults in a row, since this conductor began.
+    faults: BTreeMap<AccountId, u32>,
+    /// When the starts of an account so far would be over, were they as far apart as its pace has it.
+    paced: BTreeMap<AccountId, Timestamp>,
 }
 
 /// What is known of the wall clock.
@@ -128,6 +140,7 @@ impl Engine {
             chance: Chance(seed),
             runs: BTreeMap::new(),
             gates: BTreeMap::new(),
+            questions: BTreeMap::new(),
             overlay: Overlay {
                 settings,
                 stopping: false,
@@ -135,6 +148,9 @@ impl Engine {
                     last: Timestamp(0),
                     at_boot: None,
                 },
+                holds: Vec::new(),
+                faults: BTreeMap::new(),
+                paced: BTreeMap::new(),
             },
         }
     }
@@ -142,19 +158,44 @@ impl Engine {
     /// Takes over what an event says that is not recorded: what the clocks show, new settings, and that the conductor
     /// stops. To be called with every event that was followed; [`Self::decide`] itself needs nothing but the event.
     pub fn observe(&mut self, now: Now, event: &Event) {
+        if let Some(by) = self.overlay.clock.step(now) {
+            for until in self.overlay.paced.values_mut() {
+                *until = until.plus(by);
+            }
+        }
         self.overlay.clock.look(now);
         match event {
             Event::SettingsChanged { settings } => self.overlay.settings = settings.clone(),
             Event::ShutdownRequested { .. } => self.overlay.stopping = true,
+            Event::HoldsChanged { holds } => self.overlay.holds.clone_from(holds),
+            Event::AttemptFinished { attempt, outcome } => self.count_fault(*attempt, outcome),
             Event::Submitted { .. }
             | Event::AttemptStarted { .. }
             | Event::NeverRan { .. }
-            | Event::AttemptFinished { .. }
+            | Event::AttemptAnswered { .. }
+            | Event::Answered { .. }
+            | Event::GatesCleared { .. }
             | Event::Tick
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
             | Event::CancelRequested { .. }
             | Event::Restored { .. } => {}
+        }
+    }
+
+    /// Counts an end for the circuit breaker of its account; a late report counts nothing.
+    fn count_fault(&mut self, attempt: AttemptRef, outcome: &Outcome) {
+        let Some(run) = self.run(attempt.run) else { return };
+        let is_it = run.running().any(|(running, _)| running == attempt);
+        if let Some(account) = run.rules.account.clone().filter(|_| is_it) {
+            match outcome.failure.as_ref().map(|failure| failure.cause) {
+                Some(Cause::Transient) => *self.overlay.faults.entry(account).or_default() += 1,
+                // It says nothing of the backend.
+                Some(Cause::Interrupted) => {}
+                Some(Cause::RateLimit | Cause::Validation | Cause::Fatal) | None => {
+                    self.overlay.faults.remove(&account);
+                }
+            }
         }
     }
 
@@ -200,21 +241,43 @@ impl Engine {
                 gate,
                 until,
                 by_calendar,
+                places,
             } => {
-                let (until, by_calendar) = (*until, *by_calendar);
-                self.gates.insert(gate.clone(), Gate { until, by_calendar });
+                // Opened further it is the same gate; closed anew it waits for nobody yet.
+                let same = self.gates.remove(gate).filter(|before| before.until == *until);
+                let after = Gate {
+                    until: *until,
+                    by_calendar: *by_calendar,
+                    places: *places,
+                    through: same.map(|before| before.through).unwrap_or_default(),
+                };
+                self.gates.insert(gate.clone(), after);
                 Ok(())
             }
             FactKind::GateOpened { gate } => match self.gates.remove(gate) {
                 Some(_) => Ok(()),
                 None => Err(illegal("open gate")),
             },
+            FactKind::QuestionAsked { question } => {
+                if self.questions.contains_key(&question.id) {
+                    return Err(illegal("a question of that name"));
+                }
+                self.questions.insert(question.id.clone(), question.clone());
+                Ok(())
+            }
+            FactKind::QuestionClosed { id, .. } => match self.questions.remove(id) {
+                Some(_) => Ok(()),
+                None => Err(illegal("no such question")),
+            },
             FactKind::AttemptIntended { .. }
             | FactKind::AttemptStarted { .. }
+            | FactKind::AttemptAnswered { .. }
             | FactKind::StopAsked { .. }
             | FactKind::AttemptEnded { .. }
             | FactKind::SheetWaits { .. }
             | FactKind::WaitsMoved { .. }
+            | FactKind::LimitsLifted { .. }
+            | FactKind::WaitsRenewed { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
             | FactKind::RunPaused { .. }
@@ -222,7 +285,24 @@ impl Engine {
             | FactKind::RunCancelling { .. }
             | FactKind::RunEnded { .. } => {
                 let run = fact.kind.run().and_then(|run| self.runs.get_mut(&run));
-                Arc::make_mut(run.ok_or_else(|| illegal("no such run"))?).apply(fact)
+                let run = Arc::make_mut(run.ok_or_else(|| illegal("no such run"))?);
+                run.apply(fact)?;
+                let rules = Arc::clone(&run.rules);
+                if let FactKind::AttemptIntended { attempt, .. } = &fact.kind {
+                    let gates = self.gates.iter_mut().filter(|(gate, _)| rules.is_kept_by(gate));
+                    for (_, gate) in gates.filter(|(_, gate)| gate.until <= fact.at) {
+                        gate.through.insert(*attempt);
+                    }
+                    if let Some(account) = &rules.account {
+                        self.overlay.pace(account.clone(), fact.at);
+                    }
+                }
+                if let FactKind::AttemptEnded { attempt, .. } = &fact.kind {
+                    for gate in self.gates.values_mut() {
+                        gate.through.remove(attempt);
+                    }
+                }
+                Ok(())
             }
         }
     }
@@ -244,9 +324,14 @@ impl Engine {
         self.runs.get(&run).map(Arc::as_ref)
     }
 
-    /// The gates that are closed.
-    pub fn gates(&self) -> impl Iterator<Item = (&GateKey, Gate)> {
-        self.gates.iter().map(|(key, gate)| (key, *gate))
+    /// The questions that are open.
+    pub fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.questions.values()
+    }
+
+    /// The gates that are closed, or open one session after the other.
+    pub fn gates(&self) -> impl Iterator<Item = (&GateKey, &Gate)> {
+        self.gates.iter()
     }
 
     /// The settings that it decides by.
@@ -254,6 +339,29 @@ impl Engine {
         &self.overlay.settings
     }
 }
+
+impl Overlay {
+    /// What a start adds to the time that an account's starts take at its pace.
+    fn interval(&self) -> Option<Span> {
+        let starts = self.settings.max_starts_per_minute?;
+        Some(Span(MINUTE.0 / i64::from(starts.max(1))))
+    }
+
+    /// An account has started a session.
+    fn pace(&mut self, account: AccountId, at: Timestamp) {
+        let Some(interval) = self.interval() else { return };
+        let over = self.paced.entry(account).or_insert(at);
+        *over = (*over).max(at).plus(interval);
+    }
+
+    /// When the account's next start is within its pace: the bucket holds a minute's worth and begins full.
+    fn paced_until(&self, account: &AccountId) -> Option<Timestamp> {
+        let (interval, over) = (self.interval()?, self.paced.get(account)?);
+        Some(over.plus(Span(interval.0 - MINUTE.0)))
+    }
+}
+
+const MINUTE: Span = Span(60_000_000);
 
 fn runs_as_list<S: Serializer>(runs: &BTreeMap<RunId, Arc<Run>>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(runs.values().map(Arc::as_ref))

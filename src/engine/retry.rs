@@ -41,7 +41,7 @@ pub(super) enum After {
     Verdict(Verdict),
     /// It is tried again.
     Again(Waiting),
-    /// A limit: its gate is closed until the wait is over, then it is tried again.
+    /// A limit: its gate is closed until the wait is over.
     BehindGate {
         /// Of which kind.
         kind: LimitKind,
@@ -49,7 +49,20 @@ pub(super) enum After {
         window: Option<String>,
         /// The wait.
         wait: Waiting,
+        /// What becomes of the sheet.
+        then: Limited,
     },
+}
+
+/// What becomes of a sheet that a limit refused.
+#[derive(Debug, PartialEq)]
+pub(super) enum Limited {
+    /// It is tried again after the wait.
+    Wait,
+    /// The same, once a person has said so; why that is needed.
+    Ask(String),
+    /// Its verdict.
+    Fail(Verdict),
 }
 
 /// Which kind of limit refused, where the report does not say so itself by its code.
@@ -172,20 +185,20 @@ fn rate_limit(situation: &Situation<'_>, failure: &Failure) -> After {
     let Situation {
         rules, limits, over, ..
     } = situation;
-    if rules.on_limit == OnLimit::Stop {
-        return failed(failure, "");
-    }
     let kind = limit_kind(failure);
     let (met, most, field) = match kind {
-        LimitKind::Usage => (limits.quotas, rules.rate_limit.max_quota_waits, "max_quota_waits"),
-        LimitKind::Throttle => (limits.throttles, rules.rate_limit.max_waits, "max_waits"),
+        LimitKind::Usage => (limits.quotas.met, rules.rate_limit.max_quota_waits, "max_quota_waits"),
+        LimitKind::Throttle => (limits.throttles.met, rules.rate_limit.max_waits, "max_waits"),
     };
-    if met > most {
-        return failed(
-            failure,
-            &format!("the run has waited {most} times already, which is `rate_limit.{field}`"),
-        );
-    }
+    let then = match rules.on_limit {
+        OnLimit::Stop => Limited::Fail(verdict(failure, "")),
+        OnLimit::Ask => Limited::Ask(failure.message.clone()),
+        OnLimit::Wait if met > most => {
+            let tried = format!("the run has waited {most} times already, which is `rate_limit.{field}`");
+            Limited::Ask(and(&failure.message, &tried))
+        }
+        OnLimit::Wait => Limited::Wait,
+    };
     let (_, ask, resume) = again(over, rules.resumable);
     let (until, by_calendar) = gate_until(situation, failure, kind);
     let window = failure.limit.as_ref().and_then(|limit| limit.window.clone());
@@ -198,7 +211,12 @@ fn rate_limit(situation: &Situation<'_>, failure: &Failure) -> After {
         resume,
         by_calendar,
     };
-    After::BehindGate { kind, window, wait }
+    After::BehindGate {
+        kind,
+        window,
+        wait,
+        then,
+    }
 }
 
 /// Until when a refusal closes its gate, and whether that is a moment of the calendar.
@@ -293,13 +311,21 @@ fn backoff(situation: &Situation<'_>, used: u32) -> Timestamp {
 
 /// The verdict of a failure; `tried` says what was tried, where anything was.
 fn failed(failure: &Failure, tried: &str) -> After {
-    let message = match tried {
-        "" => failure.message.clone(),
-        tried => format!("{}; {tried}", failure.message.trim_end_matches(['.', ' '])),
-    };
-    After::Verdict(Verdict::Failed {
+    After::Verdict(verdict(failure, tried))
+}
+
+fn verdict(failure: &Failure, tried: &str) -> Verdict {
+    Verdict::Failed {
         cause: failure.cause,
         code: failure.code,
-        message,
-    })
+        message: and(&failure.message, tried),
+    }
+}
+
+/// One sentence of two parts, of which the second may be empty.
+fn and(message: &str, more: &str) -> String {
+    match more {
+        "" => message.to_owned(),
+        more => format!("{}; {more}", message.trim_end_matches(['.', ' '])),
+    }
 }

@@ -2,10 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fact::GateKey;
 use crate::job::plan::{
-    BackendKind, Dependency, FailFast, OnLimit, Parallel, Plan, RateLimitPolicy, RetryPolicy, SubmitContext,
+    BackendKind, CircuitBreaker, Dependency, FailFast, OnLimit, Parallel, Plan, RateLimitPolicy, RetryPolicy,
+    SubmitContext,
 };
-use crate::model::{AccountId, SheetNo, Span};
+use crate::model::{AccountId, Code, SheetNo, Span};
+
+/// Authentication and billing.
+pub(super) fn is_accounts(code: Code) -> bool {
+    matches!(code, Code::E502 | Code::E506)
+}
+
+/// Model families as the names of models and windows have them.
+const FAMILIES: [&str; 3] = ["opus", "sonnet", "haiku"];
 
 /// The rules that decide a run's course.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +32,12 @@ pub struct RunRules {
     pub rate_limit: RateLimitPolicy,
     /// What a limit does to the run.
     pub on_limit: OnLimit,
+    /// When its account's sessions are given a rest after faults; `None`: never.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// The model that its sessions ask for, where it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Which sheets wait for which.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
@@ -48,12 +64,39 @@ impl RunRules {
             retry: plan.retry.clone(),
             rate_limit: plan.rate_limit.clone(),
             on_limit: plan.on_limit,
+            circuit_breaker: plan.circuit_breaker,
+            model: match &plan.backend.kind {
+                BackendKind::ClaudeCli(cli) => cli.model.clone(),
+                BackendKind::Command { .. } => None,
+            },
             dependencies: plan.dependencies.clone(),
             parallel: plan.parallel.clone(),
             pause_between_sheets: plan.pause_between_sheets,
             priority: plan.priority,
             account: context.account.clone(),
             resumable: matches!(plan.backend.kind, BackendKind::ClaudeCli(_)),
+        }
+    }
+
+    /// Whether a failure of that code is its account's and not the sheet's: authentication and billing, which a person
+    /// mends for all sheets at once.
+    pub(super) fn is_accounts(&self, code: Code) -> bool {
+        self.account.is_some() && is_accounts(code)
+    }
+
+    /// Whether a gate is for its sessions. One of a model family (`seven_day_opus`) is for sessions of that family, and for
+    /// those of which nobody knows the model.
+    pub(super) fn is_kept_by(&self, gate: &GateKey) -> bool {
+        if self.account.as_ref() != Some(&gate.account) {
+            return false;
+        }
+        let named = |text: &str| FAMILIES.iter().find(|family| text.contains(*family));
+        match (
+            gate.window.as_deref().and_then(named),
+            self.model.as_deref().and_then(named),
+        ) {
+            (Some(limited), Some(asked)) => limited == asked,
+            (Some(_), None) | (None, _) => true,
         }
     }
 

@@ -9,7 +9,7 @@ use super::bits::Bits;
 use super::event::PauseWhy;
 use super::fact::{Fact, FactKind, Verdict};
 use super::rules::RunRules;
-use super::sheet::{Illegal, Sheet, SheetState};
+use super::sheet::{Illegal, Sheet, SheetState, Waiting};
 use super::sheets::Sheets;
 use crate::job::plan::{FailFast, SheetRange};
 use crate::model::{
@@ -59,11 +59,36 @@ pub(super) enum Phase {
     Ended(RunState),
 }
 
-/// Refusals by limits that the run has waited for.
+/// Limits that refused the run's sessions. Sessions that were at work already when one of them was refused add nothing:
+/// it is the same wave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Limits {
-    pub(super) throttles: u32,
-    pub(super) quotas: u32,
+    pub(super) throttles: Waves,
+    pub(super) quotas: Waves,
+}
+
+/// How often one kind of limit refused, and when it did last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Waves {
+    pub(super) met: u32,
+    last: Option<Timestamp>,
+}
+
+impl Waves {
+    fn count(&mut self, intended_at: Timestamp, at: Timestamp) {
+        if self.last.is_none_or(|last| intended_at > last) {
+            (self.met, self.last) = (self.met.saturating_add(1), Some(at));
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn of(&mut self, kind: LimitKind) -> &mut Waves {
+        match kind {
+            LimitKind::Throttle => &mut self.throttles,
+            LimitKind::Usage => &mut self.quotas,
+        }
+    }
 }
 
 /// How many sheets are in each state.
@@ -133,20 +158,31 @@ impl Phase {
                 | (Self::Cancelling, RunState::Cancelled) => Ok(Self::Ended(*state)),
                 (Self::Open | Self::Paused(_) | Self::Cancelling | Self::Ended(_), _) => illegal,
             },
-            FactKind::AttemptIntended { .. } | FactKind::GenerationOpened { .. } => match self {
+            FactKind::AttemptIntended { .. } => match self {
                 Self::Open => Ok(self),
                 Self::Paused(_) | Self::Cancelling | Self::Ended(_) => illegal,
             },
+            FactKind::GenerationOpened { .. } => match self {
+                Self::Open | Self::Paused(_) => Ok(self),
+                Self::Cancelling | Self::Ended(_) => illegal,
+            },
             FactKind::AttemptStarted { .. }
             | FactKind::StopAsked { .. }
+            | FactKind::AttemptAnswered { .. }
             | FactKind::AttemptEnded { .. }
             | FactKind::SheetWaits { .. }
             | FactKind::WaitsMoved { .. }
+            | FactKind::LimitsLifted { .. }
+            | FactKind::WaitsRenewed { .. }
             | FactKind::SheetEnded { .. } => match self {
                 Self::Open | Self::Paused(_) | Self::Cancelling => Ok(self),
                 Self::Ended(_) => illegal,
             },
-            FactKind::RunSubmitted { .. } | FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => illegal,
+            FactKind::RunSubmitted { .. }
+            | FactKind::GateClosed { .. }
+            | FactKind::GateOpened { .. }
+            | FactKind::QuestionAsked { .. }
+            | FactKind::QuestionClosed { .. } => illegal,
         }
     }
 }
@@ -288,6 +324,18 @@ impl Run {
             self.move_waits(*by);
             return Ok(());
         }
+        if let FactKind::WaitsRenewed { kind, .. } = &fact.kind {
+            *self.limits.of(*kind) = Waves::default();
+            return Ok(());
+        }
+        if matches!(fact.kind, FactKind::LimitsLifted { .. }) {
+            self.change_waits(|waiting| {
+                if waiting.cause == Cause::RateLimit {
+                    (waiting.until, waiting.by_calendar) = (waiting.until.min(fact.at), false);
+                }
+            });
+            return Ok(());
+        }
         match (self.phase, phase) {
             (_, Phase::Ended(state)) if !self.can_end(state) => return Err(illegal),
             (Phase::Ended(_), Phase::Open) => {
@@ -349,6 +397,7 @@ impl Run {
 
     fn apply_to_sheet(&mut self, no: SheetNo, fact: &Fact, illegal: Illegal) -> Result<(), Illegal> {
         let sheet = self.sheets.get_mut(no).ok_or(illegal)?;
+        let intended_at = sheet.state.attempt().map(|attempt| attempt.intended_at);
         let (before, was_satisfying) = (sheet.state.status(), sheet.state.satisfies());
         let was_over = matches!(sheet.state, SheetState::Over(_));
         sheet.apply(fact)?;
@@ -365,14 +414,15 @@ impl Run {
                     .failure
                     .as_ref()
                     .filter(|failure| failure.cause == Cause::RateLimit);
-                match failure.map(super::retry::limit_kind) {
-                    Some(LimitKind::Usage) => self.limits.quotas = self.limits.quotas.saturating_add(1),
-                    Some(LimitKind::Throttle) => self.limits.throttles = self.limits.throttles.saturating_add(1),
-                    None => {}
+                if let (Some(kind), Some(intended_at)) = (failure.map(super::retry::limit_kind), intended_at) {
+                    self.limits.of(kind).count(intended_at, fact.at);
                 }
             }
             FactKind::SheetEnded { verdict, .. } => {
-                if matches!(verdict, Verdict::Failed { .. }) && self.failed.is_none() {
+                if let Verdict::Failed { code, .. } = verdict
+                    && self.failed.is_none()
+                    && !self.rules.is_accounts(*code)
+                {
                     self.failed = Some(no);
                 }
                 // A sheet that was never run (skipped, taken over) asks for no pause.
@@ -386,12 +436,17 @@ impl Run {
             }
             FactKind::AttemptStarted { .. }
             | FactKind::StopAsked { .. }
+            | FactKind::AttemptAnswered { .. }
             | FactKind::SheetWaits { .. }
             | FactKind::GenerationOpened { .. }
             | FactKind::WaitsMoved { .. }
+            | FactKind::LimitsLifted { .. }
+            | FactKind::WaitsRenewed { .. }
             | FactKind::RunSubmitted { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
+            | FactKind::QuestionAsked { .. }
+            | FactKind::QuestionClosed { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunCancelling { .. }
@@ -413,16 +468,29 @@ impl Run {
 
     fn move_waits(&mut self, by: Span) {
         self.not_before = self.not_before.map(|until| until.plus(by));
+        self.change_waits(|waiting| {
+            if !waiting.by_calendar {
+                waiting.until = waiting.until.plus(by);
+            }
+        });
+    }
+
+    fn change_waits(&mut self, change: impl Fn(&mut Waiting)) {
         for &no in &self.active {
             if let Some(Sheet {
                 state: SheetState::Waiting(waiting),
                 ..
             }) = self.sheets.get_mut(no)
-                && !waiting.by_calendar
             {
-                waiting.until = waiting.until.plus(by);
+                change(waiting);
             }
         }
+    }
+
+    /// Whether a sheet of it waits for a limit to be over.
+    pub(super) fn waits_for_a_limit(&self) -> bool {
+        let mut active = self.active.iter().filter_map(|no| self.sheets.get(*no));
+        active.any(|sheet| matches!(&sheet.state, SheetState::Waiting(waiting) if waiting.cause == Cause::RateLimit))
     }
 
     fn keep_indices(&mut self, no: SheetNo, status: SheetStatus) {

@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::fact::GateKey;
+use super::fact::{About, GateKey, Question};
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting};
 use super::{Engine, Gate};
@@ -27,12 +27,8 @@ const OLDEST: i64 = 11;
 pub(super) enum Next<'a> {
     /// This sheet, as soon as there is room for it.
     Ready(SheetNo),
-    /// This sheet, not before that moment.
-    Held {
-        sheet: SheetNo,
-        until: Timestamp,
-        why: Hold<'a>,
-    },
+    /// One, but not before that moment, or nobody knows when.
+    Held { until: Option<Timestamp>, why: Hold<'a> },
     /// Nothing: all that may run does, or nothing but a person moves it.
     Nothing,
 }
@@ -42,6 +38,14 @@ pub(super) enum Next<'a> {
 pub(super) enum Hold<'a> {
     /// A limit of the account.
     Gate(&'a GateKey),
+    /// The sessions at work find out whether that limit is over.
+    Probe(&'a GateKey),
+    /// Only a person moves it.
+    Question(&'a Question),
+    /// The account has started as many sessions as its pace has it.
+    Pace,
+    /// This conductor starts nothing.
+    Conductor(&'a str),
     /// The sheet's own wait.
     Wait(&'a Waiting),
     /// `pause_between_sheets`.
@@ -77,15 +81,13 @@ impl Engine {
         if self.overlay.stopping {
             return None;
         }
-        let gates = self.gates.values().map(|gate| gate.until);
-        let runs = self.runs().filter_map(|run| self.next_move(run, now.wall));
-        gates.chain(runs).min()
+        self.runs().filter_map(|run| self.next_move(run, now.wall)).min()
     }
 
     /// When the first of the run's waits is over.
     fn next_move(&self, run: &Run, now: Timestamp) -> Option<Timestamp> {
         match self.next_of(run, now) {
-            Next::Held { until, .. } => Some(until),
+            Next::Held { until, .. } => until,
             Next::Ready(_) | Next::Nothing => None,
         }
     }
@@ -95,29 +97,70 @@ impl Engine {
         if run.phase != Phase::Open || run.counts.running >= run.rules.max_concurrent() || run.is_failing() {
             return Next::Nothing;
         }
+        // Also where every sheet that is left waits for those that it is about.
+        if let Some(question) = self.question_of(run) {
+            return Next::Held {
+                until: None,
+                why: Hold::Question(question),
+            };
+        }
         let Some((sheet, own)) = run.next_sheet(now) else {
             return Next::Nothing;
         };
-        let gate = run.rules.account.as_ref().and_then(|account| self.closed_gate(account));
-        let gate = gate.map(|(key, gate)| (gate.until, Hold::Gate(key)));
-        // Of two that end together the gate is named: it holds every run of the account.
-        let longest = own
-            .into_iter()
-            .chain(gate)
-            .filter(|(until, _)| *until > now)
-            .max_by_key(|(until, _)| *until);
+        let own = own.map(|(until, why)| (Some(until), why));
+        let holds = self
+            .overlay
+            .holds
+            .iter()
+            .map(|hold| (hold.until, Hold::Conductor(&hold.why)));
+        let pace = run
+            .rules
+            .account
+            .as_ref()
+            .and_then(|account| self.overlay.paced_until(account));
+        let pace = pace.map(|until| (Some(until), Hold::Pace));
+        let gates = self.gates_of(run).filter_map(|(key, gate)| {
+            if gate.until > now {
+                Some((Some(gate.until), Hold::Gate(key)))
+            } else {
+                let through = u32::try_from(gate.through.len()).unwrap_or(u32::MAX);
+                (through >= gate.places).then_some((None, Hold::Probe(key)))
+            }
+        });
+        // Of two that end together the one is named that holds more: its own wait comes first here, and the last counts.
+        let holding = own.into_iter().chain(pace).chain(gates).chain(holds);
+        let longest = holding
+            .filter(|(until, _)| until.is_none_or(|until| until > now))
+            .max_by_key(|(until, _)| until.unwrap_or(Timestamp(i64::MAX)));
         match longest {
-            Some((until, why)) => Next::Held { sheet, until, why },
+            Some((until, why)) => Next::Held { until, why },
             None => Next::Ready(sheet),
         }
     }
 
-    /// The gate of that account that opens last.
-    fn closed_gate(&self, account: &AccountId) -> Option<(&GateKey, &Gate)> {
-        self.gates
-            .iter()
-            .filter(|(key, _)| key.account == *account)
-            .max_by_key(|(_, gate)| gate.until)
+    /// The gates that are for a run's sessions.
+    pub(super) fn gates_of<'a>(&'a self, run: &'a Run) -> impl Iterator<Item = (&'a GateKey, &'a Gate)> {
+        self.gates.iter().filter(|(key, _)| run.rules.is_kept_by(key))
+    }
+
+    /// The open question that a run waits for.
+    pub(super) fn question_of(&self, run: &Run) -> Option<&Question> {
+        let about = |about: &About| match about {
+            About::Account { account, .. } => run.rules.account.as_ref() == Some(account),
+            About::Limit { run: id, .. } => run.id == *id,
+        };
+        self.questions.values().find(|question| about(&question.about))
+    }
+
+    /// Runs that have something left that waits for the answer to a question about that.
+    pub(super) fn waiting_for<'a>(&'a self, about: &'a About) -> impl Iterator<Item = &'a Run> {
+        self.runs().filter(move |run| {
+            let is_it = match about {
+                About::Account { account, .. } => run.rules.account.as_ref() == Some(account),
+                About::Limit { run: id, .. } => run.id == *id,
+            };
+            is_it && !run.has_ended() && run.counts.pending + run.counts.waiting > 0
+        })
     }
 
     /// What is taken now.

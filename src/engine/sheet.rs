@@ -77,6 +77,8 @@ pub struct Attempt {
     pub started_at: Option<Timestamp>,
     /// Its end was asked for.
     pub stop_asked: bool,
+    /// The API answered it, and a gate was opened further for that.
+    pub answered: bool,
 }
 
 impl Attempt {
@@ -193,6 +195,7 @@ impl SheetState {
                     intended_at: fact.at,
                     started_at: None,
                     stop_asked: false,
+                    answered: false,
                 }))),
                 Self::Running(_) | Self::Over(_) | Self::Done(_) => illegal,
             },
@@ -210,6 +213,14 @@ impl SheetState {
                 Self::Running(running) if running.no == attempt.attempt && !running.stop_asked => {
                     let mut running = running.clone();
                     running.stop_asked = true;
+                    Ok(Self::Running(running))
+                }
+                Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_) => illegal,
+            },
+            FactKind::AttemptAnswered { attempt } => match self {
+                Self::Running(running) if running.no == attempt.attempt && !running.answered => {
+                    let mut running = running.clone();
+                    running.answered = true;
                     Ok(Self::Running(running))
                 }
                 Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_) => illegal,
@@ -267,8 +278,12 @@ impl SheetState {
             },
             FactKind::RunSubmitted { .. }
             | FactKind::WaitsMoved { .. }
+            | FactKind::LimitsLifted { .. }
+            | FactKind::WaitsRenewed { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
+            | FactKind::QuestionAsked { .. }
+            | FactKind::QuestionClosed { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunCancelling { .. }
@@ -338,11 +353,16 @@ impl Sheet {
             }
             FactKind::AttemptStarted { .. }
             | FactKind::StopAsked { .. }
+            | FactKind::AttemptAnswered { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::RunSubmitted { .. }
             | FactKind::WaitsMoved { .. }
+            | FactKind::LimitsLifted { .. }
+            | FactKind::WaitsRenewed { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
+            | FactKind::QuestionAsked { .. }
+            | FactKind::QuestionClosed { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunCancelling { .. }

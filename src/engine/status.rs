@@ -3,11 +3,11 @@
 
 use super::Engine;
 use super::event::PauseWhy;
-use super::fact::{GateKey, Verdict};
+use super::fact::{GateKey, GateKind, Verdict};
 use super::run::{Phase, Run};
 use super::schedule::{Hold, Load, Next, Short};
-use super::sheet::{SheetState, Waiting};
-use crate::model::{AttemptKind, Cause, LimitKind, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
+use super::sheet::{Sheet, SheetState, Waiting};
+use crate::model::{AttemptKind, Cause, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
 
 /// What is to be said of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Engine {
             Phase::Paused(why) => (RunState::Paused, paused(run, why), None),
             Phase::Open if run.is_running() => (RunState::Running, String::new(), None),
             Phase::Open => match self.next_of(run, now) {
-                Next::Held { until, why, .. } => (RunState::Waiting, why.words(), Some(until)),
+                Next::Held { until, why, .. } => (RunState::Waiting, why.words(), until),
                 Next::Ready(sheet) => self.ready(run, sheet, load),
                 Next::Nothing => (RunState::Running, String::new(), None),
             },
@@ -185,7 +185,7 @@ impl Engine {
             return (format!("sheet {first} comes first"), None);
         }
         match self.next_of(run, now) {
-            Next::Held { until, why, .. } => (why.words(), Some(until)),
+            Next::Held { until, why, .. } => (why.words(), until),
             Next::Ready(_) | Next::Nothing => (self.ready(run, sheet, &self.load()).1, None),
         }
     }
@@ -193,7 +193,13 @@ impl Engine {
 
 /// Which sheet ended the run, and how.
 fn failure(run: &Run) -> String {
-    let failed = run.failed.and_then(|no| Some((no, &run.sheets.get(no)?.state)));
+    let is_failed = |sheet: &Sheet| matches!(sheet.state, SheetState::Done(Verdict::Failed { .. }));
+    // Failures that are the account's are not remembered as the run's.
+    let first = || run.sheets().find(|(_, sheet)| is_failed(sheet)).map(|(no, _)| no);
+    let failed = run
+        .failed
+        .or_else(first)
+        .and_then(|no| Some((no, &run.sheets.get(no)?.state)));
     match failed {
         Some((no, SheetState::Done(Verdict::Failed { code, message, .. }))) => format!("sheet {no}: {code} {message}"),
         Some((
@@ -221,20 +227,32 @@ fn paused(run: &Run, why: PauseWhy) -> String {
     }
 }
 
+/// What a gate keeps sessions away from.
+fn limit(GateKey { kind, window, .. }: &GateKey) -> String {
+    let what = match kind {
+        GateKind::Usage => "usage limit",
+        GateKind::Throttle => "throttled by the API",
+        GateKind::Faults => "too many faults in a row",
+    };
+    match window {
+        Some(window) => format!("{what} ({window})"),
+        None => what.into(),
+    }
+}
+
 impl Hold<'_> {
     /// What holds, as a phrase that "until …" may follow.
     fn words(&self) -> String {
         match self {
-            Self::Gate(GateKey { kind, window, .. }) => {
-                let what = match kind {
-                    LimitKind::Usage => "usage limit",
-                    LimitKind::Throttle => "throttled by the API",
-                };
-                match window {
-                    Some(window) => format!("{what} ({window})"),
-                    None => what.into(),
-                }
+            Self::Gate(key) => limit(key),
+            Self::Probe(key) => format!("{}: a session finds out whether it is over", limit(key)),
+            Self::Question(question) => {
+                let words: Vec<&str> = question.choices.iter().map(|choice| choice.as_str()).collect();
+                let (id, text) = (&question.id.0, question.text.trim_end_matches(['.', ' ']));
+                format!("question {id}: {text}; answer it with {}", words.join(" or "))
             }
+            Self::Pace => "pace of starts (`resource_limits.max_api_calls_per_minute`)".into(),
+            Self::Conductor(why) => (*why).to_owned(),
             Self::Wait(Waiting { cause, code, kind, .. }) => {
                 let what = match cause {
                     Cause::Validation if *kind == AttemptKind::Completion => "completion attempt",

@@ -138,16 +138,17 @@ impl<'a> Lowering<'a> {
             base_directory: self.input.base_directory.to_string_lossy().into_owned(),
             source: String::from_utf8_lossy(self.input.text).into_owned(),
             hash: self.hash(&workspace),
-            on_limit: if self.text("on_limit") == Some("stop") {
-                OnLimit::Stop
-            } else {
-                OnLimit::Wait
+            on_limit: match self.text("on_limit") {
+                Some("stop") => OnLimit::Stop,
+                Some("ask") => OnLimit::Ask,
+                _ => OnLimit::Wait,
             },
             pause_between_sheets: Span::from_secs_f64(self.number("pause_between_sheets_seconds", 10.0)),
             checkpoint_every_sheet: self.text("state_backend") == Some("json"),
             dormant: self.dormant(),
             dependencies,
             parallel,
+            circuit_breaker: self.circuit_breaker(),
             name,
             workspace,
             backend,

@@ -51,6 +51,9 @@ pub struct Plan {
     /// Several sheets at once; `None`: in order, one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<Parallel>,
+    /// When its account's sessions are given a rest after faults; `None`: never.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// What must be true of each sheet's output.
     pub validations: Vec<Rule>,
     /// Really slept between two sheets.
@@ -343,6 +346,15 @@ pub struct RateLimitPolicy {
     pub max_quota_waits: u32,
 }
 
+/// When an account's sessions are given a rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitBreaker {
+    /// After so many transient faults in a row, 1 to 100.
+    pub failure_threshold: u32,
+    /// For how long.
+    pub recovery: Span,
+}
+
 /// What a limit does to the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -351,6 +363,8 @@ pub enum OnLimit {
     Wait,
     /// Fail the sheet at once.
     Stop,
+    /// Ask a person.
+    Ask,
 }
 
 /// One validation rule as meant; placeholders are still in it.

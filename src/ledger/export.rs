@@ -24,7 +24,7 @@ impl Ledger {
     /// [`StoreError::NoSuchRun`], or the ledger cannot be read.
     pub async fn checkpoint(&self, run: RunId) -> Result<Checkpoint, StoreError> {
         let (plan, _) = self.source(run).await?;
-        let mut store = self.store().await;
+        let mut store = self.store().await?;
         let connection = &mut store.connection;
         let row = table::run(connection, run)
             .await

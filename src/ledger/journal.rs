@@ -7,7 +7,7 @@ use super::error::StoreError;
 use super::evidence::{self, Tails};
 use super::rows::{self, Rows};
 use super::{Ledger, codec, table};
-use crate::engine::fact::{Fact, FactKind};
+use crate::engine::fact::{Fact, FactKind, Subject};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, Timestamp};
 
@@ -47,7 +47,7 @@ impl Ledger {
                     coalesce((SELECT max(no) FROM runs WHERE job = ?), 0) + 1",
         )
         .bind(job.as_str())
-        .fetch_one(&mut self.store().await.connection)
+        .fetch_one(&mut self.store().await?.connection)
         .await
         .map_err(self.reading())?;
         let id = row.try_get(0).map_err(self.reading())?;
@@ -62,7 +62,7 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn is_of_boot(&self, boot: &str) -> Result<bool, StoreError> {
         let noted: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'boot'")
-            .fetch_optional(&mut self.store().await.connection)
+            .fetch_optional(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
         Ok(!boot.is_empty() && noted.as_deref() == Some(boot))
@@ -77,7 +77,7 @@ impl Ledger {
             "INSERT INTO meta (key, value) VALUES ('boot', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         )
         .bind(boot)
-        .execute(&mut self.store().await.connection)
+        .execute(&mut self.store().await?.connection)
         .await
         .map_err(self.writing())?;
         Ok(())
@@ -96,7 +96,7 @@ impl Ledger {
         let lasting = batch.submission.is_some()
             || batch.report.is_some()
             || batch.facts.iter().any(|fact| fact.kind.is_acted_on());
-        let mut store = self.store().await;
+        let mut store = self.store().await?;
         store.synchronise(lasting).await.map_err(self.writing())?;
         store.begin().await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
@@ -105,7 +105,8 @@ impl Ledger {
             Err(error) => Err(error),
         };
         if ended.is_err() {
-            store.roll_back().await;
+            // What failed first is told; this is tried again before the connection is used.
+            store.roll_back().await.ok();
         }
         ended
     }
@@ -118,8 +119,8 @@ impl Ledger {
         let mut rows = before.clone();
         let mut report = batch.report;
         for fact in batch.facts {
-            if let FactKind::GateClosed { .. } | FactKind::GateOpened { .. } = &fact.kind {
-                self.write_gate(connection, fact).await?;
+            if let Some(subject) = fact.kind.subject() {
+                self.write_open(connection, subject, fact).await?;
                 continue;
             }
             let evidence = match (&fact.kind, report) {
@@ -177,17 +178,26 @@ impl Ledger {
         Ok(written.last_insert_rowid())
     }
 
-    /// Of a gate only the fact that closed it is kept, and only while it is closed.
-    async fn write_gate(&self, connection: &mut SqliteConnection, fact: &Fact) -> Result<(), StoreError> {
-        let query = match &fact.kind {
-            FactKind::GateClosed { gate, .. } => sqlx::query(
+    /// Of a gate or a question only the last fact is kept, and only while it is open.
+    async fn write_open(
+        &self,
+        connection: &mut SqliteConnection,
+        subject: Subject<'_>,
+        fact: &Fact,
+    ) -> Result<(), StoreError> {
+        // A gate's name is a map, a question's a text: they cannot meet in one column.
+        let (name, open) = match subject {
+            Subject::Gate(gate, open) => (codec::encode(gate)?, open),
+            Subject::Question(id, open) => (codec::encode(id)?, open),
+        };
+        let query = match open {
+            true => sqlx::query(
                 "INSERT INTO gates (gate, seq, json) VALUES (?, (SELECT coalesce(max(seq), 0) FROM facts), ?)
                  ON CONFLICT (gate) DO UPDATE SET seq = excluded.seq, json = excluded.json",
             )
-            .bind(codec::encode(gate)?)
+            .bind(name)
             .bind(codec::encode(fact)?),
-            FactKind::GateOpened { gate } => sqlx::query("DELETE FROM gates WHERE gate = ?").bind(codec::encode(gate)?),
-            _ => return Ok(()),
+            false => sqlx::query("DELETE FROM gates WHERE gate = ?").bind(name),
         };
         query.execute(connection).await.map_err(self.writing())?;
         Ok(())
@@ -283,7 +293,7 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read, or a newer version wrote to it.
     pub async fn live_facts(&self) -> Result<Vec<Fact>, StoreError> {
-        let mut store = self.store().await;
+        let mut store = self.store().await?;
         // Gates come after the fact that they followed.
         let rows = sqlx::query(
             "SELECT facts.seq, 0 AS gate, facts.json FROM live CROSS JOIN facts ON facts.run = live.run
@@ -302,7 +312,7 @@ impl Ledger {
     pub async fn facts_of(&self, run: RunId) -> Result<Vec<Fact>, StoreError> {
         let rows = sqlx::query("SELECT seq, json FROM facts WHERE run = ? ORDER BY seq")
             .bind(run.0)
-            .fetch_all(&mut self.store().await.connection)
+            .fetch_all(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
         self.facts(&rows, 1)

@@ -16,6 +16,8 @@ mod damage;
 mod error;
 mod evidence;
 mod export;
+#[cfg(test)]
+pub(crate) mod faults;
 mod files;
 mod journal;
 mod lock;
@@ -25,7 +27,7 @@ mod schema;
 mod table;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -85,6 +87,9 @@ struct Store {
     unfinished: bool,
     /// Plans read last, newest first: reading one of many sheets takes longer than all else that is asked of it.
     sources: Vec<(RunId, Arc<Plan>, Arc<SubmitContext>)>,
+    /// Whom SQLite asks whether it may go on.
+    #[cfg(test)]
+    faults: Option<Arc<faults::Faults>>,
 }
 
 impl Ledger {
@@ -202,6 +207,8 @@ impl Ledger {
                 synchronous: true,
                 unfinished: false,
                 sources: Vec::new(),
+                #[cfg(test)]
+                faults: None,
             }),
             closed,
         };
@@ -261,16 +268,21 @@ impl Ledger {
         } else {
             "PRAGMA query_only = OFF"
         };
-        let mut store = self.store().await;
+        let mut store = self.store().await.unwrap();
         let done = store.connection.execute(pragma).await;
         assert!(done.is_ok(), "{done:?}");
     }
 
     /// The connection, outside of any transaction.
-    async fn store(&self) -> MutexGuard<'_, Store> {
+    async fn store(&self) -> Result<MutexGuard<'_, Store>, StoreError> {
         let mut store = self.store.lock().await;
-        store.roll_back().await;
-        store
+        #[cfg(test)]
+        if let Some(faults) = &store.faults {
+            faults.called();
+        }
+        // What it would read of a transaction that was given up was never kept.
+        store.roll_back().await.map_err(self.writing())?;
+        Ok(store)
     }
 
     fn reading(&self) -> impl Fn(sqlx::Error) -> StoreError {
@@ -317,12 +329,19 @@ impl Store {
         Ok(())
     }
 
-    /// Ends what was begun and not finished. SQLite may have done so already (a full disk): its error is no news.
-    async fn roll_back(&mut self) {
+    /// Ends what was begun and not finished. Where that fails it is tried again before anything else is done.
+    async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         if self.unfinished {
-            self.connection.execute("ROLLBACK").await.ok();
+            let done = self.connection.execute("ROLLBACK").await;
+            // SQLite may have done so already (a full disk): its error is no news.
+            if let Err(error) = done
+                && code_and_words(&error).0 != SQLITE_ERROR
+            {
+                return Err(error);
+            }
             self.unfinished = false;
         }
+        Ok(())
     }
 }
 
@@ -338,6 +357,7 @@ fn code_and_words(error: &sqlx::Error) -> (i64, String) {
     }
 }
 
+const SQLITE_ERROR: i64 = 1;
 const SQLITE_BUSY: i64 = 5;
 const SQLITE_READONLY: i64 = 8;
 const SQLITE_CORRUPT: i64 = 11;

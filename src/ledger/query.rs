@@ -66,7 +66,7 @@ impl Ledger {
         .bind(query.newest)
         // One more tells whether there is a next page.
         .bind(i64::from(limit) + 1)
-        .fetch_all(&mut self.store().await.connection)
+        .fetch_all(&mut self.store().await?.connection)
         .await
         .map_err(self.reading())?;
         let mut runs: Vec<RunSummary> = rows
@@ -84,6 +84,26 @@ impl Ledger {
         Ok((runs, next))
     }
 
+    /// Newest runs of their jobs that have ended, at most `limit`, those that ended last first: each with the time of
+    /// its end and the path of its checkpoint.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn ended_last(&self, limit: u32) -> Result<Vec<(RunId, Timestamp, String)>, StoreError> {
+        let rows: Vec<(i64, i64, String)> = sqlx::query_as(
+            "SELECT r.id, r.ended_at, json_extract(p.json, '$.checkpoint_path') FROM runs r \
+             JOIN sources o ON o.run = r.id JOIN plans p ON p.id = o.plan \
+             WHERE r.ended_at IS NOT NULL AND r.no = (SELECT max(n.no) FROM runs n WHERE n.job = r.job) \
+             ORDER BY r.ended_at DESC LIMIT ?",
+        )
+        .bind(limit)
+        .fetch_all(&mut self.store().await?.connection)
+        .await
+        .map_err(self.reading())?;
+        let told = |(run, ended_at, path)| (RunId(run), Timestamp(ended_at), path);
+        Ok(rows.into_iter().map(told).collect())
+    }
+
     /// A job's run of that number; its newest one where no number is given.
     ///
     /// # Errors
@@ -94,7 +114,7 @@ impl Ledger {
         ))
         .bind(job)
         .bind(no)
-        .fetch_optional(&mut self.store().await.connection)
+        .fetch_optional(&mut self.store().await?.connection)
         .await
         .map_err(self.reading())?;
         row.as_ref().map(run_summary).transpose().map_err(self.reading())
@@ -107,7 +127,7 @@ impl Ledger {
     pub async fn run_by_id(&self, run: RunId) -> Result<Option<RunSummary>, StoreError> {
         let row = sqlx::query(select_runs!("WHERE r.id = ?1"))
             .bind(run.0)
-            .fetch_optional(&mut self.store().await.connection)
+            .fetch_optional(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
         row.as_ref().map(run_summary).transpose().map_err(self.reading())
@@ -124,7 +144,7 @@ impl Ledger {
 
     /// The same, shared with who reads it next.
     pub(super) async fn source(&self, run: RunId) -> Result<(Arc<Plan>, Arc<SubmitContext>), StoreError> {
-        let mut store = self.store().await;
+        let mut store = self.store().await?;
         if let Some((_, plan, context)) = store.sources.iter().find(|(of, ..)| *of == run) {
             return Ok((plan.clone(), context.clone()));
         }
@@ -161,7 +181,7 @@ impl Ledger {
         .bind(run.0)
         .bind(first)
         .bind(end)
-        .fetch_all(&mut self.store().await.connection)
+        .fetch_all(&mut self.store().await?.connection)
         .await
         .map_err(self.reading())?;
         let mut stored = rows.iter().peekable();
@@ -193,7 +213,7 @@ impl Ledger {
         let rows = sqlx::query("SELECT seq, json, evidence FROM facts WHERE run = ? AND sheet = ? ORDER BY seq")
             .bind(run.0)
             .bind(sheet)
-            .fetch_all(&mut self.store().await.connection)
+            .fetch_all(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
         let mut attempts: Vec<AttemptSummary> = Vec::new();
@@ -261,7 +281,7 @@ impl Ledger {
         .bind(run.0)
         .bind(sheet.0)
         .bind(LESSONS_FROM)
-        .fetch_all(&mut self.store().await.connection)
+        .fetch_all(&mut self.store().await?.connection)
         .await
         .map_err(self.reading())?;
         let mut lessons = Vec::new();
@@ -299,7 +319,7 @@ impl Ledger {
     pub async fn session_cost(&self, session_id: &str) -> Result<Option<Cost>, StoreError> {
         let cost: Option<i64> = sqlx::query_scalar("SELECT total_cost FROM sessions WHERE id = ?")
             .bind(session_id)
-            .fetch_optional(&mut self.store().await.connection)
+            .fetch_optional(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
         Ok(cost.map(Cost))

@@ -213,9 +213,29 @@ impl Runner {
 
     /// Why there is no room for what an attempt writes, if there is none.
     async fn short_of_room(&self, spec: &AttemptSpec) -> Option<String> {
+        self.ask_for_room(spec, room::short_of).await
+    }
+
+    async fn ask_for_room(&self, spec: &AttemptSpec, ask: fn(&[&Path]) -> Option<String>) -> Option<String> {
         let (spools, workspace) = (self.spool_root.clone(), PathBuf::from(&spec.plan.workspace));
-        let asked = tokio::task::spawn_blocking(move || room::short_of(&[&spools, &workspace]));
+        let asked = tokio::task::spawn_blocking(move || ask(&[&spools, &workspace]));
         asked.await.unwrap_or_default()
+    }
+
+    /// Waits until there is room for what an attempt writes, or its end is wanted. Tells why there was none, if there
+    /// was none; a quota only to one that has `failed`, as it takes a try to find it.
+    async fn until_room(&self, spec: &AttemptSpec, failed: bool, stop: &mut Stop, tell: &Tell) -> Option<String> {
+        let ask = if failed { room::refused_by } else { room::short_of };
+        let short = self.ask_for_room(spec, ask).await;
+        let mut still = short.clone();
+        while let Some(why) = still {
+            tell.say(Progress::NoRoom(why)).await;
+            if pause(stop).await {
+                break;
+            }
+            still = self.ask_for_room(spec, ask).await;
+        }
+        short
     }
 
     /// Why the workspace can be worked in only when somebody has seen to it, if that is so.
@@ -425,15 +445,7 @@ impl Runner {
         end_leftovers(&self.launcher, &unit, spool.directory()).await;
 
         // Neither the checks nor the next attempt would fare better than this session did.
-        let short = self.short_of_room(spec).await;
-        let mut still = short.clone();
-        while let Some(why) = still {
-            tell.say(Progress::NoRoom(why)).await;
-            if pause(stop).await {
-                break;
-            }
-            still = self.short_of_room(spec).await;
-        }
+        let mut short = self.until_room(spec, false, stop, tell).await;
 
         let env = backend::environment(spec, &self.passwd);
         let judge = |certificate: &Certificate, validation: &ValidationReport| {
@@ -480,6 +492,9 @@ impl Runner {
                 Err(Unready::NoRoom(why)) => outcome.failure = Some(fatal(Code::E604, why)),
             }
         }
+        if outcome.failure.as_ref().is_some_and(is_excusable) && short.is_none() {
+            short = self.until_room(spec, true, stop, tell).await;
+        }
         if let Some(failure) = &mut outcome.failure {
             if let Some(why) = short {
                 excuse(failure, &why);
@@ -522,15 +537,19 @@ async fn pause(stop: &mut Stop) -> bool {
 
 /// A session that had no room is not to blame for what it failed at: it goes on, and no retry is used up.
 fn excuse(failure: &mut Failure, why: &str) {
-    if matches!(failure.cause, Cause::Transient | Cause::Validation) {
+    if is_excusable(failure) {
         failure.cause = Cause::Interrupted;
         failure.message = format!("there was no room: {why}; {}", failure.message);
     }
 }
 
+fn is_excusable(failure: &Failure) -> bool {
+    matches!(failure.cause, Cause::Transient | Cause::Validation)
+}
+
 /// What failed for want of the workspace would fail again, until somebody has put it right.
 fn blame(failure: &mut Failure, why: &str) {
-    if matches!(failure.cause, Cause::Transient | Cause::Validation) {
+    if is_excusable(failure) {
         let message = format!("the workspace {why}; {}", failure.message);
         let hint = "Put the directory back as it was, then resume the run.".to_owned();
         *failure = Failure {

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use rustix::fs::{Access, FallocateFlags, Mode, OFlags, StatVfsMountFlags, access, fallocate, statvfs};
 use rustix::io::Errno;
 
 /// What has to be free: for prompt, output, record and ledger, with some to spare.
@@ -48,6 +48,19 @@ pub(super) fn short_of(paths: &[&Path]) -> Option<String> {
         };
         let why = enough(left).err()?;
         Some(format!("{} {why}", path.display()))
+    })
+}
+
+/// Why what is needed cannot be written to one of `paths`: found out by reserving it in a file without a name, since
+/// a user's quota is told in no other way. Where that cannot be done it is no obstacle here.
+pub(super) fn refused_by(paths: &[&Path]) -> Option<String> {
+    paths.iter().find_map(|path| {
+        let place = path.ancestors().find(|path| path.is_dir())?;
+        let unnamed = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let reserved = rustix::fs::open(place, unnamed, Mode::RUSR | Mode::WUSR)
+            .and_then(|file| fallocate(&file, FallocateFlags::empty(), 0, NEEDED));
+        let error = io::Error::from(reserved.err()?);
+        is_short(&error).then(|| refused(path, &error))
     })
 }
 
@@ -123,6 +136,36 @@ mod tests {
             }),
             "is mounted read-only"
         );
+    }
+
+    #[test]
+    fn what_is_needed_can_be_reserved_or_is_refused_with_the_path() {
+        const SMALL: &str = "MOZART_TEST_SMALL_PLACE";
+        if let Some(small) = std::env::var_os(SMALL) {
+            let why = refused_by(&[&Path::new(&small).join("not/there/yet")]).unwrap();
+            assert!(why.contains(small.to_str().unwrap()), "{why}");
+            assert!(why.ends_with("4 MiB of free room are needed"), "{why}");
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        assert_eq!(refused_by(&[place.path()]), None);
+        assert_eq!(
+            std::fs::read_dir(place.path()).unwrap().count(),
+            0,
+            "nothing is left of it"
+        );
+        assert_eq!(refused_by(&[Path::new("/proc")]), None, "it cannot be asked");
+
+        // This test again, where that place is a file system of its own.
+        let script = format!("mount -t tmpfs -o size=1m tmpfs \"$1\" && {SMALL}=\"$1\" exec \"$0\" --exact \"$2\"");
+        let told = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+            .args([std::env::current_exe().unwrap().as_path(), place.path()])
+            .arg("runner::room::tests::what_is_needed_can_be_reserved_or_is_refused_with_the_path")
+            .output()
+            .unwrap();
+        assert!(told.status.success(), "{told:?}");
+        assert!(String::from_utf8_lossy(&told.stdout).contains("1 passed"), "{told:?}");
     }
 
     #[test]

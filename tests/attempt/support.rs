@@ -345,6 +345,7 @@ fn plan() -> Plan {
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,
+        circuit_breaker: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

@@ -380,6 +380,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,
+        circuit_breaker: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

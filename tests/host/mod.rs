@@ -9,6 +9,7 @@ mod night;
 mod recovery;
 mod refusal;
 mod service;
+mod storage;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

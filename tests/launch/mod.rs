@@ -6,12 +6,16 @@ mod systemd;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mozart::model::{Code, Exit, Span, StopHow};
 use mozart::runner::launch::spool::Spool;
 use mozart::runner::launch::{Evidence, StartOutcome};
-use support::{Bench, Kind, alive, own_child, wait_until};
+use rustix::process::Signal;
+use support::{Bench, Kind, Victim, alive, own_child, wait_until};
+
+use crate::recovery::Chance;
 
 /// Each scenario once for either launcher.
 macro_rules! both {
@@ -512,20 +516,158 @@ async fn fifty_at_once(bench: Bench) {
     assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
 }
 
+/// A session that is hard to end: itself deaf to TERM, with children in sessions of their own, deaf too, one of them
+/// a daemon whose parent is gone. Its processes have the number in their command lines.
+fn clinging(number: &str, first: &str) -> String {
+    let deaf = format!("trap \"\" TERM HUP; while :; do sleep 0.05; done # {number}");
+    format!(
+        "trap '' TERM; {first} setsid sh -c '{deaf}' & setsid sh -c 'setsid sh -c \"$0\" & exit 0' '{deaf}'; \
+         echo ready; while :; do sleep 0.05; done # {number}"
+    )
+}
+
+/// Processes of such a session.
+fn clinging_on(number: &str) -> usize {
+    let mark = format!("# {number}");
+    let found = support::processes().into_iter();
+    found.filter(|(_, command)| command.ends_with(&mark)).count()
+}
+
+/// A number that no other test uses.
+fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
 #[tokio::test]
-async fn a_killed_supervisor_takes_its_session_along() {
+async fn when_guard_or_supervisor_is_killed_nothing_survives_and_the_end_is_known() {
     let bench = Bench::new(Kind::Supervised).await;
-    let sleep = format!("sleep 7{}9", std::process::id());
-    let launch = bench.launch(&format!("exec {sleep}"));
-    let (pid, _) = bench.start(&launch).await;
-    wait_until(|| alive(&sleep)).await;
-    let supervisor = rustix::process::Pid::from_raw(i32::try_from(pid.unwrap()).unwrap()).unwrap();
-    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
-    let ended = bench.ended(&launch).await;
-    assert_eq!((ended.exit, ended.result.as_str()), (Exit::Unknown, "lost"));
-    wait_until(|| !alive(&sleep)).await;
-    let evidence = bench.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    for victim in [Victim::Guard, Victim::Supervisor] {
+        for stopped_before in [false, true] {
+            let number = unique();
+            let mut launch = bench.launch(&clinging(&number, ""));
+            launch.stop_grace = Span::from_secs(60);
+            bench.start(&launch).await;
+            wait_until(|| !bench.output(&launch).is_empty() && clinging_on(&number) == 3).await;
+            if stopped_before {
+                let how = StopHow::Terminate;
+                bench.launcher.stop(&launch.unit, &launch.spool, how).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                // A child that one of them has just forked for its sleep still looks like it.
+                assert!(clinging_on(&number) >= 3);
+            }
+            assert!(victim.kill(&launch.unit));
+            let ended = bench.ended(&launch).await;
+            assert_eq!(clinging_on(&number), 0, "{victim:?}");
+            assert_eq!(victim.pid(&launch.unit), None);
+            assert_eq!(
+                (ended.exit, ended.result.as_str(), ended.stopped_by_us),
+                (Exit::Signal(9), "signal", stopped_before),
+                "{victim:?}"
+            );
+            let again = bench.again().await;
+            let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+            assert_eq!(evidence, Evidence::Ended(ended));
+        }
+    }
+}
+
+#[tokio::test]
+async fn whenever_guard_or_supervisor_is_killed_nothing_survives() {
+    let bench = Bench::new(Kind::Supervised).await;
+    let mut chance = Chance::new();
+    let mut killed = 0;
+    for round in 0..40 {
+        let number = unique();
+        let first = format!("touch {}/ran;", bench.directory().display());
+        let mut launch = bench.launch(&clinging(&number, &first));
+        launch.stop_grace = Span::from_secs_f64(0.03);
+        let victim = [Victim::Guard, Victim::Supervisor][round % 2];
+        // From before the first process to after the last one.
+        let (moment, stop) = (chance.below(60_000), chance.below(60));
+        let unit = launch.unit.clone();
+        let killer = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(Duration::from_micros(moment));
+            // A process is seen when it has its own command line.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(50) {
+                if victim.kill(&unit) {
+                    return true;
+                }
+            }
+            false
+        });
+        let seen = format!("round {round}: {victim:?} killed after {moment} us, stopped after {stop} ms");
+        match bench.launcher.start(&launch).await {
+            StartOutcome::Started { .. } => {
+                tokio::time::sleep(Duration::from_millis(stop)).await;
+                let how = StopHow::Terminate;
+                bench.launcher.stop(&launch.unit, &launch.spool, how).await.unwrap();
+                let ended = bench.ended(&launch).await;
+                let known = matches!(ended.exit, Exit::Signal(9 | 15));
+                assert!(known && ended.stopped_by_us, "{seen}: {ended:?}");
+            }
+            // The guard itself had not begun.
+            StartOutcome::Failed { .. } => {
+                assert!(!bench.directory().join("ran").exists(), "{seen}");
+                let evidence = bench.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+                assert_eq!(evidence, Evidence::NeverRan, "{seen}");
+            }
+            other => panic!("{seen}: {other:?}"),
+        }
+        assert_eq!(clinging_on(&number), 0, "{seen}");
+        killed += u32::from(killer.await.unwrap());
+        assert_eq!(
+            (Victim::Guard.pid(&launch.unit), Victim::Supervisor.pid(&launch.unit)),
+            (None, None)
+        );
+        fs::remove_file(bench.directory().join("ran")).ok();
+    }
+    assert!(killed >= 10, "only {killed} of 40 were killed in time");
+}
+
+#[tokio::test]
+async fn what_outlives_guard_and_supervisor_is_ended_before_the_attempt_counts_as_over() {
+    let bench = Bench::new(Kind::Supervised).await;
+    let number = unique();
+    let launch = bench.launch(&clinging(&number, ""));
+    bench.start(&launch).await;
+    wait_until(|| !bench.output(&launch).is_empty() && clinging_on(&number) == 3).await;
+    // Stopped first, so that neither can stand in for the other.
+    let both = [Victim::Guard, Victim::Supervisor];
+    for signal in [Signal::STOP, Signal::KILL] {
+        assert!(both.iter().all(|victim| victim.send(&launch.unit, signal)));
+    }
+    wait_until(|| both.iter().all(|victim| !victim.send(&launch.unit, Signal::CONT))).await;
+    // This process only reads, and so is none of the session's.
+    let _reader = fs::File::open(Spool::new(&launch.spool).stdout()).unwrap();
+    assert!(clinging_on(&number) >= 2);
+    let again = bench.again().await;
+    let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
     assert_eq!(evidence, Evidence::EndedUnknown);
+    assert_eq!(clinging_on(&number), 0);
+    assert_eq!(bench.ended(&launch).await.result, "lost");
+}
+
+#[tokio::test]
+async fn a_supervisor_whose_spool_is_deleted_is_listed() {
+    let bench = Bench::new(Kind::Supervised).await;
+    let launch = bench.launch("touch up; sleep 60");
+    bench.start(&launch).await;
+    // What is to run is read from there.
+    wait_until(|| launch.cwd.join("up").exists()).await;
+    fs::remove_dir_all(bench.directory().join("1")).unwrap();
+    assert_eq!(
+        bench.launcher.units(&bench.prefix).await.unwrap(),
+        std::slice::from_ref(&launch.unit)
+    );
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = support::launcher(Kind::Supervised, elsewhere.path()).await;
+    assert_eq!(other.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
+    let how = StopHow::Kill;
+    bench.launcher.stop(&launch.unit, &launch.spool, how).await.unwrap();
+    bench.ended(&launch).await;
+    assert_eq!(bench.launcher.units(&bench.prefix).await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]

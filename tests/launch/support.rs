@@ -13,6 +13,7 @@ use mozart::model::{Certificate, Span};
 use mozart::runner::launch::spool::Spool;
 use mozart::runner::launch::{Launch, Launcher, StartOutcome, record};
 use mozart::runner::spec::Secrets;
+use rustix::process::{Pid, Signal, getsid, kill_process};
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 /// Locked by the tests that take the user manager or its bus away from all others.
@@ -205,6 +206,48 @@ pub(crate) fn processes() -> Vec<(u32, String)> {
         ))
     })
     .collect()
+}
+
+/// Who of the two that see a supervised session to its end is killed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Victim {
+    Guard,
+    Supervisor,
+}
+
+impl Victim {
+    /// Its process, where it lives.
+    pub(crate) fn pid(self, unit: &str) -> Option<u32> {
+        processes().into_iter().find_map(|(pid, command)| {
+            let (_, behind) = command.split_once(" --mozart-supervise ")?;
+            let behind = behind.split_once(unit)?.1;
+            let is_it = match self {
+                Self::Guard => behind.is_empty(),
+                Self::Supervisor => behind.starts_with(' '),
+            };
+            // A child shows the command line of its parent until it executes its own program.
+            (is_it && leads_session(pid)).then_some(pid)
+        })
+    }
+
+    /// Kills it outright; whether it was there.
+    pub(crate) fn kill(self, unit: &str) -> bool {
+        self.send(unit, Signal::KILL)
+    }
+
+    /// Sends it a signal; whether it was there.
+    pub(crate) fn send(self, unit: &str, signal: Signal) -> bool {
+        let pid = self.pid(unit).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
+    }
+}
+
+fn leads_session(pid: u32) -> bool {
+    let session = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .map(|pid| getsid(Some(pid)));
+    matches!(session, Some(Ok(session)) if u32::try_from(session.as_raw_nonzero().get()) == Ok(pid))
 }
 
 /// Whether a process with exactly this command line lives.

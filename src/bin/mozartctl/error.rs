@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     NoSuchRun,
     /// No such sheet or attempt.
     NoSuchSheet,
+    /// No such question is open.
+    NoSuchQuestion,
     /// No conductor can be reached or started.
     NoConductor,
     /// The conductor is going away; another may be there soon.
@@ -50,6 +52,7 @@ impl Kind {
             Self::NoSuchJob => "no_such_job",
             Self::NoSuchRun => "no_such_run",
             Self::NoSuchSheet => "no_such_sheet",
+            Self::NoSuchQuestion => "no_such_question",
             Self::NoConductor => "no_conductor",
             Self::Stopping => "stopping",
             Self::System => "system",
@@ -63,7 +66,7 @@ impl Kind {
                 ExitCode::Failed
             }
             Self::Usage | Self::Unreadable => ExitCode::Usage,
-            Self::NoSuchJob | Self::NoSuchRun | Self::NoSuchSheet => ExitCode::NoSuch,
+            Self::NoSuchJob | Self::NoSuchRun | Self::NoSuchSheet | Self::NoSuchQuestion => ExitCode::NoSuch,
             Self::NoConductor | Self::Stopping => ExitCode::NoConductor,
         }
     }
@@ -108,6 +111,7 @@ impl From<ApiError> for CliError {
             ApiError::NoSuchJob(_) => (Kind::NoSuchJob, Vec::new()),
             ApiError::NoSuchRun(_) => (Kind::NoSuchRun, Vec::new()),
             ApiError::NoSuchSheet(_) => (Kind::NoSuchSheet, Vec::new()),
+            ApiError::NoSuchQuestion(_) => (Kind::NoSuchQuestion, Vec::new()),
             ApiError::InvalidJob { problems, .. } => (Kind::InvalidJob, problems),
             ApiError::InvalidArgument(_) => (Kind::Usage, Vec::new()),
             ApiError::Busy(_) => (Kind::Busy, Vec::new()),

@@ -5,16 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::event::{SessionChoice, Start};
 use crate::engine::rules::RunRules;
-use crate::engine::{Engine, EngineSettings, Fact, FactKind, GateKey, Verdict};
+use crate::engine::{About, Engine, EngineSettings, Fact, FactKind, GateKey, Question, QuestionId, Verdict};
 use crate::job::plan::FailFast;
-use crate::model::{AttemptKind, AttemptRef, Cause, Generation, LimitKind, Now, RunId, RunState, SheetNo, Timestamp};
+use crate::model::{AttemptKind, AttemptRef, Cause, Generation, Now, RunId, RunState, SheetNo, Timestamp};
 
 #[derive(Debug, Clone)]
 pub(super) struct Audit {
     pub(super) settings: EngineSettings,
     runs: BTreeMap<RunId, AuditedRun>,
-    gates: BTreeMap<GateKey, Due>,
+    gates: BTreeMap<GateKey, AuditedGate>,
+    questions: BTreeMap<QuestionId, Question>,
+    /// A person clears gates just now.
+    pub(super) clearing: bool,
     sessions: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone)]
+struct AuditedGate {
+    due: Due,
+    until: Timestamp,
+    places: u32,
+    /// Sessions at work that started after it was due.
+    through: BTreeSet<AttemptRef>,
 }
 
 /// When a wait is over: by the calendar, or by the clock that never steps.
@@ -56,8 +68,6 @@ struct AuditedRun {
     last_end: Option<i64>,
     held: bool,
     ended: Option<RunState>,
-    throttles: u32,
-    quotas: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -71,8 +81,8 @@ struct AuditedSheet {
     completions: u32,
     transients: u32,
     interruptions: u32,
-    /// What refused the last attempt.
-    limit: Option<LimitKind>,
+    /// It waits for a limit.
+    limited: bool,
 }
 
 impl Default for AuditedSheet {
@@ -87,7 +97,7 @@ impl Default for AuditedSheet {
             completions: 0,
             transients: 0,
             interruptions: 0,
-            limit: None,
+            limited: false,
         }
     }
 }
@@ -98,6 +108,8 @@ impl Audit {
             settings,
             runs: BTreeMap::new(),
             gates: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            clearing: false,
             sessions: BTreeSet::new(),
         }
     }
@@ -113,19 +125,41 @@ impl Audit {
                     gate,
                     until,
                     by_calendar,
+                    places,
                 } => {
                     let due = Due::new(*until, *by_calendar, now);
-                    let earlier = match (self.gates.insert(gate.clone(), due), due) {
-                        (Some(Due::At(earlier)), Due::At(later)) => earlier >= later,
+                    let before = self.gates.get(gate);
+                    let not_over = before.map(|gate| gate.due).filter(|due| !due.is_over(now));
+                    let earlier = match (not_over, due) {
+                        (Some(Due::At(earlier)), Due::At(later)) => earlier > later,
                         (Some(Due::After(earlier)), Due::After(later)) => earlier > later + 1_000_000,
-                        (Some(earlier), _) => earlier.is_over(now),
-                        (None, _) => false,
+                        (Some(_), _) | (None, _) => false,
                     };
                     assert!(!earlier, "a gate never opens earlier than it said");
+                    let same = before.filter(|before| before.until == *until);
+                    match same {
+                        Some(before) => assert!(*places > before.places, "it was closed so already"),
+                        None => assert!(*places == 1 || before.is_some(), "it opens further than it was"),
+                    }
+                    let through = same.map(|before| before.through.clone()).unwrap_or_default();
+                    let after = AuditedGate {
+                        due,
+                        until: *until,
+                        places: *places,
+                        through,
+                    };
+                    self.gates.insert(gate.clone(), after);
                 }
                 FactKind::GateOpened { gate } => {
-                    let due = self.gates.remove(gate).expect("only a closed gate opens");
-                    assert!(due.is_over(now), "a gate opened before its time");
+                    let gate = self.gates.remove(gate).expect("only a closed gate opens");
+                    assert!(self.clearing || gate.due.is_over(now), "a gate opened before its time");
+                }
+                FactKind::QuestionAsked { question } => {
+                    let again = self.questions.insert(question.id.clone(), question.clone());
+                    assert_eq!(again, None, "asked twice");
+                }
+                FactKind::QuestionClosed { id, .. } => {
+                    self.questions.remove(id).expect("only an open question closes");
                 }
                 other => panic!("{other:?} is of no run"),
             }
@@ -142,8 +176,6 @@ impl Audit {
                 last_end: None,
                 held: false,
                 ended: None,
-                throttles: 0,
-                quotas: 0,
             };
             assert!(self.runs.insert(id, run).is_none(), "a run is submitted once");
             return;
@@ -152,8 +184,26 @@ impl Audit {
             let run = &self.runs[&id];
             assert!(self.has_room(run, attempt.sheet), "more at work than there is room for");
             let account = run.rules.account.as_ref();
-            let closed = self.gates.keys().find(|gate| Some(&gate.account) == account);
-            assert_eq!(closed, None, "a start on a closed gate");
+            let asked = self.questions.values().find(|question| match &question.about {
+                About::Account { account: whose, .. } => Some(whose) == account,
+                About::Limit { run, .. } => *run == id,
+            });
+            assert_eq!(asked, None, "a start before an answer");
+            for (key, gate) in &mut self.gates {
+                if run.rules.is_kept_by(key) {
+                    assert!(gate.due.is_over(now), "a start on a closed gate");
+                    gate.through.insert(*attempt);
+                    assert!(
+                        gate.through.len() <= gate.places as usize,
+                        "too many through a gate that opens"
+                    );
+                }
+            }
+        }
+        if let FactKind::AttemptEnded { attempt, .. } = &fact.kind {
+            self.gates.values_mut().for_each(|gate| {
+                gate.through.remove(attempt);
+            });
         }
         let run = self.runs.get_mut(&id).expect("the run was submitted");
         if let FactKind::AttemptIntended {
@@ -218,6 +268,18 @@ impl Audit {
             }
             match status.state {
                 RunState::Running => assert!(!run.running.is_empty(), "a run that only says it runs"),
+                RunState::Waiting if status.until.is_none() => {
+                    let account = run.rules.account.as_ref();
+                    let probed = self
+                        .gates
+                        .iter()
+                        .any(|(key, gate)| Some(&key.account) == account && !gate.through.is_empty());
+                    assert!(
+                        probed || !self.questions.is_empty() || !engine.overlay.holds.is_empty(),
+                        "nobody knows what it waits for: {}",
+                        status.reason
+                    );
+                }
                 RunState::Waiting => {
                     let until = status.until.expect("a wait has an end");
                     assert!(until > now.wall);
@@ -297,16 +359,8 @@ impl AuditedRun {
                     "asked twice"
                 );
             }
-            FactKind::AttemptEnded { attempt, outcome } => {
+            FactKind::AttemptEnded { attempt, .. } => {
                 assert!(self.running.remove(attempt), "the end of what does not run");
-                let limit = outcome.failure.as_ref().and_then(|failure| failure.limit.as_ref());
-                let limit = limit.map(|limit| limit.kind);
-                sheet.expect(in_sheet).limit = limit;
-                match limit {
-                    Some(LimitKind::Throttle) => self.throttles += 1,
-                    Some(LimitKind::Usage) => self.quotas += 1,
-                    None => {}
-                }
             }
             FactKind::SheetWaits {
                 until,
@@ -319,6 +373,7 @@ impl AuditedRun {
                 let retry = &self.rules.retry;
                 assert!(sheet.verdict.is_none() && sheet.wait.is_none());
                 sheet.wait = Some(Due::new(*until, *by_calendar, now));
+                sheet.limited = *cause == Cause::RateLimit;
                 let (used, most) = match (cause, kind) {
                     (Cause::Validation, AttemptKind::Completion) => {
                         (&mut sheet.completions, retry.max_completion_attempts)
@@ -327,12 +382,6 @@ impl AuditedRun {
                     (Cause::Transient, _) => (&mut sheet.transients, retry.transient_retries),
                     (Cause::Interrupted, _) => (&mut sheet.interruptions, 20),
                     (Cause::RateLimit, _) => {
-                        let limits = &self.rules.rate_limit;
-                        match sheet.limit {
-                            Some(LimitKind::Throttle) => assert!(self.throttles <= limits.max_waits),
-                            Some(LimitKind::Usage) => assert!(self.quotas <= limits.max_quota_waits),
-                            None => {}
-                        }
                         return;
                     }
                     (Cause::Fatal, _) => panic!("nothing follows on a fatal failure"),
@@ -355,7 +404,7 @@ impl AuditedRun {
                 if let Verdict::Blocked { by } = verdict {
                     assert!(self.failed && !self.done.contains(by));
                 }
-                self.failed |= matches!(verdict, Verdict::Failed { .. });
+                self.failed |= matches!(verdict, Verdict::Failed { code, .. } if !self.rules.is_accounts(*code));
                 if sheet.attempts > 0 {
                     self.last_end = Some(now.boot);
                 }
@@ -376,13 +425,17 @@ impl AuditedRun {
                 };
             }
             // The account is kept by a clock that is never set.
-            FactKind::WaitsMoved { .. } => {}
+            FactKind::WaitsMoved { .. } | FactKind::AttemptAnswered { .. } | FactKind::WaitsRenewed { .. } => {}
+            FactKind::LimitsLifted { .. } => {
+                let limited = self.sheets.values_mut().filter(|sheet| sheet.limited);
+                limited.for_each(|sheet| sheet.wait = None);
+            }
             FactKind::RunPaused { .. } | FactKind::RunCancelling { .. } => self.held = true,
             FactKind::RunResumed { .. } => {
                 self.held = false;
                 if self.ended.take().is_some() {
                     self.failed = false;
-                    (self.throttles, self.quotas, self.last_end) = (0, 0, None);
+                    self.last_end = None;
                 }
             }
             FactKind::RunEnded { state, .. } => {
@@ -398,7 +451,11 @@ impl AuditedRun {
                 }
                 self.ended = Some(*state);
             }
-            FactKind::RunSubmitted { .. } | FactKind::GateClosed { .. } | FactKind::GateOpened { .. } => {
+            FactKind::RunSubmitted { .. }
+            | FactKind::GateClosed { .. }
+            | FactKind::GateOpened { .. }
+            | FactKind::QuestionAsked { .. }
+            | FactKind::QuestionClosed { .. } => {
                 panic!("{} is not about a run's course", fact.kind.name());
             }
         }

@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::engine::event::SessionChoice;
 use crate::engine::rules::RunRules;
-use crate::engine::{FactKind, SheetState, Verdict};
+use crate::engine::{Choice, FactKind, SheetState, Verdict};
 use crate::job::plan::{OnLimit, RateLimitPolicy, RetryPolicy};
 use crate::model::{Ask, AttemptKind, Cause, Code, LimitKind, Outcome, RunState, SheetStatus, Span, Timestamp};
 
@@ -393,7 +393,10 @@ fn a_usage_limit_closes_the_gate_until_its_reset_and_is_then_probed() {
         shape(&world.session()),
         (1, 2, AttemptKind::Probe, Ask::GoOn, Some("theirs"))
     );
-    assert_eq!(world.engine.gates().count(), 0);
+    let [(_, gate)] = world.engine.gates().collect::<Vec<_>>()[..] else {
+        panic!("it opens with what the probe finds out")
+    };
+    assert_eq!((gate.places, gate.through.len()), (1, 1));
 }
 
 #[test]
@@ -450,29 +453,54 @@ fn a_reset_read_from_text_is_clamped_and_an_exact_one_is_not() {
     );
 }
 
+/// The words of the only open question.
+fn question(world: &World) -> String {
+    let open: Vec<_> = world.engine.questions().collect();
+    let [question] = open[..] else {
+        panic!("one question is open: {open:?}")
+    };
+    assert_eq!(question.choices, [Choice::Wait, Choice::Stop]);
+    question.text.clone()
+}
+
 // field: rate_limit.max_waits
 #[test]
-fn a_run_waits_for_so_many_throttlings() {
+fn a_run_waits_for_so_many_throttlings_and_then_asks() {
     let mut world = with_limits(|limits| limits.max_waits = 2);
     fail(&mut world, throttle(None));
     world.finish(success());
     fail(&mut world, throttle(None));
     world.finish(throttle(None));
-    let (cause, code, message) = failed_with(&world, 2);
-    assert_eq!((cause, code), (Cause::RateLimit, Code::E101));
     assert_eq!(
-        message,
+        question(&world),
         "It failed; the run has waited 2 times already, which is `rate_limit.max_waits`"
     );
+    world.pass(minutes(10));
+    assert_eq!((world.state(), world.machine.len()), (RunState::Waiting, 0));
+    assert!(
+        world.status().reason.starts_with("question q1-2-2: It failed;")
+            && world.status().reason.ends_with("wait or stop"),
+        "{}",
+        world.status().reason
+    );
+    // The answer is worth as many waits again.
+    world.answer(Choice::Wait);
+    fail(&mut world, throttle(None));
+    fail(&mut world, throttle(None));
+    world.finish(throttle(None));
+    question(&world);
+    world.answer(Choice::Stop);
+    assert_eq!(world.state(), RunState::Cancelled);
     // A resumed run has its waits again.
     world.resume();
+    world.sleep();
     fail(&mut world, throttle(None));
     world.session();
 }
 
 // field: rate_limit.max_quota_waits
 #[test]
-fn a_run_waits_for_so_many_usage_limits() {
+fn a_run_waits_for_so_many_usage_limits_and_then_asks() {
     let mut world = with_limits(|limits| {
         limits.max_quota_waits = 1;
         limits.max_waits = 1;
@@ -480,12 +508,23 @@ fn a_run_waits_for_so_many_usage_limits() {
     fail(&mut world, usage(None));
     fail(&mut world, throttle(None));
     world.finish(usage(None));
-    assert!(
-        failed_with(&world, 1)
-            .2
-            .ends_with("has waited 1 times already, which is `rate_limit.max_quota_waits`")
-    );
-    assert_eq!(world.state(), RunState::Failed);
+    assert!(question(&world).ends_with("has waited 1 times already, which is `rate_limit.max_quota_waits`"));
+}
+
+#[test]
+fn on_limit_ask_waits_for_the_answer_and_then_for_the_limit() {
+    let reset = START.plus(minutes(90));
+    let mut rules = rules(2);
+    rules.on_limit = OnLimit::Ask;
+    let mut world = World::with(rules);
+    world.finish(usage(Some(reset)));
+    assert_eq!(question(&world), "It failed.");
+    assert_eq!(world.engine.next_wakeup(world.now), None);
+    world.answer(Choice::Wait);
+    assert_eq!(world.status().reason, "usage limit (five_hour)");
+    world.sleep();
+    assert!(world.now.wall >= reset);
+    world.session();
 }
 
 // field: on_limit
@@ -499,9 +538,11 @@ fn on_limit_stop_fails_at_once_on_either_kind() {
         world.finish(outcome);
         assert_eq!(world.state(), RunState::Failed);
         assert_eq!(Some(failed_with(&world, 1).1), code);
-        assert_eq!(world.engine.gates().count(), 0);
-        // What the person does about it is theirs: a resume asks again.
+        // Others have no use for the limit either.
+        assert_eq!(world.engine.gates().count(), 1);
         world.resume();
+        assert_eq!(world.state(), RunState::Waiting);
+        world.sleep();
         assert_eq!(world.session().attempt, attempt(1, 2));
     }
 }

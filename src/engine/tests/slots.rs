@@ -135,7 +135,13 @@ fn a_limit_holds_every_run_of_its_account_and_no_other() {
     assert_eq!(world.status_of(5).state, RunState::Waiting);
     assert_eq!(world.status_of(5).until, world.status_of(1).until);
     world.sleep();
-    assert_eq!(at_work(&world), [1, 2, 3, 4, 5]);
+    assert_eq!(at_work(&world), [1, 3, 4], "one finds out");
+    world.event(&Event::AttemptAnswered {
+        attempt: world.session_of(RunId(1)).attempt,
+    });
+    assert_eq!(at_work(&world), [1, 2, 3, 4], "and opens it for twice as many");
+    world.finish_of(2, success());
+    assert_eq!(at_work(&world), [1, 3, 4, 5]);
 }
 
 #[test]
@@ -150,7 +156,9 @@ fn of_two_limits_the_longer_one_counts() {
     assert_eq!(world.status_of(2).until, until);
     assert_eq!(world.engine.gates().count(), 1);
     assert_eq!(world.sleep(), minutes(60));
-    assert_eq!(at_work(&world), [1, 2]);
+    assert_eq!(at_work(&world), [1]);
+    world.finish_of(1, success());
+    assert_eq!(at_work(&world), [2]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::engine::event::{PauseWhy, SessionChoice, Start};
 use crate::engine::rules::RunRules;
 use crate::engine::tests::audit::Audit;
-use crate::engine::{Command, Decision, Engine, EngineSettings, Event, Fact, RunStatus, SheetState};
+use crate::engine::{Choice, Command, Decision, Engine, EngineSettings, Event, Fact, RunStatus, SheetState};
 use crate::job::plan::{OnLimit, RateLimitPolicy, RetryPolicy};
 use crate::model::{
     AccountId, Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Failure, JobName, Limit, LimitKind, Now, Outcome,
@@ -47,6 +47,8 @@ pub(super) fn rules(sheets: u32) -> RunRules {
             max_quota_waits: 48,
         },
         on_limit: OnLimit::Wait,
+        circuit_breaker: None,
+        model: None,
         dependencies: Vec::new(),
         parallel: None,
         pause_between_sheets: secs(0),
@@ -239,6 +241,7 @@ impl World {
             "the same question has the same answer"
         );
         self.engine.observe(self.now, event);
+        self.audit.clearing = matches!(event, Event::GatesCleared { .. });
         for fact in &decision.facts {
             self.audit.fact(fact, self.now);
             self.engine.try_apply(fact).expect("what was decided is legal");
@@ -318,6 +321,11 @@ impl World {
         assert!(span.0 >= 0, "the timer is set in the past");
         self.pass(span);
         span
+    }
+
+    pub(super) fn answer(&mut self, choice: Choice) -> Decision {
+        let question = self.engine.questions().next().expect("a question is open").id.clone();
+        self.event(&Event::Answered { question, choice })
     }
 
     pub(super) fn pause(&mut self, now: bool) -> Decision {

@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use crate::job::pattern::Pattern;
-use crate::job::plan::{Backend, BackendKind, RateLimitPolicy, RetryPolicy};
+use crate::job::plan::{Backend, BackendKind, CircuitBreaker, RateLimitPolicy, RetryPolicy};
 use crate::model::Span;
 
 /// What a session's error output says when it met a limit, where nothing else tells.
@@ -44,6 +44,14 @@ impl Lowering<'_> {
             completion_threshold_percent: self.number("retry.completion_threshold_percent", 50.0),
             transient_retries: self.count("retry.transient_retries", 10),
         }
+    }
+
+    pub(super) fn circuit_breaker(&self) -> Option<CircuitBreaker> {
+        let enabled = self.boolean("circuit_breaker.enabled", true);
+        enabled.then(|| CircuitBreaker {
+            failure_threshold: self.count("circuit_breaker.failure_threshold", 5),
+            recovery: Span::from_secs_f64(self.number("circuit_breaker.recovery_timeout_seconds", 300.0)),
+        })
     }
 
     pub(super) fn rate_limit(&mut self) -> RateLimitPolicy {

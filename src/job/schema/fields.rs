@@ -48,8 +48,9 @@ fn says(node: &Node, words: &[&str]) -> bool {
     node.scalar().is_some_and(|scalar| words.contains(&scalar.raw.as_str()))
 }
 
-fn is_ask(node: &Node) -> bool {
-    says(node, &["ask"])
+/// Limits and faults of an account are shared by all jobs; a job cannot leave that.
+fn is_false(node: &Node) -> bool {
+    boolean(node) == Some(false)
 }
 
 fn is_private(node: &Node) -> bool {
@@ -82,14 +83,14 @@ pub(crate) const JOB: &[Field] = &[
     works("state_path", Text),
     works("pause_between_sheets_seconds", Number(at_least(0.0))),
     works("priority", Int(1, 10)),
-    refused("on_limit", Word(&["wait", "stop", "ask"]), is_ask),
+    works("on_limit", Word(&["wait", "stop", "ask"])),
     refused("suspicious", Word(&["flag", "fail", "ignore"]), judges),
     refused("session_config", Word(&["auto", "shared", "private"]), is_private),
     refused("resources", Section(RESOURCES), used),
     refused("sandbox", SANDBOX, confines),
     dormant("bridge", Section(BRIDGE)),
     works("parallel", Section(PARALLEL)),
-    dormant("circuit_breaker", Section(CIRCUIT_BREAKER)),
+    works("circuit_breaker", Section(CIRCUIT_BREAKER)),
     dormant("cost_limits", Section(COST_LIMITS)),
     works("stale_detection", Section(STALE_DETECTION)),
     dormant("checkpoints", Section(CHECKPOINTS)),
@@ -287,8 +288,8 @@ const CIRCUIT_BREAKER: &[Field] = &[
     works("enabled", Bool),
     works("failure_threshold", Int(1, 100)),
     works("recovery_timeout_seconds", Number(up_to(3600.0))),
-    works("cross_workspace_coordination", Bool),
-    works("honor_other_jobs_rate_limits", Bool),
+    refused("cross_workspace_coordination", Bool, is_false),
+    refused("honor_other_jobs_rate_limits", Bool, is_false),
 ];
 const COST_LIMITS: &[Field] = &[
     refused("enabled", Bool, is_true),

@@ -37,11 +37,7 @@ async fn filled(log: bool) -> Home {
         ledger.close().await.unwrap();
         return home;
     }
-    let cut = Home::new();
-    fs::create_dir(cut.state()).unwrap();
-    for (name, bytes) in files(&home.state()) {
-        fs::write(cut.state().join(name), bytes).unwrap();
-    }
+    let cut = home.copied();
     drop(ledger);
     assert!(cut.path().with_extension("db-wal").exists());
     cut
@@ -50,6 +46,16 @@ async fn filled(log: bool) -> Home {
 impl Home {
     fn state(&self) -> PathBuf {
         self.path().parent().unwrap().to_owned()
+    }
+
+    /// A copy of all files but the lock, as they are at this moment.
+    pub(super) fn copied(&self) -> Self {
+        let copy = Self::new();
+        fs::create_dir(copy.state()).unwrap();
+        for (name, bytes) in files(&self.state()) {
+            fs::write(copy.state().join(name), bytes).unwrap();
+        }
+        copy
     }
 
     async fn open_or_set_aside(&self) -> Result<(Ledger, Option<SetAside>), OpenError> {
@@ -144,6 +150,29 @@ async fn a_log_whose_ledger_is_gone_is_kept_too() {
 }
 
 #[tokio::test]
+async fn damage_where_a_table_begins_is_found_by_the_opening() {
+    for table in ["meta", "plans", "runs", "live", "sources", "facts", "sheets", "gates"] {
+        let home = filled(false).await;
+        let ledger = home.open().await;
+        let root: i64 = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = ?")
+            .bind(table)
+            .fetch_one(&mut ledger.store().await.unwrap().connection)
+            .await
+            .unwrap();
+        ledger.close().await.unwrap();
+        let mut bytes = fs::read(home.path()).unwrap();
+        let page = (root as usize - 1) * 512;
+        bytes[page..page + 8].fill(0xff);
+        fs::write(home.path(), &bytes).unwrap();
+        let (_, set_aside) = home.open_or_set_aside().await.unwrap();
+        let kept = set_aside
+            .unwrap_or_else(|| panic!("the damage of {table} was not seen"))
+            .kept;
+        assert_eq!(fs::read(kept).unwrap(), bytes, "{table}");
+    }
+}
+
+#[tokio::test]
 async fn damage_found_while_reading_is_noted_and_set_aside_by_the_next_opening() {
     let home = Home::new();
     let ledger = home.open().await;
@@ -190,7 +219,7 @@ async fn an_older_schema_is_migrated_after_a_copy_was_made() {
     ]
     .concat();
     let (ledger, _) = Ledger::open_with(&home.path(), None, &longer).await.unwrap();
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM later")
         .fetch_one(&mut store.connection)
         .await
@@ -212,10 +241,10 @@ async fn an_older_schema_is_migrated_after_a_copy_was_made() {
 }
 
 /// A generator whose seed is printed, so that a failing test can be repeated with `MOZART_TEST_SEED`.
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let given = std::env::var("MOZART_TEST_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok());
@@ -227,7 +256,7 @@ impl Chance {
         Self(seed | 1)
     }
 
-    fn below(&mut self, most: usize) -> usize {
+    pub(super) fn below(&mut self, most: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -342,5 +371,44 @@ async fn a_hundred_damages_of_a_checkpoint_lose_nothing_that_can_be_read() {
             Err(error) => assert!(error.to_string().contains("a.json"), "{what}: {error}"),
         }
         assert!(fs::read(&path).unwrap() == bytes, "{what}: it is only read");
+    }
+}
+
+/// Where the commits in a write-ahead log end: a frame is 24 bytes and a page, and one that commits says how large the
+/// database is then (https://sqlite.org/fileformat2.html#walformat).
+fn commits(log: &[u8]) -> Vec<usize> {
+    let frames = (32..log.len())
+        .step_by(24 + 512)
+        .filter(|frame| frame + 24 + 512 <= log.len());
+    let commits = frames.filter(|frame| log[frame + 4..frame + 8] != [0; 4]);
+    commits.map(|frame| frame + 24 + 512).collect()
+}
+
+#[tokio::test]
+async fn a_log_that_is_cut_off_anywhere_leaves_what_was_committed_before() {
+    let mut chance = Chance::new();
+    let home = filled(true).await;
+    let log = fs::read(home.path().with_extension("db-wal")).unwrap();
+    let commits = commits(&log);
+    // The schema, the submission, two for each sheet.
+    assert_eq!(commits.len(), 2 + 2 * 12);
+    let mut cuts: Vec<usize> = (0..40).map(|_| chance.below(log.len())).collect();
+    cuts.extend(&commits);
+    cuts.extend(commits.iter().map(|commit| commit - 1));
+    for cut in cuts {
+        let home = home.copied();
+        fs::write(home.path().with_extension("db-wal"), &log[..cut]).unwrap();
+        let (ledger, set_aside) = home.open_or_set_aside().await.unwrap();
+        assert_eq!(set_aside, None, "cut off at {cut}");
+        let row = ledger.run("a", None).await.unwrap();
+        let kept = commits.iter().filter(|commit| **commit <= cut).count();
+        let done = row.as_ref().map(|row| row.sheets_done as usize);
+        assert_eq!(done, kept.checked_sub(2).map(|kept| kept / 2), "cut off at {cut}");
+        let facts = ledger.live_facts().await.unwrap().len();
+        assert_eq!(
+            facts,
+            kept.saturating_sub(2) * 2 + usize::from(row.is_some()),
+            "cut off at {cut}"
+        );
     }
 }

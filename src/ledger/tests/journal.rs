@@ -65,7 +65,7 @@ async fn a_commit_waits_for_the_disk_where_something_is_acted_on() {
     let home = Home::new();
     let ledger = home.open().await;
     let synchronous = async || {
-        let mut store = ledger.store().await;
+        let mut store = ledger.store().await.unwrap();
         let value: i64 = sqlx::query_scalar("PRAGMA synchronous")
             .fetch_one(&mut store.connection)
             .await
@@ -94,13 +94,14 @@ async fn only_what_is_not_over_is_live() {
     );
     let gate = |window: &str| GateKey {
         account: AccountId("claude_cli".to_owned()),
-        kind: LimitKind::Usage,
+        kind: LimitKind::Usage.into(),
         window: Some(window.to_owned()),
     };
     let closed = |window: &str, until| FactKind::GateClosed {
         gate: gate(window),
         until: at(until),
         by_calendar: true,
+        places: 1,
     };
     commit(&ledger, 2, [closed("five_hour", 100), closed("seven_day", 100)]).await;
     commit(
@@ -224,7 +225,7 @@ async fn numbers_are_taken_by_the_submission_and_never_given_again() {
     submit(&ledger, &plan("a", 1), 0).await;
     submit(&ledger, &plan("b", 1), 0).await;
     assert_eq!(ledger.next_numbers(&name).await.unwrap(), (RunId(3), RunNo(2)));
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     sqlx::query("DELETE FROM runs")
         .execute(&mut store.connection)
         .await
@@ -326,7 +327,7 @@ async fn plans_are_kept_once_and_come_back_exactly() {
     let third = submit(&ledger, &elsewhere, 2).await;
     ledger.close().await.unwrap();
     let ledger = home.open().await;
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     let plans: i64 = sqlx::query_scalar("SELECT count(*) FROM plans")
         .fetch_one(&mut store.connection)
         .await
@@ -373,7 +374,7 @@ async fn old_facts_are_read() {
 }
 
 async fn insert(ledger: &Ledger, facts: &[&str]) {
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     for json in facts {
         let row = sqlx::query("INSERT INTO facts (run, sheet, json) VALUES (1, 0, ?)").bind(*json);
         row.execute(&mut store.connection).await.unwrap();
@@ -414,7 +415,7 @@ async fn a_full_disk_is_said_and_costs_only_the_commit() {
     let home = Home::new();
     let ledger = home.open().await;
     let run = submit(&ledger, &plan("a", 2), 0).await;
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     // SQLite's own limit stands for the disk's.
     let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
         .fetch_one(&mut store.connection)
@@ -436,7 +437,7 @@ async fn a_full_disk_is_said_and_costs_only_the_commit() {
     assert!(matches!(error, StoreError::Database { full: true, .. }), "{error:?}");
     assert!(error.to_string().contains("cannot write the ledger"), "{error}");
     assert_eq!(ledger.facts_of(run).await.unwrap().len(), 1);
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     sqlx::query(limit(1_000_000))
         .execute(&mut store.connection)
         .await

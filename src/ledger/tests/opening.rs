@@ -38,7 +38,7 @@ async fn a_ledger_that_others_may_read_is_made_private() {
 async fn it_is_durable_and_small_paged() {
     let home = Home::new();
     let ledger = home.open().await;
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     let mut pragma = async |name: &'static str| -> String {
         let sql = sqlx::AssertSqlSafe(format!("SELECT {name} || '' FROM pragma_{name}"));
         sqlx::query_scalar(sql).fetch_one(&mut store.connection).await.unwrap()

@@ -1,11 +1,16 @@
 //! What only shows with more than one process: the lock, kill -9, and the bytes that a process writes.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
+use super::damage::Chance;
 use super::*;
+use crate::engine::Engine;
 use crate::ledger::{Holder, OpenError, checkpoint};
 
 /// Names the part that the child plays.
@@ -17,7 +22,7 @@ const PLACE: &str = "MOZART_TEST_LEDGER_PLACE";
 /// This test binary as another process; it is killed when this goes.
 struct Other {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
 }
 
 impl Other {
@@ -35,19 +40,53 @@ impl Other {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (said, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| said.send(line))
+        });
         Self { child, lines }
     }
 
     /// The rest of the next line that begins with `word`; `None` at the end of its output.
     fn next(&mut self, word: &str) -> Option<String> {
         loop {
-            let line = self.lines.next()?.unwrap();
-            if let Some((_, rest)) = line.split_once(word) {
-                return Some(rest.trim().to_owned());
+            if let Some(said) = after(&self.lines.recv().ok()?, word) {
+                return Some(said);
             }
         }
     }
+
+    /// The same of the last such line that is there already.
+    fn last(&mut self, word: &str) -> Option<String> {
+        self.lines.try_iter().filter_map(|line| after(&line, word)).last()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Holds it as it is, each thread between two system calls, as `kill -9` would end it.
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.child.id());
+        let stands = |thread: std::fs::DirEntry| {
+            let status = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            status.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        while !std::fs::read_dir(&threads).unwrap().flatten().all(stands) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn after(line: &str, word: &str) -> Option<String> {
+    let (_, rest) = line.split_once(word)?;
+    Some(rest.trim().to_owned())
 }
 
 impl Drop for Other {
@@ -79,7 +118,7 @@ async fn child() {
 
 async fn commit_for_ever(place: &Path) {
     let ledger = Ledger::open(place).await.unwrap();
-    let plan = plan("a", 100_000);
+    let plan = plan("a", 5_000);
     let run = submit(&ledger, &plan, 0).await;
     for sheet in 1.. {
         complete(&ledger, run, sheet, 10).await;
@@ -137,29 +176,53 @@ async fn what_was_acknowledged_survives_kill_9() {
             acknowledged = more.parse().unwrap();
         }
         drop(other);
-        let ledger = home.open().await;
-        let row = ledger.run("a", Some(1)).await.unwrap().unwrap();
-        assert!(row.sheets_done >= acknowledged, "{} of {acknowledged}", row.sheets_done);
-        assert!(row.sheets_done <= acknowledged + 1);
-        // Facts and rows are of the same moment.
-        let facts = ledger.live_facts().await.unwrap();
-        let changes = facts
-            .iter()
-            .filter(|fact| !matches!(fact.kind, FactKind::AttemptStarted { .. }))
-            .count();
-        assert_eq!(changes as u64, row.revision);
-        let completed = facts
-            .iter()
-            .filter(|fact| matches!(fact.kind, FactKind::SheetEnded { .. }))
-            .count();
-        assert_eq!(completed as u32, row.sheets_done);
-        let mut store = ledger.store().await;
-        let check: String = sqlx::query_scalar("PRAGMA integrity_check")
-            .fetch_one(&mut store.connection)
-            .await
-            .unwrap();
-        assert_eq!(check, "ok");
+        holds(&home.open().await, acknowledged).await;
     }
+}
+
+/// The ledger of [`commit_for_ever`] is whole and holds what was acknowledged; its facts tell an engine, and facts
+/// and rows are of the same moment.
+async fn holds(ledger: &Ledger, acknowledged: u32) {
+    let row = ledger.run("a", Some(1)).await.unwrap().unwrap();
+    assert!(row.sheets_done >= acknowledged, "{} of {acknowledged}", row.sheets_done);
+    let facts = ledger.live_facts().await.unwrap();
+    let changes = facts
+        .iter()
+        .filter(|fact| !matches!(fact.kind, FactKind::AttemptStarted { .. }))
+        .count();
+    assert_eq!(changes as u64, row.revision);
+    let mut engine = Engine::new(crate::daemon::settings::Settings::default().engine, ledger.id(), 1);
+    for fact in &facts {
+        engine.try_apply(fact).unwrap();
+    }
+    assert_eq!(engine.run(row.id).unwrap().counts().completed, row.sheets_done);
+    let mut store = ledger.store().await.unwrap();
+    let check: String = sqlx::query_scalar("PRAGMA integrity_check")
+        .fetch_one(&mut store.connection)
+        .await
+        .unwrap();
+    assert_eq!(check, "ok");
+}
+
+#[tokio::test]
+async fn every_copy_of_the_files_of_a_ledger_that_is_written_holds_what_was_acknowledged() {
+    let mut chance = Chance::new();
+    let home = Home::new();
+    let mut other = Other::start("commit", &home.path());
+    let mut acknowledged: u32 = other.next("done ").unwrap().parse().unwrap();
+    for _ in 0..40 {
+        other.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_micros(chance.below(50_000) as u64));
+        if let Some(more) = other.last("done ") {
+            acknowledged = more.parse().unwrap();
+        }
+        other.freeze();
+        let copy = home.copied();
+        let (ledger, set_aside) = Ledger::open_or_set_aside(&copy.path(), at(0)).await.unwrap();
+        assert_eq!(set_aside, None);
+        holds(&ledger, acknowledged).await;
+    }
+    assert!(acknowledged > 100, "it hardly wrote: {acknowledged}");
 }
 
 const SHEETS: u32 = 1_000;

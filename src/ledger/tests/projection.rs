@@ -214,7 +214,7 @@ proptest! {
             }
             ledger.close().await.unwrap();
             let ledger = home.open().await;
-            let mut store = ledger.store().await;
+            let mut store = ledger.store().await.unwrap();
             let (mut stored, mut told) = (Rows::default(), Rows::default());
             let journal: Vec<(i64, String)> =
                 sqlx::query_as("SELECT seq, json FROM facts ORDER BY seq").fetch_all(&mut store.connection).await.unwrap();

@@ -281,7 +281,7 @@ async fn a_late_report_is_kept_and_changes_nothing() {
         ),
         before
     );
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     let kept: (i64, String) = sqlx::query_as("SELECT at, json FROM late_reports")
         .fetch_one(&mut store.connection)
         .await
@@ -406,7 +406,7 @@ async fn a_sessions_cost_is_what_it_said_last() {
 async fn nothing_that_is_asked_often_scans_a_table() {
     let home = Home::new();
     let ledger = home.open().await;
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     for sql in [
         "SELECT facts.seq, 0 AS gate, facts.json FROM live CROSS JOIN facts ON facts.run = live.run",
         "SELECT seq, json FROM facts WHERE run = 1 ORDER BY seq",
@@ -431,7 +431,7 @@ async fn nothing_that_is_asked_often_scans_a_table() {
 async fn an_old_ledger_answers_quickly() {
     let home = Home::new();
     let ledger = home.open().await;
-    let mut store = ledger.store().await;
+    let mut store = ledger.store().await.unwrap();
     // No syncing while it is filled: only the reading is of interest.
     sqlx::query("PRAGMA synchronous = OFF")
         .execute(&mut store.connection)

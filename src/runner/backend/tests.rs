@@ -96,6 +96,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,
+        circuit_breaker: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

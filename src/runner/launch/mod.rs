@@ -1,7 +1,7 @@
 //! Runs one command line so that it outlives the conductor and nothing of it outlives its end.
 //!
 //! Two launchers with the same promises: [`Systemd`] makes each attempt a transient unit of the user's manager;
-//! [`Supervised`] gives it a small supervisor process, for where there is no such manager. Both leave the same
+//! [`Supervised`] gives it a small supervisor and that a guard, for where there is no such manager. Both leave the same
 //! spool behind, and what became of an attempt is always read in the same order: the unit (or the supervisor's
 //! lock), the exit record, the output file's existence. Nothing here knows what a session is.
 
@@ -58,7 +58,7 @@ pub struct Launch {
 
 impl Launch {
     /// Leaves in the spool what the exec helper reads.
-    fn write_order(&self, spool: &Spool, launcher: Started) -> io::Result<()> {
+    fn write_order(&self, spool: &Spool, launcher: Started, manager: &str) -> io::Result<()> {
         let order = Order {
             v: 1,
             unit: self.unit.clone(),
@@ -68,6 +68,7 @@ impl Launch {
             secrets: self.secrets.0.keys().cloned().collect(),
             launcher,
             boot: boot_id(),
+            manager: manager.to_owned(),
             timeout: self.timeout,
             stop_grace: self.stop_grace,
         };
@@ -84,7 +85,7 @@ pub enum StartOutcome {
         at: Timestamp,
         /// systemd's InvocationID, or the supervisor's start id.
         invocation: Option<String>,
-        /// Process id of the session, or of its supervisor.
+        /// Process id of the session, or of its guard.
         pid: Option<u32>,
     },
     /// It is certain that no session ran.
@@ -128,7 +129,7 @@ pub enum Evidence {
     Running {
         /// systemd's InvocationID, or the supervisor's start id.
         invocation: Option<String>,
-        /// Process id of the session, or of its supervisor.
+        /// Process id of the session, or of its guard.
         pid: Option<u32>,
         /// When it started, where known.
         started_at: Option<Timestamp>,
@@ -157,7 +158,7 @@ pub enum LaunchError {
 pub enum Launcher {
     /// Transient units of the user's manager.
     Systemd(Systemd),
-    /// Supervisor processes.
+    /// Guards and supervisors.
     Supervised(Supervised),
 }
 
@@ -315,10 +316,11 @@ fn left_behind(spool: &Spool) -> Evidence {
 /// Says it where nothing of the session's own ran, and takes back a `timeout` that was not the session's: systemd
 /// also says that where the session ended by itself and a process that it left behind ignored TERM.
 fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
+    if may_have_gone_down(&certificate) && spool.order().is_ok_and(|order| order.boot != boot_id()) {
+        classify::SHUTDOWN.clone_into(&mut certificate.result);
+        return certificate;
+    }
     let Exit::Code(code) = certificate.exit else {
-        if went_down(&certificate, spool) {
-            classify::SHUTDOWN.clone_into(&mut certificate.result);
-        }
         return certificate;
     };
     let result = if exec::is_helper_status(code)
@@ -341,14 +343,19 @@ fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
     certificate
 }
 
-/// Whether the session ended on the signals with which a system goes down, in an earlier boot. A session that
-/// another ended in the same way and before that cannot be told from it.
-fn went_down(certificate: &Certificate, spool: &Spool) -> bool {
-    // TERM, HUP and KILL are what a manager that leaves sends (`systemd.kill(5)`).
-    matches!(certificate.exit, Exit::Signal(1 | 9 | 15))
-        && matches!(certificate.result.as_str(), "success" | "signal")
+/// Whether the session ended on the signals with which a user manager and a system go down. A session that another
+/// ended in the same way and before that cannot be told from it.
+fn may_have_gone_down(certificate: &Certificate) -> bool {
+    // TERM, HUP and KILL are what a manager that leaves sends (`systemd.kill(5)`); a program may make an exit status
+    // of them.
+    let signal = match certificate.exit {
+        Exit::Signal(signal) => signal,
+        Exit::Code(code) => code - 128,
+        Exit::Unknown => return false,
+    };
+    matches!(signal, 1 | 9 | 15)
+        && matches!(certificate.result.as_str(), "success" | "signal" | "exit-code")
         && !certificate.stopped_by_us
-        && spool.order().is_ok_and(|order| order.boot != boot_id())
 }
 
 /// The certificate of an attempt that is over without a record.
@@ -370,7 +377,11 @@ pub fn early(args: &[OsString]) -> Option<ExitCode> {
     match (verb, args.get(2)) {
         ("--mozart-exec", Some(spool)) => Some(exec::exec(Path::new(spool))),
         ("--mozart-exit-record", _) => Some(exec::exit_record()),
-        (supervisor::SUPERVISE, Some(spool)) => Some(supervisor::supervise(Path::new(spool))),
+        // Behind the spool stands the unit, for those who look for it.
+        (supervisor::SUPERVISE, Some(spool)) => {
+            let guard = args.get(4).and_then(|guard| guard.to_str());
+            Some(supervisor::supervise(Path::new(spool), guard))
+        }
         _ => None,
     }
 }
@@ -381,6 +392,7 @@ mod tests {
     use super::*;
 
     fn ended(boot: &str, result: &str, status: &str) -> Certificate {
+        let killed = status.parse::<i32>().is_err();
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::new(directory.path());
         let order = Order {
@@ -391,7 +403,7 @@ mod tests {
         let record = record::Record {
             v: 1,
             result: result.to_owned(),
-            code: "killed".to_owned(),
+            code: if killed { "killed" } else { "exited" }.to_owned(),
             status: status.to_owned(),
             cpu_us: None,
             peak_memory: None,
@@ -413,5 +425,8 @@ mod tests {
         assert_eq!(ended(&boot_id(), "success", "TERM").result, "success");
         assert_eq!(ended("an earlier boot", "signal", "SEGV").result, "signal");
         assert_eq!(ended("an earlier boot", "timeout", "TERM").result, "timeout");
+        assert_eq!(ended("an earlier boot", "exit-code", "143").result, classify::SHUTDOWN);
+        assert_eq!(ended(&boot_id(), "exit-code", "143").result, "exit-code");
+        assert_eq!(ended("an earlier boot", "exit-code", "1").result, "exit-code");
     }
 }

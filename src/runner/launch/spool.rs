@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{self, Record};
 use crate::model::{Code, Span, Timestamp};
 
-/// What the exec helper and the supervisor are to do. Never holds the value of a secret.
+/// What the exec helper, the supervisor and its guard are to do. Never holds the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Version of this shape.
@@ -34,6 +34,9 @@ pub struct Order {
     pub launcher: Started,
     /// The boot in which it was to run (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
+    /// The life of the user manager that was asked to run it; empty where none was, and in orders of old.
+    #[serde(default)]
+    pub manager: String,
     /// The supervisor ends the session then; none where it is not positive.
     pub timeout: Span,
     /// Between TERM and KILL.
@@ -104,7 +107,7 @@ impl Spool {
         self.directory.join("stderr")
     }
 
-    /// The supervisor holds a lock on this file for as long as it lives.
+    /// Guard and supervisor hold a lock on this file for as long as one of them lives.
     pub fn lock(&self) -> PathBuf {
         self.directory.join("lock")
     }
@@ -165,9 +168,10 @@ impl Spool {
         fs::symlink_metadata(self.stdout()).is_ok()
     }
 
-    /// The exit record, where one was left.
+    /// The exit record, where one was left: in the lock where there was no room behind the output.
     pub fn record(&self) -> Option<Record> {
-        record::find(&self.stdout()).ok().flatten().map(|(record, _)| record)
+        let mut files = [self.lock(), self.stdout()].into_iter();
+        files.find_map(|file| record::find(&file).ok().flatten().map(|(record, _)| record))
     }
 
     /// Notes that Mozart itself is about to ask for the session's end. systemd says the same of a session
@@ -248,6 +252,7 @@ pub(super) mod tests {
             secrets: Vec::new(),
             launcher: Started::Supervised,
             boot: String::new(),
+            manager: String::new(),
             timeout: Span(0),
             stop_grace: Span(0),
         }

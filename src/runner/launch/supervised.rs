@@ -1,24 +1,29 @@
 //! The launcher where there is no user manager: starts supervisors, finds them again, ends them.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
-use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::exec::now;
 use super::spool::{Spool, Started};
-use super::supervisor::{STARTED, SUPERVISE, leads_session, start_time};
+use super::supervisor::{
+    GIVE_UP, KILL_AGAIN, LOCK_ROOM, STARTED, SUPERVISE, leads_session, lives, processes, start_time,
+};
 use super::systemd::Systemd;
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost};
 use crate::model::{Certificate, StopHow};
@@ -29,10 +34,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a supervisor is looked for where the kernel has no pidfds (before Linux 5.3, some sandboxes).
 const WITHOUT_PIDFD: Duration = Duration::from_millis(200);
 
-/// Between taking the lock and writing its identity a supervisor only sets up its signals.
+/// Between taking the lock and writing its identity a guard only sets up its signals, and a supervisor whose guard was
+/// killed holds the lock only until the session is dead.
 const IDENTITY: Duration = Duration::from_millis(5);
 
-/// Starts each session under a supervisor process of its own.
+/// Starts each session under a guard and a supervisor of its own.
 #[derive(Debug)]
 pub struct Supervised {
     self_exe: PathBuf,
@@ -41,7 +47,7 @@ pub struct Supervised {
     manager: OnceCell<Systemd>,
 }
 
-/// The living supervisor of a spool.
+/// The living guard of a spool, or its supervisor where that is all that is left.
 pub(super) struct Holder {
     pid: Pid,
     started: u64,
@@ -59,7 +65,9 @@ impl Holder {
     }
 
     fn still_there(&self) -> bool {
-        self.process_id().and_then(start_time) == Some(self.started)
+        // A dead one that nobody waited for keeps number and time.
+        self.process_id()
+            .is_some_and(|pid| lives(pid) && start_time(pid) == Some(self.started))
     }
 }
 
@@ -96,6 +104,7 @@ impl Supervised {
         let spawned = Command::new(&self.self_exe)
             .arg(SUPERVISE)
             .arg(&launch.spool)
+            .arg(&launch.unit)
             .env_clear()
             .envs(&launch.secrets.0)
             .stdin(lock)
@@ -115,8 +124,8 @@ impl Supervised {
         let pid = child.id();
         let mut said = String::new();
         if let Some(pipe) = &mut child.stdout {
-            // Closed by the supervisor as soon as it has spoken, or by its end.
-            match timeout(START_TIMEOUT, pipe.read_to_string(&mut said)).await {
+            // One line, or the end of both processes.
+            match timeout(START_TIMEOUT, BufReader::new(pipe).read_line(&mut said)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => return StartOutcome::Unknown,
             }
@@ -132,27 +141,30 @@ impl Supervised {
         }
     }
 
-    /// Walks the spools for locks that are held.
+    /// Walks the spools for locks that are held, and the processes for supervisors whose spool is gone.
     pub(super) fn units(&self, prefix: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        // run / sheet and attempt / check
+        let mut found: BTreeSet<String> = supervisors()
+            .filter(|supervisor| supervisor.spool.starts_with(&self.spool_root))
+            .map(|supervisor| supervisor.unit)
+            .collect();
+        // ledger / run / sheet and attempt / check
         let mut next = vec![(self.spool_root.clone(), 0)];
         while let Some((directory, depth)) = next.pop() {
             let spool = Spool::new(&directory);
             if depth >= 2
                 && matches!(is_held(&spool), Ok(true))
                 && let Ok(order) = spool.order()
-                && order.unit.starts_with(prefix)
             {
-                found.push(order.unit);
+                found.insert(order.unit);
             }
-            if depth < 3 {
+            if depth < 4 {
                 let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
                 let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
                 next.extend(directories.map(|entry| (entry.path(), depth + 1)));
             }
         }
-        found
+        found.retain(|unit| unit.starts_with(prefix));
+        found.into_iter().collect()
     }
 }
 
@@ -166,7 +178,7 @@ pub(super) async fn evidence(spool: &Spool) -> Result<Evidence, LaunchError> {
             pid: holder.process_id(),
             started_at: spool.ordered_at(),
         },
-        None => left_behind(spool),
+        None => over(spool).await,
     })
 }
 
@@ -178,7 +190,7 @@ pub(super) async fn wait(spool: &Spool) -> Certificate {
             Err(_) => sleep(WITHOUT_PIDFD).await,
         }
     }
-    match left_behind(spool) {
+    match over(spool).await {
         Evidence::Ended(certificate) => certificate,
         _ => lost(spool),
     }
@@ -189,7 +201,7 @@ pub(super) async fn stop(spool: &Spool, how: StopHow) -> Result<(), LaunchError>
     let Some(holder) = holder(spool).await.map_err(wrap)? else {
         return Ok(());
     };
-    // The supervisor alone may end the tree: killed itself, it would leave it behind.
+    // Asked, not killed: the session may end in its own way, and its record says how it did.
     let signal = match how {
         StopHow::Terminate => Signal::TERM,
         StopHow::Kill => Signal::USR1,
@@ -205,7 +217,7 @@ pub(super) async fn stop(spool: &Spool, how: StopHow) -> Result<(), LaunchError>
     }
 }
 
-/// Writes the order and takes the spool's lock for the supervisor that will inherit it. `None`: something of
+/// Writes the order and takes the spool's lock for the guard that will inherit it. `None`: something of
 /// this spool runs or ran already.
 fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
     let lock = OpenOptions::new()
@@ -224,7 +236,9 @@ fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
         return Ok(None);
     }
     lock.set_len(0)?;
-    launch.write_order(spool, Started::Supervised)?;
+    // Taken now, so that a disk that fills up meanwhile has room for the record.
+    (&lock).write_all(&[b' '; LOCK_ROOM])?;
+    launch.write_order(spool, Started::Supervised, "")?;
     Ok(Some(lock))
 }
 
@@ -243,13 +257,13 @@ pub(super) fn is_held(spool: &Spool) -> io::Result<bool> {
     }
 }
 
-/// The living supervisor of `spool`: the one that holds its lock, or whose files were deleted below it.
+/// The living guard of `spool`: the one that holds its lock, or whose files were deleted below it.
 async fn holder(spool: &Spool) -> io::Result<Option<Holder>> {
     if fs::symlink_metadata(spool.lock()).is_err() {
         return Ok(bereft(spool));
     }
     while is_held(spool)? {
-        if let Some(holder) = identified(&fs::read_to_string(spool.lock())?) {
+        if let Some(holder) = identified(&fs::read(spool.lock())?) {
             return Ok(Some(holder));
         }
         // It has just begun, or has just ended.
@@ -258,9 +272,10 @@ async fn holder(spool: &Spool) -> io::Result<Option<Holder>> {
     Ok(None)
 }
 
-/// The process that wrote `text` into the lock, if it still lives.
-fn identified(text: &str) -> Option<Holder> {
-    let (pid, started) = text.trim_end().split_once(' ')?;
+/// The process that wrote itself into the lock, if it still lives.
+fn identified(lock: &[u8]) -> Option<Holder> {
+    let line = lock.split(|byte| *byte == b'\n').next()?;
+    let (pid, started) = std::str::from_utf8(line).ok()?.split_once(' ')?;
     held_by(pid.parse().ok()?, started.parse().ok()?)
 }
 
@@ -276,26 +291,85 @@ fn held_by(pid: i32, started: u64) -> Option<Holder> {
     holder.still_there().then_some(holder)
 }
 
-/// The supervisor that still works although the lock of its spool is gone, by its command line.
+/// The guard that still works although the lock of its spool is gone, else the supervisor.
 pub(super) fn bereft(spool: &Spool) -> Option<Holder> {
+    let own = supervisors().filter(|supervisor| supervisor.spool == spool.directory());
+    let found = own.min_by_key(|supervisor| supervisor.guarded)?;
+    held_by(i32::try_from(found.pid).ok()?, start_time(found.pid)?)
+}
+
+/// A process that guards or supervises a session, as its command line tells.
+struct Supervisor {
+    pid: u32,
+    spool: PathBuf,
+    unit: String,
+    /// It is the supervisor, not the guard.
+    guarded: bool,
+}
+
+/// All guards and supervisors of this user.
+fn supervisors() -> impl Iterator<Item = Supervisor> {
     let user = rustix::process::getuid().as_raw();
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let command = fs::read(entry.path().join("cmdline")).ok()?;
+    processes().filter_map(move |pid| {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let command = fs::read(process.join("cmdline")).ok()?;
         let mut words = command.split(|byte| *byte == 0).skip(1);
-        let is_its = words.next() == Some(SUPERVISE.as_bytes())
-            && words.next() == Some(spool.directory().as_os_str().as_encoded_bytes())
+        let is_one = words.next() == Some(SUPERVISE.as_bytes())
             // Any user can give a process such a command line.
-            && entry.metadata().is_ok_and(|metadata| metadata.uid() == user)
-            // Its child shows the same words until it executes the session.
+            && fs::metadata(process).is_ok_and(|metadata| metadata.uid() == user)
+            // A child shows the same words until it executes its own program.
             && leads_session(pid);
-        is_its
-            .then(|| held_by(i32::try_from(pid).ok()?, start_time(pid)?))
-            .flatten()
+        is_one.then_some(())?;
+        Some(Supervisor {
+            pid,
+            spool: Path::new(OsStr::from_bytes(words.next()?)).to_owned(),
+            unit: String::from_utf8_lossy(words.next()?).into_owned(),
+            guarded: words.next().is_some_and(|guard| !guard.is_empty()),
+        })
     })
 }
 
-/// Waits for the end of the supervisor's process.
+/// What became of a session that nobody holds. Where guard and supervisor were killed at once, what they left behind
+/// and still writes to the attempt's output is killed here.
+async fn over(spool: &Spool) -> Evidence {
+    let give_up = Instant::now() + GIVE_UP;
+    loop {
+        let evidence = left_behind(spool);
+        let lost = evidence == Evidence::EndedUnknown
+            && spool.order().is_ok_and(|order| order.launcher == Started::Supervised);
+        if !lost || !kill_writers(spool) || give_up <= Instant::now() {
+            return evidence;
+        }
+        sleep(KILL_AGAIN).await;
+    }
+}
+
+/// Kills every process that writes to the spool's output; whether there was one.
+fn kill_writers(spool: &Spool) -> bool {
+    let Ok(directory) = spool.directory().canonicalize() else {
+        return false;
+    };
+    let own = Spool::new(directory);
+    let own = [own.stdout(), own.stderr()];
+    let writers = processes().filter(|pid| writes_to(*pid, &own)).filter_map(|pid| {
+        let pidfd = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        // Looked at again, so that the pidfd is not another process's of the same number.
+        writes_to(pid, &own).then(|| pidfd_send_signal(pidfd, Signal::KILL).ok())
+    });
+    writers.count() > 0
+}
+
+/// Whether a process has one of `files` open for writing.
+fn writes_to(pid: u32, files: &[PathBuf]) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.map(|file| file.path()).any(|file| {
+        // The mode of the link is how the file was opened (`proc_pid_fd(5)`).
+        fs::read_link(&file).is_ok_and(|path| files.contains(&path))
+            && file.symlink_metadata().is_ok_and(|link| link.mode() & 0o200 != 0)
+    })
+}
+
+/// Waits for the end of that process.
 async fn gone(holder: Holder) {
     let Some(pidfd) = holder.pidfd else {
         sleep(WITHOUT_PIDFD).await;

@@ -1,48 +1,57 @@
-//! The supervisor of one session, where no user manager does that work.
+//! The two processes that see one session to its end, where no user manager does that work.
 //!
-//! A process of its own, in a session of its own, so that it outlives whoever started it. As a child subreaper
-//! every orphan of the session becomes its child, so it finds and ends whatever the session left, also in
-//! sessions and process groups of their own. It holds the lock of the spool (inherited as standard input, so
-//! that there is no moment without a holder) and leaves the exit record last.
+//! The guard is what the launcher starts; the supervisor is its child and starts the session. Each leads a session
+//! of its own, so that it outlives whoever started it, and is a child subreaper: every orphan of the session becomes
+//! a child of the supervisor or, when that is gone, of the guard, also orphans in sessions and process groups of
+//! their own. So whichever of the two is killed, the other finds and ends whatever the session left, and leaves the
+//! exit record last. Both hold the lock of the spool (inherited as standard input, so that there is no moment
+//! without a holder); the guard is the one that is known by it, and hands on what it is asked.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, setsid, wait};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep_until};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, kill_process, set_child_subreaper,
+    set_parent_process_death_signal, setsid, wait,
+};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::exec::now;
 use super::record::{Record, signal_name};
 use super::spool::{Order, Spool, append_private};
 use crate::runner::classify::{START_FAILED, TIMEOUT};
 
-/// The hidden argument behind which the spool stands.
+/// The hidden argument behind which spool and unit stand, and for the supervisor the guard's process id.
 pub(super) const SUPERVISE: &str = "--mozart-supervise";
 
 /// What the supervisor prints once the session runs.
 pub(super) const STARTED: &str = "started\n";
 
+/// Bytes of the lock: the guard's identity, then room for a record that finds none behind the session's output.
+pub(super) const LOCK_ROOM: usize = 1024;
+/// Where that record begins.
+const RECORD_AT: u64 = 128;
+
 /// How long processes that even KILL does not end are waited for (other users', or stuck in the kernel).
-const GIVE_UP: Duration = Duration::from_secs(10);
+pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// How often KILL is repeated: a process may fork between being listed and being killed.
-const KILL_AGAIN: Duration = Duration::from_millis(20);
+pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Clock ticks a second in /proc (`USER_HZ`, `proc(5)`): 100 on every architecture that Rust has.
 const USER_HZ: i64 = 100;
 
-/// Supervises the session whose order lies in `directory`, to its end.
-pub(super) fn supervise(directory: &Path) -> ExitCode {
-    match run(directory) {
-        Ok(()) => ExitCode::SUCCESS,
+/// Guards, or for the guard of that process id supervises, the session whose order lies in `directory`, to its end.
+pub(super) fn supervise(directory: &Path, guard: Option<&str>) -> ExitCode {
+    match run(directory, guard) {
+        Ok(code) => code,
         Err(error) => {
             // Standard error is usually closed; the missing record tells as much.
             writeln!(io::stderr(), "mozart: supervisor in {}: {error}", directory.display()).ok();
@@ -51,7 +60,7 @@ pub(super) fn supervise(directory: &Path) -> ExitCode {
     }
 }
 
-fn run(directory: &Path) -> io::Result<()> {
+fn run(directory: &Path, guard: Option<&str>) -> io::Result<ExitCode> {
     let lock = rustix::stdio::stdin();
     flock(lock, FlockOperation::NonBlockingLockExclusive)?;
     let spool = Spool::new(directory);
@@ -60,61 +69,108 @@ fn run(directory: &Path) -> io::Result<()> {
     setsid()?;
     set_child_subreaper(Some(getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(watch(&spool, &order))
+    runtime.block_on(async {
+        let heard = Heard::new()?;
+        match guard {
+            None => guard_over(&spool, &order, heard).await,
+            Some(guard) => watch(&spool, &order, heard, guard).await,
+        }
+    })
 }
 
-enum Phase {
-    Working,
-    Terminating,
-    Killing { give_up: Instant },
+/// The signals that either process acts on.
+struct Heard {
+    child: Signals,
+    terminate: Signals,
+    kill: Signals,
+    /// Taken so that they end nothing.
+    _others: [Signals; 2],
 }
 
-async fn watch(spool: &Spool, order: &Order) -> io::Result<()> {
-    let mut child = signal(SignalKind::child())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut kill = signal(SignalKind::user_defined1())?;
-    // Taken so that they end nothing.
-    let _hangup = signal(SignalKind::hangup())?;
-    let _interrupt = signal(SignalKind::interrupt())?;
+impl Heard {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            kill: signal(SignalKind::user_defined1())?,
+            _others: [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?],
+        })
+    }
+}
+
+/// Starts the supervisor and stands in for it if it is killed.
+async fn guard_over(spool: &Spool, order: &Order, mut heard: Heard) -> io::Result<ExitCode> {
     // Only now may somebody signal this process.
     write_identity()?;
+    let supervisor = Command::new(std::env::current_exe()?)
+        .arg(SUPERVISE)
+        .arg(spool.directory())
+        .arg(&order.unit)
+        .arg(std::process::id().to_string())
+        .stderr(Stdio::null())
+        .spawn();
+    let supervisor = match supervisor {
+        Ok(child) => Pid::from_child(&child),
+        Err(error) => return record_failed_start(spool, &error),
+    };
+    let mut status = None;
+    let ended = loop {
+        reap(supervisor, &mut status);
+        if let Some(ended) = status {
+            break ended;
+        }
+        tokio::select! {
+            _ = heard.child.recv() => {}
+            _ = heard.terminate.recv() => send(supervisor, Signal::TERM),
+            _ = heard.kill.recv() => send(supervisor, Signal::USR1),
+        }
+    };
+    if ended.exit_status() == Some(0) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    end_the_rest(supervisor, &mut status, &mut heard.child).await;
+    if ended.terminating_signal().is_none() {
+        // It failed, and could not tell how the session ended; neither can anybody else.
+        return Ok(ExitCode::FAILURE);
+    }
+    leave(&mut append_private(&spool.stdout())?, &record(words(Some(ended))))
+}
 
+/// Starts the session and sees it to its end.
+async fn watch(spool: &Spool, order: &Order, mut heard: Heard, guard: &str) -> io::Result<ExitCode> {
+    // When the guard is killed, nobody would be there for this process's own death: the session ends with it.
+    set_parent_process_death_signal(Some(Signal::USR1)).ok();
     let mut stdout = append_private(&spool.stdout())?;
+    if getppid().map(|parent| parent.as_raw_nonzero().to_string()).as_deref() != Some(guard) {
+        // It was killed already; nothing may start unguarded.
+        return leave(&mut stdout, &record(("signal", "killed", "KILL".to_owned())));
+    }
     let main = match spawn(spool, &stdout) {
         Ok(main) => main,
-        Err(error) => return record_failed_start(spool, &mut stdout, &error),
+        Err(error) => return record_failed_start(spool, &error),
     };
-    tell_started()?;
+    // The starter may be gone; that is no reason not to work.
+    rustix::io::write(rustix::stdio::stdout(), STARTED.as_bytes()).ok();
 
     let grace = order.stop_grace.to_duration();
     let limit = order.timeout.to_duration();
     let mut wake = (!limit.is_zero()).then(|| Instant::now() + limit);
-    let mut phase = Phase::Working;
+    let mut ending = false;
     let mut asked_to_end = HashSet::new();
     let mut status = None;
     let mut result = None;
     loop {
-        reap(main, &mut status);
-        if matches!(phase, Phase::Working) && status.is_some() {
-            phase = Phase::Terminating;
+        if reap(main, &mut status) {
+            break;
+        }
+        if !ending && status.is_some() {
+            ending = true;
             wake = Some(Instant::now() + grace);
         }
-        let rest = descendants();
-        match phase {
-            Phase::Working => {}
+        if ending {
             // Also those that were forked while the others were asked.
-            Phase::Terminating => rest
-                .iter()
-                .filter(|pid| asked_to_end.insert(**pid))
-                .for_each(|pid| ask(*pid)),
-            Phase::Killing { .. } => {
-                rest.iter().for_each(|pid| send(*pid, Signal::KILL));
-                wake = Some(Instant::now() + KILL_AGAIN);
-            }
-        }
-        let hopeless = matches!(phase, Phase::Killing { give_up } if give_up <= Instant::now());
-        if hopeless || (status.is_some() && rest.is_empty()) {
-            break;
+            let rest = descendants().into_iter();
+            rest.filter(|pid| asked_to_end.insert(*pid)).for_each(ask);
         }
         let asleep = async {
             match wake {
@@ -123,42 +179,37 @@ async fn watch(spool: &Spool, order: &Order) -> io::Result<()> {
             }
         };
         tokio::select! {
-            _ = child.recv() => {}
-            _ = terminate.recv() => if matches!(phase, Phase::Working) {
-                phase = Phase::Terminating;
+            _ = heard.child.recv() => {}
+            _ = heard.terminate.recv() => if !ending {
+                ending = true;
                 wake = Some(Instant::now() + grace);
             },
-            _ = kill.recv() => if !matches!(phase, Phase::Killing { .. }) {
-                phase = Phase::Killing { give_up: Instant::now() + GIVE_UP };
-            },
-            () = asleep => match phase {
-                Phase::Working => {
+            _ = heard.kill.recv() => break,
+            () = asleep => {
+                if status.is_none() {
+                    // Also systemd's word for a session that ignored TERM, whoever asked.
                     result = Some(TIMEOUT);
-                    phase = Phase::Terminating;
-                    wake = Some(Instant::now() + grace);
                 }
-                Phase::Terminating => {
-                    if status.is_none() {
-                        // systemd's word for a session that ignored TERM, whoever asked.
-                        result = Some(TIMEOUT);
-                    }
-                    phase = Phase::Killing { give_up: Instant::now() + GIVE_UP };
+                if ending {
+                    break;
                 }
-                Phase::Killing { .. } => {}
-            },
+                ending = true;
+                wake = Some(Instant::now() + grace);
+            }
         }
     }
+    end_the_rest(main, &mut status, &mut heard.child).await;
     let (own_result, code, word) = words(status);
-    let record = Record {
-        v: 1,
-        result: result.unwrap_or(own_result).to_owned(),
-        code: code.to_owned(),
-        status: word,
-        cpu_us: children_cpu(),
-        peak_memory: None,
-        at: now(),
-    };
-    record.append(&mut stdout)
+    leave(&mut stdout, &record((result.unwrap_or(own_result), code, word)))
+}
+
+/// Kills every process below this one, `main` among them, and takes their ends.
+async fn end_the_rest(main: Pid, status: &mut Option<WaitStatus>, child: &mut Signals) {
+    let give_up = Instant::now() + GIVE_UP;
+    while !reap(main, status) && Instant::now() < give_up {
+        descendants().into_iter().for_each(|pid| send(pid, Signal::KILL));
+        timeout(KILL_AGAIN, child.recv()).await.ok();
+    }
 }
 
 fn spawn(spool: &Spool, stdout: &File) -> io::Result<Pid> {
@@ -174,19 +225,36 @@ fn spawn(spool: &Spool, stdout: &File) -> io::Result<Pid> {
     Ok(Pid::from_child(&child))
 }
 
-fn record_failed_start(spool: &Spool, stdout: &mut File, error: &io::Error) -> io::Result<()> {
+fn record_failed_start(spool: &Spool, error: &io::Error) -> io::Result<ExitCode> {
     let mut stderr = append_private(&spool.stderr())?;
     writeln!(stderr, "mozart: the session could not be started: {error}")?;
-    let record = Record {
+    let mut stdout = append_private(&spool.stdout())?;
+    leave(&mut stdout, &record((START_FAILED, "", String::new())))
+}
+
+fn record((result, code, status): (&str, &str, String)) -> Record {
+    Record {
         v: 1,
-        result: START_FAILED.to_owned(),
-        code: String::new(),
-        status: String::new(),
-        cpu_us: None,
+        result: result.to_owned(),
+        code: code.to_owned(),
+        status,
+        cpu_us: children_cpu(),
         peak_memory: None,
         at: now(),
-    };
-    record.append(stdout)
+    }
+}
+
+/// Leaves the record behind the session's output or, where that cannot grow, in the room that the lock keeps.
+fn leave(stdout: &mut File, record: &Record) -> io::Result<ExitCode> {
+    let own = stdout.metadata()?.len();
+    if record.append(stdout).is_err() {
+        // A part of it would be taken for output.
+        stdout.set_len(own).ok();
+        let mut line = Vec::new();
+        record.append(&mut line)?;
+        rustix::io::pwrite(rustix::stdio::stdin(), &line, RECORD_AT)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes who holds the lock into the locked file: process id and start time, which no later process shares.
@@ -198,20 +266,15 @@ fn write_identity() -> io::Result<()> {
     Ok(())
 }
 
-/// Tells the starter, and lets go of the pipe to it.
-fn tell_started() -> io::Result<()> {
-    // The starter may be gone; that is no reason not to work.
-    rustix::io::write(rustix::stdio::stdout(), STARTED.as_bytes()).ok();
-    let null = File::options().write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(null.as_fd())?;
-    Ok(())
-}
-
-/// Takes the ends of all children, the session's own and those that were left to this process.
-fn reap(main: Pid, status: &mut Option<WaitStatus>) {
-    while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
-        if pid == main {
-            *status = Some(ended);
+/// Takes the ends of all children, those that were left to this process included. Whether it has none now: then
+/// nothing is below it, for every orphan becomes its child.
+fn reap(main: Pid, status: &mut Option<WaitStatus>) -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, ended))) if pid == main => *status = Some(ended),
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(error) => return error == rustix::io::Errno::CHILD,
         }
     }
 }
@@ -246,21 +309,11 @@ fn send(pid: Pid, signal: Signal) {
     kill_process(pid, signal).ok();
 }
 
-/// Every living process below this one.
+/// Every process below this one; also those of which only the end is left to be taken, for threads of them may live.
 fn descendants() -> Vec<Pid> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        if let Some(stat) = stat(pid)
-            && let (Some(state), Some(parent)) = (stat.first(), stat.get(1).and_then(|parent| parent.parse().ok()))
-            && state != "Z"
-            && state != "X"
-        {
+    for pid in processes() {
+        if let Some(parent) = stat(pid).and_then(|stat| stat.get(1)?.parse().ok()) {
             children.entry(parent).or_default().push(pid);
         }
     }
@@ -275,6 +328,12 @@ fn descendants() -> Vec<Pid> {
     found
 }
 
+/// Every process that /proc shows.
+pub(super) fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// The fields of `/proc/PID/stat` behind the program's name: state, parent, … (`proc(5)`).
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -287,7 +346,12 @@ pub(super) fn start_time(pid: u32) -> Option<u64> {
     stat(pid)?.get(19)?.parse().ok()
 }
 
-/// Whether a process leads a session of its own, as every supervisor does.
+/// Whether a process is not over, though its end may not have been taken yet.
+pub(super) fn lives(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.first().is_some_and(|state| state != "Z" && state != "X"))
+}
+
+/// Whether a process leads a session of its own, as guards and supervisors do.
 pub(super) fn leads_session(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| stat.get(3).and_then(|session| session.parse().ok()) == Some(pid))
 }

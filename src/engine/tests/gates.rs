@@ -1,0 +1,343 @@
+//! Gates, the circuit breaker, questions, pace and holds: what keeps sessions of an account, or all, from starting.
+
+use super::world::*;
+use crate::engine::event::{EngineSettings, Refusal, StartHold};
+use crate::engine::rules::RunRules;
+use crate::engine::{Choice, Event, GateKind};
+use crate::job::plan::{CircuitBreaker, FailFast, Parallel};
+use crate::model::{AccountId, Cause, Code, Limit, LimitKind, Outcome, RunId, RunState, SheetNo, SheetStatus};
+
+use SheetStatus::{Completed, Failed, Pending, Running};
+
+fn at_once(sheets: u32) -> RunRules {
+    RunRules {
+        parallel: Some(Parallel {
+            max_concurrent: 100,
+            fail_fast: FailFast::Hold,
+            weights: Vec::new(),
+        }),
+        ..rules(sheets)
+    }
+}
+
+fn with_places(places: u32) -> World {
+    let mut world = World::new(1000);
+    world.event(&Event::SettingsChanged {
+        settings: EngineSettings {
+            max_concurrent_jobs: 1000,
+            max_concurrent_sheets: places,
+            ..EngineSettings::default()
+        },
+    });
+    world
+}
+
+fn unauthorized() -> Outcome {
+    without_work(failure(Cause::Fatal, Code::E502))
+}
+
+fn answers(world: &mut World) {
+    let all: Vec<_> = world.machine.keys().copied().collect();
+    for attempt in all {
+        world.event(&Event::AttemptAnswered { attempt });
+    }
+}
+
+/// Fifty runs of two hundred sheets wait for one window: one start is refused after the first refusal was read.
+#[test]
+fn however_many_wait_one_session_finds_out() {
+    let mut world = with_places(10);
+    for run in 1..=50 {
+        world.submit(run, at_once(4));
+    }
+    let in_flight: Vec<_> = world.machine.keys().copied().collect();
+    assert_eq!(in_flight.len(), 10);
+    let reset = START.plus(minutes(90));
+    for attempt in in_flight {
+        world.finish_attempt(attempt, usage(Some(reset)));
+    }
+    assert!(
+        world.machine.is_empty(),
+        "what is at work is refused, and nothing is started"
+    );
+    world.sleep();
+    assert!(
+        (secs(0)..secs(5)).contains(&world.now.wall.since(reset)),
+        "it goes on within 5 s of the reset"
+    );
+    assert_eq!(world.machine.len(), 1);
+    // The clocks differ: the window is not over yet.
+    world.finish_of(1, usage(Some(reset.plus(minutes(10)))));
+    assert!(world.machine.is_empty());
+    world.sleep();
+    let mut answered = Vec::new();
+    for at_work in [1, 2, 4, 8, 10] {
+        assert_eq!(world.machine.len(), at_work);
+        assert_eq!(world.engine.gates().count(), 1);
+        let mut silent = world.machine.keys().filter(|attempt| !answered.contains(*attempt));
+        let attempt = *silent.next().expect("one was not answered yet");
+        world.event(&Event::AttemptAnswered { attempt });
+        answered.push(attempt);
+    }
+    assert_eq!(world.engine.gates().count(), 0, "it is open");
+}
+
+#[test]
+fn a_probe_that_is_cut_off_proves_nothing_and_the_next_one_is_made() {
+    let mut world = World::new(5);
+    world.submit(1, rules(1));
+    world.submit(2, rules(1));
+    world.finish_of(1, throttle(Some(secs(30))));
+    world.finish_of(2, throttle(Some(secs(30))));
+    world.sleep();
+    assert_eq!(
+        world.status_of(2).reason,
+        "throttled by the API: a session finds out whether it is over"
+    );
+    world.finish_of(1, without_work(transient()));
+    assert_eq!(
+        (world.status_of(1).state, world.status_of(2).state),
+        (RunState::Waiting, RunState::Running)
+    );
+}
+
+#[test]
+fn a_restart_while_a_probe_is_made_starts_no_other() {
+    let mut world = World::new(5);
+    world.submit(1, rules(1));
+    world.submit(2, rules(1));
+    world.finish_of(1, usage(None));
+    world.finish_of(2, usage(None));
+    world.sleep();
+    world.restart();
+    assert_eq!(world.machine.len(), 1);
+    assert_eq!(world.status_of(2).state, RunState::Waiting);
+    world.finish_of(1, success());
+    assert_eq!(world.machine.len(), 1);
+    assert_eq!(world.status_of(2).state, RunState::Running);
+}
+
+#[test]
+fn a_limit_of_one_model_family_holds_that_family_and_the_unknown() {
+    let mut world = World::new(9);
+    for (run, model) in [(1, Some("claude-opus-4")), (2, Some("claude-sonnet-4")), (3, None)] {
+        world.submit(
+            run,
+            RunRules {
+                model: model.map(Into::into),
+                ..rules(2)
+            },
+        );
+    }
+    let opus = Limit {
+        resets_at: Some(START.plus(minutes(60))),
+        ..limit(LimitKind::Usage, Some("seven_day_opus"))
+    };
+    world.finish_of(1, limited(Code::E104, opus));
+    world.finish_of(2, success());
+    world.finish_of(3, success());
+    let states = [1, 2, 3].map(|run| world.status_of(run).state);
+    assert_eq!(states, [RunState::Waiting, RunState::Running, RunState::Waiting]);
+}
+
+#[test]
+fn a_person_may_say_that_a_limit_is_over() {
+    let mut world = World::new(5);
+    world.submit(1, rules(1));
+    world.submit(2, rules(1));
+    world.finish_of(1, usage(None));
+    world.event(&Event::GatesCleared {
+        account: Some(AccountId("another".into())),
+    });
+    assert_eq!(world.machine.len(), 1);
+    world.event(&Event::GatesCleared { account: None });
+    assert_eq!(world.machine.len(), 2);
+}
+
+// field: circuit_breaker
+#[test]
+fn faults_in_a_row_give_the_account_a_rest() {
+    let breaker = CircuitBreaker {
+        failure_threshold: 3,
+        recovery: minutes(5),
+    };
+    let broken = |sheets| RunRules {
+        circuit_breaker: Some(breaker),
+        ..at_once(sheets)
+    };
+    let mut world = with_places(2);
+    world.submit(1, broken(4));
+    world.finish_of(1, transient());
+    world.finish_of(1, success());
+    world.finish_of(1, transient());
+    world.finish_of(1, transient());
+    assert_eq!(world.engine.gates().count(), 0, "two in a row are not three");
+    let now = world.now.wall;
+    let sheet = world.machine.keys().next().copied();
+    match sheet {
+        Some(attempt) => drop(world.finish_attempt(attempt, transient())),
+        None => {
+            world.sleep();
+            world.finish_of(1, transient());
+        }
+    }
+    let [(key, gate)] = world.engine.gates().collect::<Vec<_>>()[..] else {
+        panic!("the breaker is open")
+    };
+    assert_eq!(key.kind, GateKind::Faults);
+    assert!(gate.until >= now.plus(minutes(5)));
+    world.submit(2, rules(1));
+    assert_eq!(world.status_of(2).reason, "too many faults in a row");
+    while world.machine.is_empty() {
+        world.sleep();
+    }
+    assert_eq!(world.machine.len(), 1, "half open");
+    // It is no better: closed again at once.
+    let attempt = *world.machine.keys().next().expect("the probe");
+    world.finish_attempt(attempt, without_work(transient()));
+    assert!(world.machine.is_empty());
+    while world.machine.is_empty() {
+        world.sleep();
+    }
+    answers(&mut world);
+    assert_eq!(world.machine.len(), 2);
+}
+
+#[test]
+fn without_authentication_one_sheet_fails_and_one_person_is_asked() {
+    let mut world = World::new(9);
+    world.submit(1, rules(3));
+    world.submit(2, rules(1));
+    world.submit(
+        3,
+        RunRules {
+            account: Some(AccountId("another".into())),
+            ..rules(2)
+        },
+    );
+    world.finish_of(1, unauthorized());
+    assert_eq!(world.sheets(), [Failed, Pending, Pending]);
+    assert_eq!(
+        world.status().reason,
+        "question q1-1-1: It failed; answer it with retry or stop"
+    );
+    // What was at work fails too, and adds no question.
+    world.finish_of(2, unauthorized());
+    assert_eq!(world.engine.questions().count(), 1);
+    world.submit(4, rules(1));
+    assert_eq!(
+        (world.status_of(4).state, world.status_of(3).state),
+        (RunState::Waiting, RunState::Running)
+    );
+    world.restart();
+    world.answer(Choice::Retry);
+    assert_eq!(world.sheets(), [Running, Pending, Pending]);
+    assert_eq!(world.status_of(4).state, RunState::Running);
+    world.finish_of(1, success());
+    assert_eq!(world.sheets(), [Completed, Running, Pending]);
+}
+
+#[test]
+fn who_has_nothing_left_fails_without_a_question() {
+    let mut world = World::with(rules(1));
+    world.finish(unauthorized());
+    assert_eq!((world.state(), world.engine.questions().count()), (RunState::Failed, 0));
+    assert_eq!(world.status().reason, "sheet 1: E502 It failed.");
+}
+
+#[test]
+fn stop_ends_the_runs_that_wait() {
+    let mut world = World::new(9);
+    world.submit(1, rules(2));
+    world.submit(2, rules(2));
+    world.finish_of(1, unauthorized());
+    world.answer(Choice::Stop);
+    assert_eq!(world.state(), RunState::Cancelled);
+    assert_eq!(world.stops.len(), 1, "the other run's session is stopped");
+    world.finish_of(2, interrupted());
+    assert_eq!(world.status_of(2).state, RunState::Cancelled);
+    world.resume();
+    assert_eq!(world.sheets(), [Running, Pending]);
+}
+
+#[test]
+fn a_question_that_nobody_waits_for_is_gone() {
+    let mut world = World::with(rules(2));
+    world.finish(unauthorized());
+    world.cancel();
+    assert_eq!(world.engine.questions().count(), 0);
+    let question = crate::engine::QuestionId("q1-1-1".into());
+    let decision = world.event(&Event::Answered {
+        question: question.clone(),
+        choice: Choice::Retry,
+    });
+    assert_eq!(decision.refusal, Some(Refusal::NoSuchQuestion(question)));
+}
+
+#[test]
+fn an_answer_that_is_none_is_refused_with_those_that_are() {
+    let mut world = World::with(rules(2));
+    world.finish(unauthorized());
+    let decision = world.answer(Choice::Wait);
+    assert_eq!(
+        decision.refusal.map(|refusal| refusal.text()).as_deref(),
+        Some("question q1-1-1 can be answered with retry or stop")
+    );
+    assert_eq!(world.engine.questions().count(), 1);
+}
+
+#[test]
+fn a_fault_of_the_account_is_no_fail_fast_and_blocks_nobody() {
+    let mut rules = at_once(4);
+    rules.dependencies = vec![crate::job::plan::Dependency {
+        of: (SheetNo(4), SheetNo(4)).into(),
+        on: (SheetNo(1), SheetNo(1)).into(),
+        pairwise: false,
+    }];
+    let mut world = World::with(rules);
+    world.finish_attempt(attempt(1, 1), unauthorized());
+    assert_eq!(world.sheets(), [Failed, Running, Running, Pending]);
+    world.finish_attempt(attempt(2, 1), success());
+    world.finish_attempt(attempt(3, 1), success());
+    assert_eq!(world.state(), RunState::Waiting, "sheet 4 waits for the answer");
+    world.answer(Choice::Retry);
+    world.finish(success());
+    world.finish(success());
+    assert_eq!(world.state(), RunState::Completed);
+}
+
+#[test]
+fn starts_of_an_account_keep_its_pace() {
+    let mut world = World::new(1000);
+    world.event(&Event::SettingsChanged {
+        settings: EngineSettings {
+            max_concurrent_sheets: 1000,
+            max_starts_per_minute: Some(3),
+            ..EngineSettings::default()
+        },
+    });
+    world.submit(1, at_once(10));
+    assert_eq!(world.machine.len(), 3, "the bucket begins full");
+    for started in 4..=6 {
+        assert_eq!(world.sleep(), secs(20));
+        assert_eq!(world.machine.len(), started);
+    }
+    world.pass(minutes(10));
+    assert_eq!(world.machine.len(), 9, "and holds a minute's worth");
+}
+
+#[test]
+fn a_hold_lets_running_sessions_end_and_starts_nothing() {
+    let mut world = World::with(rules(2));
+    let until = Some(START.plus(minutes(8 * 60)));
+    let why = "quiet hours".to_owned();
+    world.event(&Event::HoldsChanged {
+        holds: vec![StartHold { why, until }],
+    });
+    world.finish(success());
+    assert_eq!((world.state(), world.status().until), (RunState::Waiting, until));
+    assert_eq!(world.status().reason, "quiet hours");
+    world.event(&Event::HoldsChanged { holds: Vec::new() });
+    assert_eq!(world.sheets(), [Completed, Running]);
+    assert!(world.engine.run(RunId(1)).is_some());
+}

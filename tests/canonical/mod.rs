@@ -1,0 +1,36 @@
+//! The canonical jobs with real sessions: each does what [`jobs`] says of it.
+
+mod jobs;
+
+use std::path::Path;
+
+use crate::support::{Alone, Desk, output, said, sheet_states};
+use jobs::{CANONICAL, Canonical};
+
+#[test]
+fn the_canonical_jobs_do_what_is_said_of_them() {
+    std::thread::scope(|scope| {
+        for job in &CANONICAL {
+            scope.spawn(|| does_what_is_said(job));
+        }
+    });
+}
+
+fn does_what_is_said(job: &Canonical) {
+    let (alone, desk) = (Alone::new(), Desk::new());
+    alone.settings("launcher: supervised\n");
+    let file = desk.write("job.yaml", &job.text(&job.commands()));
+    let done = output(alone.ctl([Path::new("run"), &file]));
+    assert_eq!(done.status.success(), job.completes(), "{}", said(&done));
+    let status = alone.status(job.name);
+    let attempts = |sheet: &serde_json::Value| sheet["attempts"].as_u64();
+    let made: Vec<_> = status["sheets"].as_array().unwrap().iter().map(attempts).collect();
+    let wanted: Vec<_> = job.sheets.iter().map(|ends| Some(ends.len() as u64)).collect();
+    assert_eq!(made, wanted, "{status}");
+    if job.completes() {
+        assert!(
+            sheet_states(&status).iter().all(|state| state == "completed"),
+            "{status}"
+        );
+    }
+}
