@@ -1,15 +1,17 @@
 //! What each event leads to.
 
+use super::budget::{self, Budget};
 use super::event::{Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
 use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
 use super::retry::{After, Limited, Situation, after};
 use super::rules::{RunRules, is_accounts};
 use super::run::{Phase, Run};
+use super::schedule::{Hold, Next};
 use super::sheet::{SheetState, Waiting, next_attempt};
 use super::{Engine, Gate};
 use crate::job::plan::FailFast;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState,
+    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Cost, Failure, JobName, Now, Outcome, RunId, RunNo, RunState,
     SheetNo, Span, StopHow, Timestamp,
 };
 
@@ -289,7 +291,8 @@ impl Draft {
         let same = |other: &Question| match (&other.about, &about) {
             (About::Account { account, .. }, About::Account { account: this, .. }) => account == this,
             (About::Limit { run, .. }, About::Limit { run: this, .. }) => run == this,
-            (About::Account { .. } | About::Limit { .. }, _) => false,
+            (About::Budget { run, .. }, About::Budget { run: this, .. }) => run == this,
+            (About::Account { .. } | About::Limit { .. } | About::Budget { .. }, _) => false,
         };
         if !self.engine.questions.values().any(same) {
             let question = Question {
@@ -321,10 +324,66 @@ impl Draft {
                 (Choice::Stop, _) => self.cancel(run)?,
                 (Choice::Retry, _) => self.reopen(run, |live, code| live.rules.is_accounts(code)),
                 (Choice::Wait, About::Limit { kind, .. }) => self.fact(FactKind::WaitsRenewed { run, kind: *kind }),
-                (Choice::Wait, About::Account { .. }) => {}
+                (Choice::Continue, About::Budget { sheet, .. }) => self.raise_budget(run, *sheet),
+                (Choice::Wait | Choice::Continue, _) => {}
             }
         }
         Ok(())
+    }
+
+    /// As much again as the job file gives, from what it has cost so far.
+    fn raise_budget(&mut self, run: RunId, sheet: Option<SheetNo>) {
+        let Some(live) = self.engine.run(run) else { return };
+        let limits = live.rules.cost_limits;
+        let (limit, spent) = match sheet {
+            None => (limits.and_then(|limits| limits.per_job), Some(live.spent)),
+            Some(sheet) => (
+                limits.and_then(|limits| limits.per_sheet),
+                live.sheets.get(sheet).map(|sheet| sheet.spent),
+            ),
+        };
+        if let (Some(limit), Some(spent)) = (limit, spent) {
+            let limit = Cost(spent.0.saturating_add(limit.0));
+            self.fact(FactKind::BudgetRaised { run, sheet, limit });
+        }
+    }
+
+    /// Asks for money where nothing else keeps a run from going on.
+    fn ask_for_money(&mut self) {
+        let now = self.now.wall;
+        let short = self
+            .engine
+            .runs()
+            .filter_map(|run| match self.engine.next_of(run, now) {
+                Next::Held {
+                    why: Hold::Money(sheet, code),
+                    ..
+                } if !run.is_running() => Some((run, sheet, code)),
+                Next::Held { .. } | Next::Ready(_) | Next::Nothing => None,
+            });
+        let short: Vec<_> = short
+            .filter_map(|(run, sheet, code)| {
+                let state = run.sheets.get(sheet)?;
+                let attempt = next_attempt(run.id, sheet, state);
+                let (sheet, text) = match code {
+                    Code::E701 => {
+                        let cost = usd(state.spent);
+                        (
+                            Some(sheet),
+                            format!("sheet {sheet} has cost {cost}, and its budget is used up"),
+                        )
+                    }
+                    _ => {
+                        let cost = usd(run.spent);
+                        (None, format!("the job has cost {cost}, and its budget is used up"))
+                    }
+                };
+                Some((attempt, About::Budget { run: run.id, sheet }, text))
+            })
+            .collect();
+        for (attempt, about, text) in short {
+            self.ask(attempt, about, text, &[Choice::Continue, Choice::Stop]);
+        }
     }
 
     /// Opens the next generation of sheets that failed with such a code.
@@ -749,6 +808,7 @@ impl Draft {
                 break;
             }
         }
+        self.ask_for_money();
     }
 
     fn start(&mut self, run: RunId, no: SheetNo) {
@@ -770,21 +830,32 @@ impl Draft {
                 SessionChoice::New(uuid::Uuid::new_v5(&self.engine.ledger, name.as_bytes()).to_string())
             }
         };
+        let budget = match self.engine.run(run).map(|live| budget::of(live, no)) {
+            Some(Budget::Most(cost)) => Some(cost),
+            Some(Budget::None) => None,
+            Some(Budget::Reserved | Budget::UsedUp(_)) | None => return,
+        };
         self.fact(FactKind::AttemptIntended {
             attempt,
             generation,
             kind,
             ask,
             session: session.clone(),
+            budget,
         });
         let start = super::event::Start {
             attempt,
             kind,
             ask,
             session,
+            budget,
         };
         self.decision.commands.push(Command::StartAttempt(start));
     }
+}
+
+fn usd(cost: Cost) -> String {
+    format!("${:.2}", cost.as_usd())
 }
 
 /// The outcome of an attempt that Mozart or the system cut off.

@@ -22,6 +22,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod bits;
+mod budget;
 mod chance;
 mod decide;
 pub mod event;
@@ -278,6 +279,7 @@ impl Engine {
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
             | FactKind::RunPaused { .. }

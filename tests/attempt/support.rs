@@ -74,6 +74,7 @@ impl Stage {
             context: Arc::new(context),
             lessons: Vec::new(),
             earlier_cost: None,
+            budget: None,
             extra_env: BTreeMap::new(),
             secrets: Secrets::default(),
         };
@@ -346,6 +347,7 @@ fn plan() -> Plan {
         dependencies: Vec::new(),
         parallel: None,
         circuit_breaker: None,
+        cost_limits: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,
