@@ -64,6 +64,7 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         }
         Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
         Event::ResumeRequested { run } => draft.resume(*run),
+        Event::RetryRequested { run, from } => draft.retry(*run, *from),
         Event::CancelRequested { run } => draft.cancel(*run),
         Event::ShutdownRequested { stop_sessions } => {
             if *stop_sessions {
@@ -365,18 +366,15 @@ impl Draft {
             .filter_map(|(run, sheet, code)| {
                 let state = run.sheets.get(sheet)?;
                 let attempt = next_attempt(run.id, sheet, state);
-                let (sheet, text) = match code {
-                    Code::E701 => {
-                        let cost = usd(state.spent);
-                        (
-                            Some(sheet),
-                            format!("sheet {sheet} has cost {cost}, and its budget is used up"),
-                        )
-                    }
-                    _ => {
-                        let cost = usd(run.spent);
-                        (None, format!("the job has cost {cost}, and its budget is used up"))
-                    }
+                let (sheet, text) = if code == Code::E701 {
+                    let cost = usd(state.spent);
+                    (
+                        Some(sheet),
+                        format!("sheet {sheet} has cost {cost}, and its budget is used up"),
+                    )
+                } else {
+                    let cost = usd(run.spent);
+                    (None, format!("the job has cost {cost}, and its budget is used up"))
                 };
                 Some((attempt, About::Budget { run: run.id, sheet }, text))
             })
@@ -675,6 +673,47 @@ impl Draft {
                 let text = format!("{label} is being cancelled; it can be resumed once its session has ended");
                 return Err(Refusal::WrongState(text));
             }
+        }
+        Ok(())
+    }
+
+    /// Opens every sheet from that one on again, whatever became of it.
+    fn retry(&mut self, run: RunId, from: SheetNo) -> Result<(), Refusal> {
+        let live = self.live_run(run)?;
+        let label = live.label();
+        let refuse = |text: String| Err(Refusal::WrongState(text));
+        match live.phase {
+            Phase::Paused(_) if !live.is_running() => {}
+            Phase::Ended(_) => self.only_live_run(&live.job, run)?,
+            Phase::Open | Phase::Paused(_) => {
+                return refuse(format!(
+                    "{label} is at work; pause it first, and wait until its sessions have ended"
+                ));
+            }
+            Phase::Cancelling => return refuse(format!("{label} is being cancelled; retry it once that is done")),
+        }
+        if !(1..=live.sheets.len()).contains(&from.0) {
+            let last = live.sheets.len();
+            return refuse(format!("there is no sheet {from} in {label}: it has {last}"));
+        }
+        // What waits for its next attempt has no verdict yet: it is begun anew like the others.
+        let later = |no: SheetNo| no >= from;
+        let waiting: Vec<_> = live.active.iter().copied().filter(|no| later(*no)).collect();
+        self.fact(FactKind::RunResumed { run });
+        for sheet in waiting {
+            let verdict = Verdict::Cancelled;
+            self.fact(FactKind::SheetEnded { run, sheet, verdict });
+        }
+        let Some(live) = self.engine.run(run) else {
+            return Ok(());
+        };
+        let done = live.sheets().filter(|(no, sheet)| {
+            let cut_off = matches!(&sheet.state, SheetState::Done(verdict) if verdict.is_to_be_resumed());
+            cut_off || (later(*no) && matches!(sheet.state, SheetState::Done(_)))
+        });
+        let again: Vec<_> = done.map(|(no, sheet)| (no, sheet.generation.next())).collect();
+        for (sheet, generation) in again {
+            self.fact(FactKind::GenerationOpened { run, sheet, generation });
         }
         Ok(())
     }

@@ -83,6 +83,13 @@ pub enum Event {
         /// Which.
         run: RunId,
     },
+    /// Run the sheets of a paused or ended run again from that one on, completed ones too.
+    RetryRequested {
+        /// Which.
+        run: RunId,
+        /// The first of them.
+        from: SheetNo,
+    },
     /// Cancel a run: its sessions get TERM, grace, KILL.
     CancelRequested {
         /// Which.

@@ -179,6 +179,7 @@ impl Engine {
             | Event::Tick
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
+            | Event::RetryRequested { .. }
             | Event::CancelRequested { .. }
             | Event::Restored { .. } => {}
         }

@@ -151,8 +151,8 @@ impl Phase {
                 Self::Paused(_) | Self::Cancelling | Self::Ended(_) => illegal,
             },
             FactKind::RunResumed { .. } => match self {
-                Self::Paused(_) | Self::Ended(RunState::Failed | RunState::Cancelled) => Ok(Self::Open),
-                Self::Open | Self::Cancelling | Self::Ended(_) => illegal,
+                Self::Paused(_) | Self::Ended(_) => Ok(Self::Open),
+                Self::Open | Self::Cancelling => illegal,
             },
             FactKind::RunCancelling { .. } => match self {
                 Self::Open | Self::Paused(_) => Ok(Self::Cancelling),

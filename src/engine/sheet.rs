@@ -287,8 +287,8 @@ impl SheetState {
                 ) => illegal,
             },
             FactKind::GenerationOpened { .. } => match self {
-                Self::Done(verdict) if verdict.is_to_be_resumed() => Ok(Self::Pending),
-                Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_) => illegal,
+                Self::Done(_) => Ok(Self::Pending),
+                Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) => illegal,
             },
             FactKind::RunSubmitted { .. }
             | FactKind::WaitsMoved { .. }

@@ -411,17 +411,15 @@ impl AuditedRun {
                     assert!(self.failed && !self.done.contains(by));
                 }
                 self.failed |= matches!(verdict, Verdict::Failed { code, .. } if !self.rules.is_accounts(*code));
-                if sheet.attempts > 0 {
+                if sheet.attempts > 0 && *verdict != Verdict::Cancelled {
                     self.last_end = Some(now.boot);
                 }
                 sheet.wait = None;
             }
             FactKind::GenerationOpened { generation, .. } => {
                 let sheet = sheet.expect(in_sheet);
-                assert!(matches!(
-                    sheet.verdict,
-                    Some(Verdict::Failed { .. } | Verdict::Blocked { .. } | Verdict::Cancelled)
-                ));
+                assert!(sheet.verdict.is_some(), "a generation without a verdict is not over");
+                fact.kind.sheet().map(|no| self.done.remove(&no));
                 self.left.extend(fact.kind.sheet());
                 assert_eq!(generation.0, sheet.generation.0 + 1);
                 *sheet = AuditedSheet {
