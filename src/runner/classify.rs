@@ -33,6 +33,8 @@ pub const TIMEOUT: &str = "timeout";
 pub const OOM_KILL: &str = "oom-kill";
 /// [`Certificate::result`]: no record of the end is left.
 pub const LOST: &str = "lost";
+/// [`Certificate::result`]: Mozart ended it because it was silent for too long.
+pub const HUNG: &str = "hung";
 /// [`Certificate::result`]: the system went down while it ran.
 pub const SHUTDOWN: &str = "shutdown";
 
@@ -91,6 +93,10 @@ fn failure(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         let succeeded = ended_well && rules(input).is_none();
         return (!succeeded).then(|| fail(Cause::Interrupted, Code::E004, "Mozart stopped the session"));
     }
+    // One that had told its result hung only in going away.
+    if certificate.result == HUNG && ended_well && matches!(input.backend, BackendKind::ClaudeCli(_)) {
+        return rules(input);
+    }
     if let Some(failure) = process(input) {
         return Some(failure);
     }
@@ -141,6 +147,14 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         START_FAILED => fail(Cause::Transient, Code::E003, &said("the session could not be started")),
         TIMEOUT => fail(Cause::Transient, Code::E001, "the session ran into its timeout")
             .hint("Raise backend.timeout_seconds, or give each sheet less to do."),
+        // A limit that the session told of will meet the next one too.
+        HUNG if usage_limit(session).is_some() && !session.has_result => no_result(input),
+        HUNG => fail(
+            Cause::Transient,
+            Code::E006,
+            &own_word(told).unwrap_or_else(|| "the session hung".to_owned()),
+        )
+        .hint("If it works in silence for that long, raise stale_detection.idle_timeout_seconds."),
         OOM_KILL => fail(Cause::Transient, Code::E005, "the session ran out of memory"),
         SHUTDOWN => fail(
             Cause::Interrupted,

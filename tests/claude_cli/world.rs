@@ -378,6 +378,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
             max_waits: 1,
             max_quota_waits: 1,
         },
+        idle_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,
