@@ -124,6 +124,7 @@ fn happened(event: &Event) -> bool {
         event,
         Event::AttemptStarted { .. }
             | Event::AttemptAnswered { .. }
+            | Event::LimitSeen { .. }
             | Event::NeverRan { .. }
             | Event::AttemptFinished { .. }
             | Event::Restored { .. }
@@ -355,7 +356,14 @@ impl Conductor {
             }
             Progress::Heard(Heard::Answered) => (Event::AttemptAnswered { attempt }, None),
             // The engine hears of limits from sessions that are over.
-            Progress::Heard(Heard::Limit { .. }) => return,
+            Progress::Heard(Heard::Limit { limit, refused }) => (
+                Event::LimitSeen {
+                    attempt,
+                    limit,
+                    refused,
+                },
+                None,
+            ),
             Progress::NoRoom(why) => return self.starve(attempt, why).await,
             Progress::NeverRan => {
                 self.adopting.remove(&attempt);
