@@ -22,7 +22,7 @@ use super::manager::{ATTACHED, ManagerProxy};
 use super::names;
 use crate::api::request::{RunFilter, RunSelector, Submit, Submitted};
 use crate::api::view::{ManagerView, RunView};
-use crate::model::{JobName, Problem, RunNo, RunState};
+use crate::model::{JobName, Problem, RunNo, RunState, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
 /// Result of a call to the conductor.
@@ -187,6 +187,15 @@ impl Client {
         Ok(self.job_proxy(&run.job).await?.resume(selected(run).build()).await?)
     }
 
+    /// Runs the sheets of a run again from number `from` on.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn retry(&self, run: &RunSelector, from: SheetNo) -> Result<()> {
+        let job = self.job_proxy(&run.job).await?;
+        Ok(job.retry(from.0, selected(run).build()).await?)
+    }
+
     /// Cancels a run.
     ///
     /// # Errors
@@ -286,6 +295,7 @@ impl Client {
     pub async fn manager(&self) -> Result<ManagerView> {
         let manager = self.manager_proxy().await?;
         Ok(ManagerView {
+            state_directory: manager.state_directory().await?,
             slots: manager.slots().await?,
             running: manager.running().await?,
             queued: manager.queued().await?,
@@ -302,6 +312,14 @@ impl Client {
     /// What the conductor answers.
     pub async fn version(&self) -> Result<String> {
         Ok(self.manager_proxy().await?.version().await?)
+    }
+
+    /// Where the conductor keeps its state.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn state_directory(&self) -> Result<String> {
+        Ok(self.manager_proxy().await?.state_directory().await?)
     }
 
     /// Follows a job from now on. Watch first, then read: what changes in between is then not missed.

@@ -1,16 +1,18 @@
 //! What each event leads to.
 
+use super::budget::{self, Budget};
 use super::event::{Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
 use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
-use super::retry::{After, Limited, Situation, after};
+use super::retry::{After, Limited, Situation, after, known_reset};
 use super::rules::{RunRules, is_accounts};
 use super::run::{Phase, Run};
+use super::schedule::{Hold, Next};
 use super::sheet::{SheetState, Waiting, next_attempt};
 use super::{Engine, Gate};
 use crate::job::plan::FailFast;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState,
-    SheetNo, Span, StopHow, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Cost, Failure, JobName, Limit, Now, Outcome, RunId, RunNo,
+    RunState, SheetNo, Span, StopHow, Timestamp,
 };
 
 /// A gate through which that many sessions may be under way at once is open.
@@ -55,6 +57,16 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
             draft.attempt_answered(*attempt);
             Ok(())
         }
+        Event::LimitSeen {
+            attempt,
+            limit,
+            refused,
+        } => {
+            if *refused {
+                draft.limit_refused(*attempt, limit);
+            }
+            Ok(())
+        }
         Event::Answered { question, choice } => draft.answered(question, *choice),
         Event::GatesCleared { account } => {
             draft.clear_gates(account.as_ref());
@@ -62,6 +74,7 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         }
         Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
         Event::ResumeRequested { run } => draft.resume(*run),
+        Event::RetryRequested { run, from } => draft.retry(*run, *from),
         Event::CancelRequested { run } => draft.cancel(*run),
         Event::ShutdownRequested { stop_sessions } => {
             if *stop_sessions {
@@ -290,7 +303,8 @@ impl Draft {
         let same = |other: &Question| match (&other.about, &about) {
             (About::Account { account, .. }, About::Account { account: this, .. }) => account == this,
             (About::Limit { run, .. }, About::Limit { run: this, .. }) => run == this,
-            (About::Account { .. } | About::Limit { .. }, _) => false,
+            (About::Budget { run, .. }, About::Budget { run: this, .. }) => run == this,
+            (About::Account { .. } | About::Limit { .. } | About::Budget { .. }, _) => false,
         };
         if !self.engine.questions.values().any(same) {
             let question = Question {
@@ -322,10 +336,63 @@ impl Draft {
                 (Choice::Stop, _) => self.cancel(run)?,
                 (Choice::Retry, _) => self.reopen(run, |live, code| live.rules.is_accounts(code)),
                 (Choice::Wait, About::Limit { kind, .. }) => self.fact(FactKind::WaitsRenewed { run, kind: *kind }),
-                (Choice::Wait, About::Account { .. }) => {}
+                (Choice::Continue, About::Budget { sheet, .. }) => self.raise_budget(run, *sheet),
+                (Choice::Wait | Choice::Continue, _) => {}
             }
         }
         Ok(())
+    }
+
+    /// As much again as the job file gives, from what it has cost so far.
+    fn raise_budget(&mut self, run: RunId, sheet: Option<SheetNo>) {
+        let Some(live) = self.engine.run(run) else { return };
+        let limits = live.rules.cost_limits;
+        let (limit, spent) = match sheet {
+            None => (limits.and_then(|limits| limits.per_job), Some(live.spent)),
+            Some(sheet) => (
+                limits.and_then(|limits| limits.per_sheet),
+                live.sheets.get(sheet).map(|sheet| sheet.spent),
+            ),
+        };
+        if let (Some(limit), Some(spent)) = (limit, spent) {
+            let limit = Cost(spent.0.saturating_add(limit.0));
+            self.fact(FactKind::BudgetRaised { run, sheet, limit });
+        }
+    }
+
+    /// Asks for money where nothing else keeps a run from going on.
+    fn ask_for_money(&mut self) {
+        let now = self.now.wall;
+        let short = self
+            .engine
+            .runs()
+            .filter_map(|run| match self.engine.next_of(run, now) {
+                Next::Held {
+                    why: Hold::Money(sheet, code),
+                    ..
+                } if !run.is_running() => Some((run, sheet, code)),
+                Next::Held { .. } | Next::Ready(_) | Next::Nothing => None,
+            });
+        let short: Vec<_> = short
+            .filter_map(|(run, sheet, code)| {
+                let state = run.sheets.get(sheet)?;
+                let attempt = next_attempt(run.id, sheet, state);
+                let (sheet, text) = if code == Code::E701 {
+                    let cost = usd(state.spent);
+                    (
+                        Some(sheet),
+                        format!("sheet {sheet} has cost {cost}, and its budget is used up"),
+                    )
+                } else {
+                    let cost = usd(run.spent);
+                    (None, format!("the job has cost {cost}, and its budget is used up"))
+                };
+                Some((attempt, About::Budget { run: run.id, sheet }, text))
+            })
+            .collect();
+        for (attempt, about, text) in short {
+            self.ask(attempt, about, text, &[Choice::Continue, Choice::Stop]);
+        }
     }
 
     /// Opens the next generation of sheets that failed with such a code.
@@ -417,17 +484,7 @@ impl Draft {
                         kind: kind.into(),
                         window,
                     };
-                    // A gate that another session closed for longer stays closed for longer.
-                    let closed = self.engine.gates.get(&gate).cloned();
-                    match closed.filter(|closed| closed.until >= wait.until) {
-                        Some(closed) => (wait.until, wait.by_calendar) = (closed.until, closed.by_calendar),
-                        None => self.fact(FactKind::GateClosed {
-                            gate,
-                            until: wait.until,
-                            by_calendar: wait.by_calendar,
-                            places: 1,
-                        }),
-                    }
+                    (wait.until, wait.by_calendar) = self.close(gate, wait.until, wait.by_calendar);
                 }
                 match then {
                     Limited::Fail(verdict) => self.conclude(attempt, verdict),
@@ -438,6 +495,36 @@ impl Draft {
                     }
                 }
             }
+        }
+    }
+
+    /// Closes a gate, and says until when it is closed: one that another session closed for longer stays so.
+    fn close(&mut self, gate: GateKey, until: Timestamp, by_calendar: bool) -> (Timestamp, bool) {
+        match self.engine.gates.get(&gate).filter(|closed| closed.until >= until) {
+            Some(closed) => (closed.until, closed.by_calendar),
+            None => {
+                self.fact(FactKind::GateClosed {
+                    gate,
+                    until,
+                    by_calendar,
+                    places: 1,
+                });
+                (until, by_calendar)
+            }
+        }
+    }
+
+    /// A session that is still at work was refused: nobody else need find out.
+    fn limit_refused(&mut self, attempt: AttemptRef, limit: &Limit) {
+        let account = self.engine.run(attempt.run).and_then(|run| run.rules.account.clone());
+        let until = known_reset(limit, attempt, self.now.wall, self.engine.chance);
+        if let (Some(account), Some(until), Some(_)) = (account, until, self.running(attempt)) {
+            let gate = GateKey {
+                account,
+                kind: limit.kind.into(),
+                window: limit.window.clone(),
+            };
+            self.close(gate, until, true);
         }
     }
 
@@ -661,6 +748,47 @@ impl Draft {
         Ok(())
     }
 
+    /// Opens every sheet from that one on again, whatever became of it.
+    fn retry(&mut self, run: RunId, from: SheetNo) -> Result<(), Refusal> {
+        let live = self.live_run(run)?;
+        let label = live.label();
+        let refuse = |text: String| Err(Refusal::WrongState(text));
+        match live.phase {
+            Phase::Paused(_) if !live.is_running() => {}
+            Phase::Ended(_) => self.only_live_run(&live.job, run)?,
+            Phase::Open | Phase::Paused(_) => {
+                return refuse(format!(
+                    "{label} is at work; pause it first, and wait until its sessions have ended"
+                ));
+            }
+            Phase::Cancelling => return refuse(format!("{label} is being cancelled; retry it once that is done")),
+        }
+        if !(1..=live.sheets.len()).contains(&from.0) {
+            let last = live.sheets.len();
+            return refuse(format!("there is no sheet {from} in {label}: it has {last}"));
+        }
+        // What waits for its next attempt has no verdict yet: it is begun anew like the others.
+        let later = |no: SheetNo| no >= from;
+        let waiting: Vec<_> = live.active.iter().copied().filter(|no| later(*no)).collect();
+        self.fact(FactKind::RunResumed { run });
+        for sheet in waiting {
+            let verdict = Verdict::Cancelled;
+            self.fact(FactKind::SheetEnded { run, sheet, verdict });
+        }
+        let Some(live) = self.engine.run(run) else {
+            return Ok(());
+        };
+        let done = live.sheets().filter(|(no, sheet)| {
+            let cut_off = matches!(&sheet.state, SheetState::Done(verdict) if verdict.is_to_be_resumed());
+            cut_off || (later(*no) && matches!(sheet.state, SheetState::Done(_)))
+        });
+        let again: Vec<_> = done.map(|(no, sheet)| (no, sheet.generation.next())).collect();
+        for (sheet, generation) in again {
+            self.fact(FactKind::GenerationOpened { run, sheet, generation });
+        }
+        Ok(())
+    }
+
     fn cancel(&mut self, run: RunId) -> Result<(), Refusal> {
         let live = self.live_run(run)?;
         match live.phase {
@@ -790,6 +918,7 @@ impl Draft {
                 break;
             }
         }
+        self.ask_for_money();
     }
 
     fn start(&mut self, run: RunId, no: SheetNo) {
@@ -811,21 +940,32 @@ impl Draft {
                 SessionChoice::New(uuid::Uuid::new_v5(&self.engine.ledger, name.as_bytes()).to_string())
             }
         };
+        let budget = match self.engine.run(run).map(|live| budget::of(live, no)) {
+            Some(Budget::Most(cost)) => Some(cost),
+            Some(Budget::None) => None,
+            Some(Budget::Reserved | Budget::UsedUp(_)) | None => return,
+        };
         self.fact(FactKind::AttemptIntended {
             attempt,
             generation,
             kind,
             ask,
             session: session.clone(),
+            budget,
         });
         let start = super::event::Start {
             attempt,
             kind,
             ask,
             session,
+            budget,
         };
         self.decision.commands.push(Command::StartAttempt(start));
     }
+}
+
+fn usd(cost: Cost) -> String {
+    format!("${:.2}", cost.as_usd())
 }
 
 /// The outcome of an attempt that Mozart or the system cut off.

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::fact::{Choice, Fact, QuestionId};
 use super::rules::RunRules;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, Span, StopHow, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, Cost, JobName, Limit, Outcome, RunId, RunNo, SheetNo, Span, StopHow,
+    Timestamp,
 };
 
 /// Everything that can happen. `now` comes beside it.
@@ -50,6 +51,15 @@ pub enum Event {
         /// Which.
         attempt: AttemptRef,
     },
+    /// A session that is still at work says how one of its limits stands.
+    LimitSeen {
+        /// Which.
+        attempt: AttemptRef,
+        /// The limit.
+        limit: Limit,
+        /// It refused the session.
+        refused: bool,
+    },
     /// A person answered a question.
     Answered {
         /// Which.
@@ -82,6 +92,13 @@ pub enum Event {
     ResumeRequested {
         /// Which.
         run: RunId,
+    },
+    /// Run the sheets of a paused or ended run again from that one on, completed ones too.
+    RetryRequested {
+        /// Which.
+        run: RunId,
+        /// The first of them.
+        from: SheetNo,
     },
     /// Cancel a run: its sessions get TERM, grace, KILL.
     CancelRequested {
@@ -181,6 +198,8 @@ pub struct Start {
     pub ask: Ask,
     /// In which session.
     pub session: SessionChoice,
+    /// What it may cost at most.
+    pub budget: Option<Cost>,
 }
 
 /// Which session an attempt is.

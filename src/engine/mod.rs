@@ -22,6 +22,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod bits;
+mod budget;
 mod chance;
 mod decide;
 pub mod event;
@@ -173,11 +174,13 @@ impl Engine {
             | Event::AttemptStarted { .. }
             | Event::NeverRan { .. }
             | Event::AttemptAnswered { .. }
+            | Event::LimitSeen { .. }
             | Event::Answered { .. }
             | Event::GatesCleared { .. }
             | Event::Tick
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
+            | Event::RetryRequested { .. }
             | Event::CancelRequested { .. }
             | Event::Restored { .. } => {}
         }
@@ -278,6 +281,7 @@ impl Engine {
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
             | FactKind::RunPaused { .. }

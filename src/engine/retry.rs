@@ -7,7 +7,7 @@ use super::rules::RunRules;
 use super::run::Limits;
 use super::sheet::{Over, Used, Waiting};
 use crate::job::plan::OnLimit;
-use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, LimitKind, Span, Timestamp};
+use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, Limit, LimitKind, Span, Timestamp};
 
 /// Interruptions of one sheet in one generation that are answered by going on.
 pub(super) const MAX_INTERRUPTIONS: u32 = 20;
@@ -84,8 +84,27 @@ pub(super) fn after(situation: &Situation<'_>) -> After {
         Cause::Transient => transient(situation, failure),
         Cause::RateLimit => rate_limit(situation, failure),
         Cause::Interrupted => interrupted(situation, failure.code),
+        Cause::Fatal if failure.code == Code::E701 && situation.over.attempt.budget.is_some() => {
+            out_of_money(situation)
+        }
         Cause::Fatal => failed(failure, ""),
     }
+}
+
+/// The session ended because it had cost what was reserved for it. There may be more; where not, a person is asked before
+/// it goes on.
+fn out_of_money(situation: &Situation<'_>) -> After {
+    let Situation { rules, over, now, .. } = situation;
+    let (kind, ask, resume) = again(over, rules.resumable);
+    After::Again(Waiting {
+        until: *now,
+        cause: Cause::Fatal,
+        code: Code::E701,
+        kind,
+        ask,
+        resume,
+        by_calendar: false,
+    })
 }
 
 fn validation(situation: &Situation<'_>, failure: &Failure) -> After {
@@ -256,6 +275,12 @@ fn gate_until(situation: &Situation<'_>, failure: &Failure, kind: LimitKind) -> 
         },
     };
     (now.plus(span), false)
+}
+
+/// Until when a limit keeps sessions away whose reset is known to the second, and still to come.
+pub(super) fn known_reset(limit: &Limit, attempt: AttemptRef, now: Timestamp, chance: Chance) -> Option<Timestamp> {
+    let reset = limit.resets_at.filter(|reset| !limit.from_text && *reset > now)?;
+    Some(reset.plus(chance.span(attempt, Draw::Reset, RESET_JITTER)))
 }
 
 /// How an attempt that was cut off goes on: kind, ask, and the session to resume.

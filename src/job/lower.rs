@@ -116,8 +116,10 @@ impl<'a> Lowering<'a> {
         let (mut prompt, engine) = self.prompt();
         self.versions();
         prompt.engine = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
+        let cost_limits = self.cost_limits();
         let retry = self.retry();
         let rate_limit = self.rate_limit();
+        let idle_timeout = self.idle_timeout(&backend);
         let name = name?;
         let checkpoint_path = match self.path("state_path") {
             Some(path) => paths::resolve(Path::new(&workspace), &path)
@@ -148,6 +150,7 @@ impl<'a> Lowering<'a> {
             dependencies,
             parallel,
             circuit_breaker: self.circuit_breaker(),
+            cost_limits,
             name,
             workspace,
             backend,
@@ -155,6 +158,7 @@ impl<'a> Lowering<'a> {
             prompt,
             retry,
             rate_limit,
+            idle_timeout,
             validations,
             priority,
             checkpoint_path,

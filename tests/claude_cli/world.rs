@@ -202,6 +202,7 @@ impl World {
             }),
             lessons: Vec::new(),
             earlier_cost: None,
+            budget: None,
             extra_env: map(&[("TMPDIR", self.path("tmp").to_str().unwrap())]),
             secrets: Secrets(map(&[("ANTHROPIC_API_KEY", "test-key-of-nobody")])),
         }
@@ -303,6 +304,7 @@ impl Running {
         stdout.chunks(777).for_each(|chunk| reader.feed(chunk));
         let report = reader.finish(&certificate, &fs::read(&self.stderr).unwrap(), Caps::of(spec));
         let outcome = classify(&ClassifyInput {
+            started_as: &spec.session_id,
             backend: kind,
             patterns: &[],
             certificate: &certificate,
@@ -376,10 +378,12 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
             max_waits: 1,
             max_quota_waits: 1,
         },
+        idle_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,
         circuit_breaker: None,
+        cost_limits: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

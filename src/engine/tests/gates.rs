@@ -155,6 +155,9 @@ fn a_person_may_say_that_a_limit_is_over() {
 }
 
 // field: circuit_breaker
+// field: circuit_breaker.enabled
+// field: circuit_breaker.failure_threshold
+// field: circuit_breaker.recovery_timeout_seconds
 #[test]
 fn faults_in_a_row_give_the_account_a_rest() {
     let breaker = CircuitBreaker {
@@ -371,4 +374,35 @@ fn a_hold_may_let_one_start_through_while_nothing_runs() {
     world.event(&Event::HoldsChanged { holds: Vec::new() });
     assert_eq!(world.machine.len(), 2);
     assert!(!world.engine.is_held(world.now));
+}
+
+#[test]
+fn a_refusal_that_a_session_tells_of_while_it_works_holds_the_others_at_once() {
+    let mut world = World::new(5);
+    world.submit(1, rules(2));
+    let reset = START.plus(minutes(30));
+    let seen = |refused| Event::LimitSeen {
+        attempt: attempt(1, 1),
+        limit: Limit {
+            resets_at: Some(reset),
+            ..limit(LimitKind::Usage, Some("five_hour"))
+        },
+        refused,
+    };
+    world.event(&seen(false));
+    assert_eq!(world.engine.gates().count(), 0, "a limit that lets it through is none");
+    world.event(&seen(true));
+    world.submit(2, rules(1));
+    assert_eq!(
+        (world.status_of(2).state, world.status().state),
+        (RunState::Waiting, RunState::Running)
+    );
+    let until = world.status_of(2).until;
+    world.finish_of(1, usage(Some(reset)));
+    assert_eq!(world.status_of(2).until, until, "its end says the same");
+    assert_eq!(
+        world.event(&seen(true)).facts,
+        [],
+        "and what is said after its end changes nothing"
+    );
 }

@@ -2,8 +2,9 @@
 
 use super::Lowering;
 use crate::job::pattern::Pattern;
-use crate::job::plan::{CircuitBreaker, RateLimitPolicy, RetryPolicy};
-use crate::model::Span;
+use crate::job::plan::{Backend, BackendKind, CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy};
+use crate::job::schema;
+use crate::model::{Cost, Span};
 
 /// What a session's error output says when it met a limit, where nothing else tells.
 const DETECTION_PATTERNS: &[&str] = &[
@@ -15,6 +16,9 @@ const DETECTION_PATTERNS: &[&str] = &[
     "capacity",
     "try again later",
 ];
+
+/// The Claude CLI waits so long by itself for an API that does not answer, and prints nothing meanwhile.
+const OWN_SILENCE: f64 = 366.0;
 
 impl Lowering<'_> {
     pub(super) fn retry(&mut self) -> RetryPolicy {
@@ -41,6 +45,29 @@ impl Lowering<'_> {
             completion_threshold_percent: self.number("retry.completion_threshold_percent", 50.0),
             transient_retries: self.count("retry.transient_retries", 10),
         }
+    }
+
+    pub(super) fn cost_limits(&mut self) -> Option<CostLimits> {
+        if !self.boolean("cost_limits.enabled", false) {
+            return None;
+        }
+        let cost = |field: &str| self.node(field).and_then(schema::number).map(Cost::from_usd);
+        let limits = CostLimits {
+            per_sheet: cost("cost_limits.max_cost_per_sheet"),
+            per_job: cost("cost_limits.max_cost_per_job"),
+        };
+        let at = self.at("cost_limits.enabled");
+        if limits.per_sheet.is_none() && limits.per_job.is_none() {
+            let message = "`cost_limits` is enabled and names no limit";
+            self.problems
+                .error("E302", at, "cost_limits", message.to_owned())
+                .suggest("add `max_cost_per_job` or `max_cost_per_sheet`, in dollars");
+        }
+        if self.text("backend.type") == Some("command") {
+            let message = "a `command` says nothing of what it costs, so this budget cannot hold";
+            self.problems.warning("V191", at, "cost_limits", message.to_owned());
+        }
+        Some(limits)
     }
 
     pub(super) fn circuit_breaker(&self) -> Option<CircuitBreaker> {
@@ -74,5 +101,25 @@ impl Lowering<'_> {
             max_waits: self.count("rate_limit.max_waits", 24),
             max_quota_waits: self.count("rate_limit.max_quota_waits", 48),
         }
+    }
+    /// How long a session may be silent. Silence is normal for a `command`, so there it counts only where the job file
+    /// says so.
+    pub(super) fn idle_timeout(&mut self, backend: &Backend) -> Option<Span> {
+        const FIELD: &str = "stale_detection.idle_timeout_seconds";
+        let is_claude = matches!(backend.kind, BackendKind::ClaudeCli(_));
+        let meant = is_claude || self.node("stale_detection").is_some();
+        if !meant || !self.boolean("stale_detection.enabled", true) {
+            return None;
+        }
+        let seconds = self.number(FIELD, 900.0);
+        if is_claude && seconds <= OWN_SILENCE {
+            let message = format!(
+                "the CLI itself waits up to {OWN_SILENCE} s for an answer without printing anything, and is ended sooner here"
+            );
+            self.problems
+                .warning("V103", self.at(FIELD), FIELD, message)
+                .suggest("900 is the default");
+        }
+        Some(Span::from_secs_f64(seconds))
     }
 }

@@ -18,7 +18,12 @@ pub(super) const SYNTHETIC: &str = "<synthetic>";
 const MAX_RETRIES: &str = "2";
 
 /// Arguments after the program, and the variables that the CLI needs.
-pub(super) fn arguments(cli: &ClaudeCli, session_id: &str, resume: bool) -> (Vec<String>, BTreeMap<String, String>) {
+pub(super) fn arguments(
+    cli: &ClaudeCli,
+    session_id: &str,
+    resume: bool,
+    budget: Option<Cost>,
+) -> (Vec<String>, BTreeMap<String, String>) {
     let mut args: Vec<String> = Vec::new();
     let mut add = |values: &[&str]| args.extend(values.iter().map(|value| (*value).to_owned()));
     // Takes every argument up to the next flag, so it stands where a flag always follows.
@@ -39,6 +44,10 @@ pub(super) fn arguments(cli: &ClaudeCli, session_id: &str, resume: bool) -> (Vec
     }
     if let Some(text) = cli.system_prompt.as_deref().filter(|text| !text.is_empty()) {
         add(&["--append-system-prompt", text]);
+    }
+    // It counts what this process costs, and looks at it after each turn.
+    if let Some(budget) = budget {
+        add(&["--max-budget-usd", &format!("{:.2}", budget.as_usd().max(0.01))]);
     }
     cli.extra_args.iter().for_each(|arg| add(&[arg]));
 
@@ -88,7 +97,7 @@ fn counts_whole_session(version: &str) -> Option<bool> {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     report: SessionReport,
-    rejected: Option<Rejected>,
+    rejected: Option<Told>,
     throttle_hint: Option<Span>,
     last_message: Option<String>,
     messages: u32,
@@ -96,10 +105,22 @@ pub(super) struct Session {
     model_usage: Option<Tokens>,
 }
 
+/// What the CLI tells of a limit.
 #[derive(Debug)]
-struct Rejected {
-    window: Option<String>,
-    resets_at: Option<Timestamp>,
+pub(super) struct Told {
+    pub(super) window: Option<String>,
+    pub(super) resets_at: Option<Timestamp>,
+}
+
+impl Told {
+    pub(super) fn of(info: &Value) -> Self {
+        Self {
+            window: text(info, "rateLimitType").map(str::to_owned),
+            resets_at: info["resetsAt"]
+                .as_f64()
+                .and_then(|seconds| limits::from_epoch(seconds as i64)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -174,12 +195,7 @@ impl Session {
     }
 
     fn limit(&mut self, info: &Value) {
-        self.rejected = (text(info, "status") == Some("rejected")).then(|| Rejected {
-            window: text(info, "rateLimitType").map(str::to_owned),
-            resets_at: info["resetsAt"]
-                .as_f64()
-                .and_then(|seconds| limits::from_epoch(seconds as i64)),
-        });
+        self.rejected = (text(info, "status") == Some("rejected")).then(|| Told::of(info));
     }
 
     fn result(&mut self, event: &Value) {
@@ -242,7 +258,7 @@ impl Session {
             let named = report.api_error.as_deref() == Some("usage_limit_reached");
             report.limit = match self.rejected {
                 // A rejection without a time is plain throttling, unless the CLI calls it a usage limit.
-                Some(Rejected { window, resets_at }) if resets_at.is_some() || named => Some(Limit {
+                Some(Told { window, resets_at }) if resets_at.is_some() || named => Some(Limit {
                     kind: LimitKind::Usage,
                     window,
                     resets_at,
@@ -281,7 +297,7 @@ impl Session {
     }
 }
 
-fn throttle(retry_after: Option<Span>) -> Limit {
+pub(super) fn throttle(retry_after: Option<Span>) -> Limit {
     Limit {
         kind: LimitKind::Throttle,
         window: None,

@@ -7,6 +7,7 @@ mod claude_cli;
 mod command;
 mod environment;
 mod lines;
+mod listen;
 mod log;
 mod redact;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::runner::spec::{AttemptSpec, Secrets};
 pub use claude_cli::attempt_cost;
 pub(in crate::runner) use claude_cli::session_in_use;
 pub use environment::{CLI_PASSES, Passwd, SECRETS, account, environment};
+pub use listen::{Heard, Listener};
 pub use log::LogRenderer;
 pub use redact::redact;
 
@@ -51,7 +53,7 @@ pub fn command_line(spec: &AttemptSpec) -> CommandLine {
         .clone()
         .unwrap_or_else(|| kind.program().to_owned());
     let (arguments, mut env) = match kind {
-        BackendKind::ClaudeCli(cli) => claude_cli::arguments(cli, &spec.session_id, spec.resume),
+        BackendKind::ClaudeCli(cli) => claude_cli::arguments(cli, &spec.session_id, spec.resume, spec.budget),
         BackendKind::Command { command } => (command.iter().skip(1).cloned().collect(), BTreeMap::new()),
     };
     env.retain(|name, _| !spec.plan.backend.env.contains_key(name));

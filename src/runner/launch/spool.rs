@@ -34,6 +34,9 @@ pub struct Order {
     pub launcher: Started,
     /// The boot in which it was to run (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
+    /// The life of the user manager that was asked to run it; empty where none was, and in orders of old.
+    #[serde(default)]
+    pub manager: String,
     /// The supervisor ends the session then; none where it is not positive.
     pub timeout: Span,
     /// Between TERM and KILL.
@@ -117,6 +120,10 @@ impl Spool {
         self.directory.join("stop-asked")
     }
 
+    fn hang_path(&self) -> PathBuf {
+        self.directory.join("hang")
+    }
+
     fn exec_error_path(&self) -> PathBuf {
         self.directory.join("exec-error")
     }
@@ -181,6 +188,19 @@ impl Spool {
         self.stop_path().exists()
     }
 
+    /// Notes that Mozart takes the session for hanging and is about to ask for its end.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn note_hang(&self, why: &str) -> io::Result<()> {
+        write_private(&self.hang_path(), why.as_bytes())
+    }
+
+    /// Why Mozart took the session for hanging, if it did.
+    pub fn hang(&self) -> Option<String> {
+        fs::read_to_string(self.hang_path()).ok()
+    }
+
     /// Leaves word that the program could not be started.
     pub(super) fn note_exec_error(&self, error: &ExecError) -> io::Result<()> {
         write_private(
@@ -232,6 +252,7 @@ pub(super) mod tests {
             secrets: Vec::new(),
             launcher: Started::Supervised,
             boot: String::new(),
+            manager: String::new(),
             timeout: Span(0),
             stop_grace: Span(0),
         }
@@ -264,6 +285,9 @@ pub(super) mod tests {
         assert!(!spool.stop_was_asked());
         spool.note_stop().unwrap();
         assert!(spool.stop_was_asked());
+        assert_eq!(spool.hang(), None);
+        spool.note_hang("it hung").unwrap();
+        assert_eq!(spool.hang().as_deref(), Some("it hung"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What each field does to the plan. The comment above a test names the field that it shows.
 
 use super::*;
-use crate::job::plan::{Backend, BackendKind, Check, ClaudeCli, TemplateEngine};
+use crate::job::plan::{Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine};
 use crate::job::rules::rules_for;
-use crate::model::SheetNo;
+use crate::model::{Cost, SheetNo, Span};
 
 fn backend(fields: &str) -> Backend {
     plan(&plus(&format!("backend: {{{fields}}}"))).backend
@@ -509,6 +509,35 @@ fn rate_limit_has_its_defaults_and_its_values() {
     );
 }
 
+// field: stale_detection
+// field: stale_detection.enabled
+// field: stale_detection.idle_timeout_seconds
+#[test]
+fn silence_counts_by_default_for_the_cli_alone() {
+    const COMMAND: &str = "backend: {type: command, command: [x]}";
+    let patience = |line: &str| plan(&plus(line)).idle_timeout;
+    let seconds = |seconds| Some(Span::from_secs(seconds));
+    assert_eq!(plan(GOOD).idle_timeout, seconds(900));
+    assert_eq!(patience("stale_detection: {idle_timeout_seconds: 1200}"), seconds(1200));
+    assert_eq!(patience("stale_detection: {enabled: no}"), None);
+    assert_eq!(patience(COMMAND), None);
+    assert_eq!(patience(&format!("{COMMAND}\nstale_detection:")), None);
+    assert_eq!(
+        patience(&format!("{COMMAND}\nstale_detection: {{enabled: false}}")),
+        None
+    );
+    assert_eq!(patience(&format!("{COMMAND}\nstale_detection: {{}}")), seconds(900));
+    assert_eq!(
+        patience(&format!("{COMMAND}\nstale_detection: {{idle_timeout_seconds: 0.5}}")),
+        Some(Span(500_000))
+    );
+    // A plan that was stored before there was such a thing.
+    let mut stored = serde_json::to_value(plan(GOOD)).unwrap();
+    stored.as_object_mut().unwrap().remove("idle_timeout").unwrap();
+    let read: Plan = serde_json::from_value(stored).unwrap();
+    assert_eq!(read.idle_timeout, None);
+}
+
 // field: validations.type.file_exists
 // field: validations.type.file_modified
 // field: validations.type.content_contains
@@ -669,4 +698,50 @@ fn anchors_merge_keys_crlf_and_old_booleans_work() {
     assert_eq!(plan.validations[1].check, Check::FileModified { path: "b.md".into() });
     assert_eq!(plan.validations[1].retry_count, 1);
     assert!(!plan.retry.jitter);
+}
+
+// field: cost_limits
+// field: cost_limits.enabled
+// field: cost_limits.max_cost_per_sheet
+// field: cost_limits.max_cost_per_job
+#[test]
+fn cost_limits_are_in_dollars_and_off_unless_enabled() {
+    let limits = |fields: &str| plan(&plus(&format!("cost_limits: {{{fields}}}"))).cost_limits;
+    assert_eq!(limits("max_cost_per_job: 3"), None);
+    assert_eq!(
+        limits("enabled: yes, max_cost_per_sheet: 0.5, max_cost_per_job: 3"),
+        Some(CostLimits {
+            per_sheet: Some(Cost(500_000)),
+            per_job: Some(Cost(3_000_000)),
+        })
+    );
+    let found = problems(&plus("cost_limits: {enabled: true}"));
+    assert!(
+        found[0].starts_with("ERROR E302 6:") && found[0].contains("names no limit"),
+        "{found:#?}"
+    );
+    let command = plus("backend: {type: command, command: [x]}\ncost_limits: {enabled: true, max_cost_per_job: 1}");
+    let found = problems(&command);
+    assert!(found[0].starts_with("WARNING V191 7:"), "{found:#?}");
+}
+
+// field: circuit_breaker
+// field: circuit_breaker.enabled
+// field: circuit_breaker.failure_threshold
+// field: circuit_breaker.recovery_timeout_seconds
+#[test]
+fn the_circuit_breaker_is_on_unless_said() {
+    let breaker = |fields: &str| plan(&plus(&format!("circuit_breaker: {{{fields}}}"))).circuit_breaker;
+    let with = |failure_threshold, seconds| {
+        Some(CircuitBreaker {
+            failure_threshold,
+            recovery: Span::from_secs_f64(seconds),
+        })
+    };
+    assert_eq!(plan(GOOD).circuit_breaker, with(5, 300.0));
+    assert_eq!(
+        breaker("failure_threshold: 2, recovery_timeout_seconds: 1.5"),
+        with(2, 1.5)
+    );
+    assert_eq!(breaker("enabled: no"), None);
 }
