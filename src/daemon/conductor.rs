@@ -632,6 +632,7 @@ impl Conductor {
                 _ => {}
             }
         }
+        self.publish_shared(facts, now);
         if runs.is_empty() {
             return;
         }
