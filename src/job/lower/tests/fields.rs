@@ -509,6 +509,22 @@ fn rate_limit_has_its_defaults_and_its_values() {
     );
 }
 
+// field: circuit_breaker
+// field: circuit_breaker.enabled
+// field: circuit_breaker.failure_threshold
+// field: circuit_breaker.recovery_timeout_seconds
+#[test]
+fn the_circuit_breaker_has_its_defaults_and_its_values() {
+    let values = |text: &str| {
+        let breaker = plan(text).circuit_breaker;
+        breaker.map(|breaker| (breaker.failure_threshold, breaker.recovery))
+    };
+    assert_eq!(values(GOOD), Some((5, Span::from_secs(300))));
+    let set = "circuit_breaker: {failure_threshold: 2, recovery_timeout_seconds: 1.5}";
+    assert_eq!(values(&plus(set)), Some((2, Span(1_500_000))));
+    assert_eq!(values(&plus("circuit_breaker: {enabled: false}")), None);
+}
+
 // field: validations.type.file_exists
 // field: validations.type.file_modified
 // field: validations.type.content_contains
