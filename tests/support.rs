@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use mozart::api::request::RunSelector;
+use mozart::bus::client::Client;
+use mozart::summary::AttemptSummary;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -215,6 +218,22 @@ impl Service {
     /// `mozartctl status JOB --json`.
     pub(crate) fn status(&self, job: &str) -> Value {
         json(&output(&mut self.ctl(["status", job, "--json"])))
+    }
+
+    /// Every attempt at a sheet.
+    pub(crate) fn attempts(&self, job: &str, sheet: u32) -> Vec<AttemptSummary> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let client = Client::session().await.expect("the service");
+            let run = RunSelector {
+                job: job.to_owned(),
+                run: None,
+            };
+            client.attempts(&run, sheet).await.expect("its attempts")
+        })
     }
 
     /// The service's main process, while it runs.

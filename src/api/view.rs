@@ -38,7 +38,7 @@ pub struct QuestionView {
     pub id: String,
     /// What happened, in a sentence or two.
     pub text: String,
-    /// The words that answer it: of `retry`, `wait` and `stop`.
+    /// The words that answer it: of `retry`, `wait`, `continue` and `stop`.
     pub choices: Vec<String>,
     /// Whose login, money or limit it is about; none where the backend has no account.
     pub account: Option<String>,

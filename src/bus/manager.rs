@@ -204,8 +204,9 @@ impl Manager {
     /// The open questions: what only a person can decide.
     ///
     /// Keys of a row: `question` (s, its id), `text` (s, what happened), `choices` (as, the words that answer it: `retry`,
-    /// the cause is mended; `wait`, until the limit is over; `stop`, cancel the runs that wait), `account` (s), `code` (s,
-    /// of the failure), `runs` (as, the first of the runs that wait for the answer, as JOB#RUN), `runs_waiting` (u).
+    /// the cause is mended; `wait`, until the limit is over; `continue`, for as much money again; `stop`, cancel the runs
+    /// that wait), `account` (s), `code` (s, of the failure), `runs` (as, the first of the runs that wait for the answer,
+    /// as JOB#RUN), `runs_waiting` (u).
     #[zbus(out_args("questions"))]
     async fn list_questions(&self, options: Dictionary) -> Result<Vec<QuestionRow>> {
         drop(options);

@@ -232,6 +232,7 @@ impl Attached {
         let (own, mut server) = (self.leaving.subscribe(), self.server.clone());
         async move {
             if let Some((link, subscriptions)) = parts {
+                let (clients, bus) = (link.clients.clone(), connection.is_bus());
                 let mut own_too = own.clone();
                 let (stop, stopped) = watch::channel(false);
                 let publish = publish::publish(link, connection, subscriptions, stopped);
@@ -246,6 +247,10 @@ impl Attached {
                 tokio::select! {
                     () = publish => {}
                     () = forward => {}
+                }
+                if bus {
+                    // Their names belong to this connection's bus; on the next one they are other clients'.
+                    clients.change(|subscribers| !std::mem::take(subscribers).is_empty());
                 }
             }
         }
@@ -288,6 +293,12 @@ impl Attached {
             Err(_) => tracing::warn!("leaving the bus: it does not answer"),
         }
         self.drain().await;
+    }
+
+    /// Closes the connection to a bus that went away.
+    pub async fn drop_off(self) {
+        // There is nobody left to be told of an error.
+        self.connection.close().await.ok();
     }
 
     /// Waits for the calls that are being answered, and closes.

@@ -98,7 +98,7 @@ impl Conductor {
     fn question(&self, question: &Question) -> QuestionView {
         let (account, code) = match &question.about {
             About::Account { account, code } => (Some(account), Some(*code)),
-            About::Limit { run, .. } => {
+            About::Limit { run, .. } | About::Budget { run, .. } => {
                 let run = self.engine.run(*run);
                 (run.and_then(|run| run.rules().account.as_ref()), None)
             }

@@ -17,6 +17,10 @@ use super::start::{self, Restored, StartError};
 use crate::api::handle::Request;
 use crate::bus::server::{Attached, Clients, ServeError, Server};
 
+/// First and longest wait before a session bus that went away is looked for again.
+const BUS_FIRST: Duration = Duration::from_millis(50);
+const BUS_LONGEST: Duration = Duration::from_secs(10);
+
 /// Why the loop below ended.
 enum End {
     /// SIGTERM or SIGINT: systemd or a person in a terminal.
@@ -27,8 +31,8 @@ enum End {
     Conductor,
     /// The ledger is damaged.
     Ledger(String),
-    /// The session bus is gone.
-    Bus,
+    /// The session bus is back, but not for us.
+    Bus(StartError),
 }
 
 /// Runs the service until it is asked to stop or idle for long. `listener`: the private socket, as systemd hands
@@ -60,11 +64,18 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
 
     let server = Server::new(handle.clone());
     let (mut tasks, mut guests) = (JoinSet::new(), JoinSet::new());
-    let mut attached = on_the_bus(&server).await?;
-    let mut bus_gone = JoinSet::new();
-    if let Some(attached) = &mut attached {
-        bus_gone.spawn(attached.publisher());
-    }
+    let (mut bus_gone, mut bus_back) = (JoinSet::new(), JoinSet::new());
+    let mut attached = match on_the_bus(&server).await {
+        Ok(mut attached) => {
+            bus_gone.spawn(attached.publisher());
+            Some(attached)
+        }
+        Err(ServeError::Bus(error)) => {
+            tracing::warn!("no session bus, only the private socket is served: {error}");
+            None
+        }
+        Err(error) => return Err(StartError::Other(error.to_string())),
+    };
     if let Some(listener) = listener {
         listener
             .set_nonblocking(true)
@@ -94,7 +105,21 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
                 Ok(Err(why)) => End::Ledger(why),
                 _ => End::Conductor,
             },
-            Some(_) = bus_gone.join_next() => break End::Bus,
+            Some(_) = bus_gone.join_next() => {
+                tracing::warn!("the session bus went away; only the private socket is served until it is back");
+                if let Some(gone) = attached.take() {
+                    gone.drop_off().await;
+                }
+                bus_back.spawn(back_on_the_bus(server.clone()));
+            }
+            Some(Ok(back)) = bus_back.join_next() => match back {
+                Ok(mut back) => {
+                    tracing::info!("back on the session bus");
+                    bus_gone.spawn(back.publisher());
+                    attached = Some(back);
+                }
+                Err(error) => break End::Bus(error),
+            },
         }
     };
     notify(&[NotifyState::Stopping]);
@@ -116,8 +141,7 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     while conducting.join_next().await.is_some() {}
     tasks.shutdown().await;
     match end {
-        // systemd starts it anew, which connects to the bus of that moment; sessions do not notice.
-        End::Bus => Err(StartError::Other("the session bus went away".to_owned())),
+        End::Bus(error) => Err(error),
         // It is accepted and stored, but nobody is left to do it: systemd starts one anew.
         End::Idle if status.borrow().live > 0 => Err(StartError::Other(
             "a job came in while the idle service was leaving; it goes on with the next start".to_owned(),
@@ -128,21 +152,28 @@ pub async fn run(listener: Option<UnixListener>) -> Result<(), StartError> {
     }
 }
 
-/// On the session bus under its name; `None` where there is no session bus to be on.
-async fn on_the_bus(server: &Server) -> Result<Option<Attached>, StartError> {
-    let attached = match server.session_bus().await {
-        Ok(attached) => attached,
-        Err(ServeError::Bus(error)) => {
-            tracing::warn!("no session bus, only the private socket is served: {error}");
-            return Ok(None);
+/// On the session bus under its name.
+async fn on_the_bus(server: &Server) -> Result<Attached, ServeError> {
+    let attached = server.session_bus().await?;
+    attached.request_name().await?;
+    Ok(attached)
+}
+
+/// The same after the bus went away, as soon as there is one.
+///
+/// The service stays: an exit, or only `STOPPING=1`, before the user manager has noticed that the bus's process is dead
+/// makes the manager wait for a bus that only itself can start.
+async fn back_on_the_bus(server: Server) -> Result<Attached, StartError> {
+    let mut pause = BUS_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        match on_the_bus(&server).await {
+            Ok(attached) => return Ok(attached),
+            Err(ServeError::Bus(error)) => tracing::debug!(%error, "the session bus is not back yet"),
+            Err(error) => return Err(StartError::Other(error.to_string())),
         }
-        Err(error) => return Err(StartError::Other(error.to_string())),
-    };
-    attached
-        .request_name()
-        .await
-        .map_err(|error| StartError::Other(error.to_string()))?;
-    Ok(Some(attached))
+        pause = (pause * 2).min(BUS_LONGEST);
+    }
 }
 
 /// Tells systemd; without a manager that listens this is nothing, and a lost message is only said in the journal.

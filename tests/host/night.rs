@@ -11,8 +11,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mozart::api::request::RunSelector;
-use mozart::bus::client::Client;
 use mozart::model::{AttemptKind, Cause, Code, Cost, Timestamp};
 use mozart::summary::AttemptSummary;
 use serde_json::{Value, json};
@@ -72,22 +70,6 @@ impl Night {
     fn detach(&self, job: &Path) {
         let run = output(self.ctl(["run", "--detach"]).arg(job));
         assert!(run.status.success(), "{}", said(&run));
-    }
-
-    /// Every attempt at a sheet.
-    fn attempts(&self, job: &str, sheet: u32) -> Vec<AttemptSummary> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let client = Client::session().await.expect("the service");
-            let run = RunSelector {
-                job: job.to_owned(),
-                run: None,
-            };
-            client.attempts(&run, sheet).await.expect("its attempts")
-        })
     }
 
     /// Requests whose ask holds this text.
@@ -337,7 +319,14 @@ fn five_sheets_meet_an_overload_a_limit_and_a_gap_and_are_all_validated() {
 }
 
 fn its_attempts_say_what_happened(night: &Night, until: Timestamp) {
-    let fates = |sheet| night.attempts("night", sheet).iter().map(fate).collect::<Vec<_>>();
+    let fates = |sheet| {
+        night
+            .service
+            .attempts("night", sheet)
+            .iter()
+            .map(fate)
+            .collect::<Vec<_>>()
+    };
     let first = AttemptKind::First;
     assert_eq!(fates(1), [(first, None)]);
     assert_eq!(
@@ -347,13 +336,13 @@ fn its_attempts_say_what_happened(night: &Night, until: Timestamp) {
             (AttemptKind::Retry, None)
         ]
     );
-    let limited = night.attempts("night", 3);
+    let limited = night.service.attempts("night", 3);
     assert_eq!(fate(&limited[0]), (first, Some((Cause::RateLimit, Code::E104))));
     assert_eq!(fate(&limited[1]).1, None);
     assert!(limited[1].intended_at >= until, "the wait lasted to its end");
     let late = limited[1].intended_at.since(until).as_secs_f64();
     assert!(late < 5.0, "and not longer: {late}");
-    let gap = night.attempts("night", 4);
+    let gap = night.service.attempts("night", 4);
     assert_eq!(
         fates(4),
         [
@@ -376,6 +365,7 @@ fn its_attempts_say_what_happened(night: &Night, until: Timestamp) {
     }
     for sheet in 1..=5 {
         let costs = night
+            .service
             .attempts("night", sheet)
             .iter()
             .map(|attempt| cost(attempt).0.map_or(0, |cost| cost.0))
@@ -474,7 +464,7 @@ fn work_whose_session_was_deleted_meanwhile_is_begun_anew_and_looks_at_what_exis
         said(&wait),
         night.service.status("deleted")
     );
-    let attempts = night.attempts("deleted", 1);
+    let attempts = night.service.attempts("deleted", 1);
     assert_eq!(
         attempts.iter().map(fate).collect::<Vec<_>>(),
         [
@@ -487,6 +477,40 @@ fn work_whose_session_was_deleted_meanwhile_is_begun_anew_and_looks_at_what_exis
     assert_ne!(attempts[2].session_id, attempts[0].session_id);
     let asked = night.asked("An earlier session began this task");
     assert!(asked[0]["ask"].as_str().expect("an ask").contains("Write chapter 1 "));
+}
+
+#[test]
+fn a_session_that_the_user_manager_took_along_is_resumed_when_that_is_back() {
+    let script = |desk: &Desk| {
+        let hold = format!("touch {}; sleep 300", desk.path("works").display());
+        json!({"rules": [
+            {"match": "You were interrupted", "turns": [{"say": "I am done."}]},
+            {"turns": [{"say": "I begin.", "bash": hold}]},
+        ]})
+    };
+    let Some(night) = Night::new(true, script) else { return };
+    let job = night.job("left", 1, 300, "retry: {max_retries: 0, transient_retries: 0}");
+    night.detach(&job);
+    wait_until("it works", LONG, || night.desk.path("works").exists());
+    let conductor = night.service.pid();
+    assert!(systemctl(&["exit"]).status.success());
+    wait_until("the service is back", LONG, || {
+        let pid = night.service.pid();
+        pid.is_some() && pid != conductor
+    });
+    let wait = output(night.ctl(["wait", "left"]));
+    let attempts = night.service.attempts("left", 1);
+    assert!(wait.status.success(), "{}\n{attempts:#?}", said(&wait));
+    assert_eq!(
+        attempts.iter().map(fate).collect::<Vec<_>>(),
+        [
+            (AttemptKind::First, Some((Cause::Interrupted, Code::E004))),
+            (AttemptKind::Continuation, None)
+        ]
+    );
+    assert_eq!(attempts[1].session_id, attempts[0].session_id, "resumed");
+    let gone_on = night.asked("You were interrupted");
+    assert!(gone_on[0]["messages"].to_string().contains("I begin."));
 }
 
 #[test]
@@ -609,7 +633,7 @@ fn a_refused_login_fails_who_has_nothing_else_left_at_once() {
         (&sheet["attempts"], &sheet["cause"], &sheet["code"]),
         (&json!(1), &json!("fatal"), &json!("E502"))
     );
-    assert!(night.attempts("refused", 1).len() == 1 && !night.api.requests().is_empty());
+    assert!(night.service.attempts("refused", 1).len() == 1 && !night.api.requests().is_empty());
 }
 
 #[test]

@@ -6,10 +6,15 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::inside;
+use mozart::model::{Cause, Code};
+
+use super::{home, inside};
 use crate::recovery::{Chance, audit};
 use crate::support::{Desk, MOZARTCTL, MOZARTD, Service, WROTE_ITS_FILE, output, said, systemctl, wait_until};
 use crate::workspace::{closed, held, moved, taken_and_given_back};
+
+/// For what takes a second on a quiet machine.
+const LONG: Duration = Duration::from_secs(40);
 
 #[test]
 fn ten_kills_of_the_service_lose_nothing_and_start_nothing_twice() {
@@ -283,4 +288,138 @@ fn a_new_binary_and_a_removed_one_lose_no_session() {
     let status = service.status("upgraded");
     assert!(wait.status.success(), "{}\n{status:#}", said(&wait));
     assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 1)]));
+}
+
+#[test]
+fn sessions_outlive_a_service_that_is_dead_and_has_no_binary() {
+    if !inside() {
+        return;
+    }
+    let (service, desk) = (Service::fresh(), Desk::new());
+    let script = "while [ ! -e go-$n ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
+    let more = format!("retry: {{max_retries: 0, transient_retries: 0}}\n{WROTE_ITS_FILE}");
+    let job = desk.job("removed", 3, script, &more);
+    let run = output(service.ctl(["run", "--detach"]).arg(&job));
+    assert!(run.status.success(), "{}", said(&run));
+    let binary = home(".local/bin/mozartd");
+    let away = binary.with_extension("away");
+    let started = |sheet, times| {
+        wait_until("its session runs", LONG, || desk.starts().get(&sheet) == Some(&times));
+    };
+    let gone = || {
+        fs::rename(&binary, &away).expect("a rename");
+        systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
+        // systemd tries it each second, in vain.
+        wait_until("the service is dead", LONG, || {
+            let status = systemctl(&["show", "-P", "ExecMainStatus", "mozart.service"]);
+            service.pid().is_none() && status.stdout == b"203\n"
+        });
+    };
+    let back = || {
+        fs::rename(&away, &binary).expect("a rename");
+        wait_until("the service is back", LONG, || service.pid().is_some());
+    };
+
+    // It ends while there is nothing that could write its exit record, and nobody who watches.
+    started(1, 1);
+    gone();
+    desk.write("go-1", "");
+    wait_until("the session is over", LONG, || service.units().is_empty());
+    back();
+    // The next one ends when everything is back.
+    started(2, 1);
+    gone();
+    assert_eq!(service.units().len(), 1, "its session goes on");
+    back();
+    desk.write("go-2", "");
+    desk.write("go-3", "");
+    let wait = output(service.ctl(["wait", "removed"]));
+    let status = service.status("removed");
+    assert!(wait.status.success(), "{}\n{status:#}", said(&wait));
+    assert_eq!(desk.starts(), BTreeMap::from([(1, 2), (2, 1), (3, 1)]));
+    let attempts = service.attempts("removed", 1);
+    let first = attempts[0]
+        .report
+        .as_ref()
+        .and_then(|report| report.outcome.failure.as_ref());
+    let why = first.map(|failure| (failure.cause, failure.code));
+    assert_eq!(why, Some((Cause::Interrupted, Code::E004)), "{attempts:#?}");
+}
+
+#[test]
+fn damage_that_the_running_service_finds_costs_neither_the_session_nor_what_the_checkpoint_holds() {
+    if !inside() {
+        return;
+    }
+    let (service, desk) = (Service::fresh(), Desk::new());
+    let old = desk.job(
+        "old",
+        20,
+        "mkdir -p workspace; echo done > workspace/out-$n",
+        WROTE_ITS_FILE,
+    );
+    let run = output(service.ctl(["run"]).arg(&old));
+    assert!(run.status.success(), "{}", said(&run));
+    // Nothing of the old run is in anybody's memory from here on.
+    systemctl(&["restart", "mozart.service"]);
+    fs::remove_file(desk.path("starts")).expect("it is there");
+    let script =
+        "test $n = 1 || while [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
+    let job = desk.job("now", 3, &format!("rm -f workspace/out-$n; {script}"), WROTE_ITS_FILE);
+    let run = output(service.ctl(["run", "--detach"]).arg(&job));
+    assert!(run.status.success(), "{}", said(&run));
+    wait_until("the second sheet runs", LONG, || desk.starts().len() == 2);
+    wait_until("the checkpoint", LONG, || {
+        fs::read_to_string(desk.path("workspace/now.json"))
+            .is_ok_and(|text| text.contains("\"last_completed_sheet\": 1"))
+    });
+    let (conductor, unit) = (service.pid(), service.units());
+
+    let ledger = home(".local/state/mozart/ledger.db");
+    let mut bytes = fs::read(&ledger).expect("the ledger");
+    let ended: Vec<usize> = bytes
+        .chunks(512)
+        .enumerate()
+        .filter(|(_, page)| page.windows(12).any(|part| part == b"attempt_ende"))
+        .map(|(page, _)| page * 512)
+        .collect();
+    assert!(ended.len() > 3, "{ended:?}");
+    for page in ended {
+        bytes[page..page + 8].fill(0xff);
+    }
+    fs::write(&ledger, &bytes).expect("the ledger");
+    let path = "/org/mozart/Mozart1/job/old";
+    let mut asked = Command::new("busctl");
+    asked.args(["--user", "call", "org.mozart.Mozart1", path, "org.mozart.Mozart1.Job"]);
+    let asked = output(asked.args(["Attempts", "ua{sv}", "1", "0"]));
+    assert!(
+        !asked.status.success() && said(&asked).contains("resume FILE.yaml"),
+        "{}",
+        said(&asked)
+    );
+    wait_until("systemd starts it anew", LONG, || {
+        service.pid().is_some_and(|pid| Some(pid) != conductor)
+    });
+    wait_until("it is said", LONG, || {
+        said(&output(service.ctl(["conductor-status"]))).contains("ledger-damaged-")
+    });
+    let journal = output(Command::new("journalctl").args(["--user", "--unit=mozart.service", "--no-pager"]));
+    assert!(said(&journal).contains("damaged"), "{}", said(&journal));
+    assert!(!ledger.with_extension("damaged").exists(), "noted, and done");
+
+    assert_eq!(service.units(), unit, "the session goes on");
+    let refused = output(service.ctl(["resume"]).arg(&job));
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(
+        said(&refused).contains(unit[0].trim_end_matches(".service")),
+        "{}",
+        said(&refused)
+    );
+    assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 1)]));
+    desk.write("go", "");
+    wait_until("the session is over", LONG, || service.units().is_empty());
+    let resume = output(service.ctl(["resume"]).arg(&job));
+    assert!(resume.status.success(), "{}", said(&resume));
+    assert_eq!(service.status("now")["state"], "completed");
+    assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 2), (3, 1)]));
 }

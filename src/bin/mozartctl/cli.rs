@@ -108,6 +108,8 @@ pub(crate) enum Verb {
     List(ListArgs),
     /// Let a paused, failed or cancelled run go on at what is not completed
     Resume(ResumeArgs),
+    /// Run the sheets of a paused or ended run again from one on, completed ones too
+    Retry(RetryArgs),
     /// Start nothing new of a run; running sessions finish
     Pause(PauseArgs),
     /// End a run and its sessions
@@ -246,6 +248,19 @@ pub(crate) struct ResumeArgs {
     pub(crate) yes: bool,
 }
 
+/// Arguments of `retry`.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The job
+    pub(crate) job: String,
+    /// The first sheet that is run again
+    #[arg(long, value_name = "SHEET", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) from: u32,
+    /// Return as soon as it is accepted
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+}
+
 /// Arguments of `pause`.
 #[derive(Debug, Args)]
 pub(crate) struct PauseArgs {
@@ -308,7 +323,7 @@ pub(crate) struct WaitArgs {
 pub(crate) struct AnswerArgs {
     /// Its id, as `status` shows it
     pub(crate) question: Option<String>,
-    /// One of its choices: retry, wait or stop
+    /// One of its choices: retry, wait, continue or stop
     pub(crate) choice: Option<String>,
 }
 

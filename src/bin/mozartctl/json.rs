@@ -206,7 +206,7 @@ pub(crate) struct Question {
     id: String,
     /// What happened.
     text: String,
-    /// The words that answer it: of `retry`, `wait` and `stop`.
+    /// The words that answer it: of `retry`, `wait`, `continue` and `stop`.
     choices: Vec<String>,
     /// Whose login, money or limit it is about.
     account: Option<String>,

@@ -58,7 +58,7 @@ pub struct Launch {
 
 impl Launch {
     /// Leaves in the spool what the exec helper reads.
-    fn write_order(&self, spool: &Spool, launcher: Started) -> io::Result<()> {
+    fn write_order(&self, spool: &Spool, launcher: Started, manager: &str) -> io::Result<()> {
         let order = Order {
             v: 1,
             unit: self.unit.clone(),
@@ -68,6 +68,7 @@ impl Launch {
             secrets: self.secrets.0.keys().cloned().collect(),
             launcher,
             boot: boot_id(),
+            manager: manager.to_owned(),
             timeout: self.timeout,
             stop_grace: self.stop_grace,
         };
@@ -315,10 +316,11 @@ fn left_behind(spool: &Spool) -> Evidence {
 /// Says it where nothing of the session's own ran, and takes back a `timeout` that was not the session's: systemd
 /// also says that where the session ended by itself and a process that it left behind ignored TERM.
 fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
+    if may_have_gone_down(&certificate) && spool.order().is_ok_and(|order| order.boot != boot_id()) {
+        classify::SHUTDOWN.clone_into(&mut certificate.result);
+        return certificate;
+    }
     let Exit::Code(code) = certificate.exit else {
-        if went_down(&certificate, spool) {
-            classify::SHUTDOWN.clone_into(&mut certificate.result);
-        }
         return certificate;
     };
     let result = if exec::is_helper_status(code)
@@ -341,14 +343,19 @@ fn sensible(mut certificate: Certificate, spool: &Spool) -> Certificate {
     certificate
 }
 
-/// Whether the session ended on the signals with which a system goes down, in an earlier boot. A session that
-/// another ended in the same way and before that cannot be told from it.
-fn went_down(certificate: &Certificate, spool: &Spool) -> bool {
-    // TERM, HUP and KILL are what a manager that leaves sends (`systemd.kill(5)`).
-    matches!(certificate.exit, Exit::Signal(1 | 9 | 15))
-        && matches!(certificate.result.as_str(), "success" | "signal")
+/// Whether the session ended on the signals with which a user manager and a system go down. A session that another
+/// ended in the same way and before that cannot be told from it.
+fn may_have_gone_down(certificate: &Certificate) -> bool {
+    // TERM, HUP and KILL are what a manager that leaves sends (`systemd.kill(5)`); a program may make an exit status
+    // of them.
+    let signal = match certificate.exit {
+        Exit::Signal(signal) => signal,
+        Exit::Code(code) => code - 128,
+        Exit::Unknown => return false,
+    };
+    matches!(signal, 1 | 9 | 15)
+        && matches!(certificate.result.as_str(), "success" | "signal" | "exit-code")
         && !certificate.stopped_by_us
-        && spool.order().is_ok_and(|order| order.boot != boot_id())
 }
 
 /// The certificate of an attempt that is over without a record.
@@ -385,6 +392,7 @@ mod tests {
     use super::*;
 
     fn ended(boot: &str, result: &str, status: &str) -> Certificate {
+        let killed = status.parse::<i32>().is_err();
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::new(directory.path());
         let order = Order {
@@ -395,7 +403,7 @@ mod tests {
         let record = record::Record {
             v: 1,
             result: result.to_owned(),
-            code: "killed".to_owned(),
+            code: if killed { "killed" } else { "exited" }.to_owned(),
             status: status.to_owned(),
             cpu_us: None,
             peak_memory: None,
@@ -417,5 +425,8 @@ mod tests {
         assert_eq!(ended(&boot_id(), "success", "TERM").result, "success");
         assert_eq!(ended("an earlier boot", "signal", "SEGV").result, "signal");
         assert_eq!(ended("an earlier boot", "timeout", "TERM").result, "timeout");
+        assert_eq!(ended("an earlier boot", "exit-code", "143").result, classify::SHUTDOWN);
+        assert_eq!(ended(&boot_id(), "exit-code", "143").result, "exit-code");
+        assert_eq!(ended("an earlier boot", "exit-code", "1").result, "exit-code");
     }
 }

@@ -34,6 +34,9 @@ pub struct Order {
     pub launcher: Started,
     /// The boot in which it was to run (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
+    /// The life of the user manager that was asked to run it; empty where none was, and in orders of old.
+    #[serde(default)]
+    pub manager: String,
     /// The supervisor ends the session then; none where it is not positive.
     pub timeout: Span,
     /// Between TERM and KILL.
@@ -232,6 +235,7 @@ pub(super) mod tests {
             secrets: Vec::new(),
             launcher: Started::Supervised,
             boot: String::new(),
+            manager: String::new(),
             timeout: Span(0),
             stop_grace: Span(0),
         }

@@ -238,7 +238,7 @@ fn prepare(launch: &Launch, spool: &Spool) -> io::Result<Option<File>> {
     lock.set_len(0)?;
     // Taken now, so that a disk that fills up meanwhile has room for the record.
     (&lock).write_all(&[b' '; LOCK_ROOM])?;
-    launch.write_order(spool, Started::Supervised)?;
+    launch.write_order(spool, Started::Supervised, "")?;
     Ok(Some(lock))
 }
 

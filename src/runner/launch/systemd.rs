@@ -22,8 +22,9 @@ use zbus::{Message, MessageStream};
 
 use super::exec::now;
 use super::spool::{Spool, Started};
-use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, sensible};
+use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, may_have_gone_down, sensible};
 use crate::model::{Certificate, Span, StopHow};
+use crate::runner::classify::SHUTDOWN;
 use crate::runner::room;
 use crate::runner::spec::Secrets;
 use link::{Link, MANAGER, Main, ROOT, Watched, is_named, is_refusal, may_be_over, told};
@@ -40,8 +41,8 @@ const JOB_LOOKS: u32 = 20;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
-/// The last wait of those for a manager that is to let go of a unit; some three seconds in all.
-const LET_GO_LONGEST: Duration = Duration::from_millis(1600);
+/// The last wait of those for a manager that is executed anew or joins a new bus; some three seconds in all.
+const PATIENCE_LONGEST: Duration = Duration::from_millis(1600);
 
 /// Credential files that are older were left by a killed start.
 const STALE_CREDENTIALS: Duration = Duration::from_secs(300);
@@ -79,7 +80,16 @@ impl Systemd {
         if let Some(link) = slot.as_ref().filter(|link| !link.connection.is_closed()) {
             return Ok(Arc::clone(link));
         }
-        let link = Arc::new(Link::open(&self.runtime_directory).await?);
+        let had_bus = slot.as_ref().is_some_and(|link| !link.private);
+        let mut link = Link::open(&self.runtime_directory).await?;
+        let mut pause = RETRY_FIRST;
+        // The manager joins a bus that restarts a little later than others may.
+        while had_bus && link.private && pause <= PATIENCE_LONGEST {
+            sleep(pause).await;
+            pause *= 2;
+            link = Link::open(&self.runtime_directory).await?;
+        }
+        let link = Arc::new(link);
         for unit in self.held.lock().await.iter() {
             // One that ended meanwhile is gone; its record speaks for it.
             link.hold(unit).await.ok();
@@ -91,7 +101,11 @@ impl Systemd {
     pub(super) async fn start(&self, launch: &Launch) -> StartOutcome {
         let unit = format!("{}.service", launch.unit);
         let spool = Spool::new(&launch.spool);
-        if let Err(error) = launch.write_order(&spool, Started::Systemd) {
+        // A manager that is gone comes back; who asks for the evidence waits for it.
+        let Ok(link) = self.link().await else {
+            return StartOutcome::Unknown;
+        };
+        if let Err(error) = launch.write_order(&spool, Started::Systemd, &link.life) {
             return StartOutcome::unwritable(&spool, &error);
         }
         let credentials = match self.credentials(&launch.unit, &launch.secrets) {
@@ -100,10 +114,6 @@ impl Systemd {
                 return StartOutcome::NoRoom(room::refused(&self.credential_root(), &error));
             }
             Err(error) => return StartOutcome::failed(format!("cannot hand over the credentials: {error}")),
-        };
-        let link = match self.link().await {
-            Ok(link) => link,
-            Err(error) => return StartOutcome::failed(error.to_string()),
         };
         let Ok(mut removed) = link.signals(&Watched::JobOf(&unit)).await else {
             // Nothing was asked yet, but a connection that breaks here tells nothing certain of anything else.
@@ -120,6 +130,9 @@ impl Systemd {
             },
             Err(error) if is_refusal(&error) => {
                 self.held.lock().await.remove(&unit);
+                if link.leaves().await.unwrap_or(true) {
+                    return StartOutcome::Unknown;
+                }
                 return StartOutcome::failed(format!("systemd does not start the session: {}", told(&error)));
             }
             Err(error) => {
@@ -280,24 +293,47 @@ impl Systemd {
             Some(_) => link.certificate(unit, spool).await?,
             None => None,
         };
-        Ok(Seen::Over(match ended {
+        let mut evidence = match ended {
             Some(certificate) => Evidence::Ended(sensible(certificate, spool)),
             None => {
-                self.let_go(link, unit).await;
+                self.let_go(unit).await;
                 left_behind(spool)
             }
-        }))
+        };
+        if let Evidence::Ended(certificate) = &mut evidence
+            && may_have_gone_down(certificate)
+        {
+            if link.leaves().await? {
+                // Who is there when the manager is back knows what it was.
+                return Err(zbus::Error::Failure("the user manager is going down".to_owned()));
+            }
+            if spool
+                .order()
+                .is_ok_and(|order| !order.manager.is_empty() && order.manager != link.life)
+            {
+                SHUTDOWN.clone_into(&mut certificate.result);
+            }
+        }
+        Ok(Seen::Over(evidence))
     }
 
-    async fn let_go(&self, link: &Link, unit: &str) {
-        if !self.held.lock().await.remove(unit) || link.private {
-            return;
-        }
+    /// Lets the manager forget a unit. It stays in `held` until that is done, so that a connection that is made
+    /// meanwhile holds it again: the manager does not look at a unit that ended when the bus takes its last reference
+    /// along, and keeps it loaded.
+    async fn let_go(&self, unit: &str) {
         let mut pause = RETRY_FIRST;
-        while let Err(error) = link.call(ROOT, MANAGER, "UnrefUnit", &unit).await {
+        while self.held.lock().await.contains(unit) {
             // The manager's own refusal: where it was not held there is nothing to let go of. A manager that is being
-            // executed anew does not hear it, and would keep the unit for as long as this connection lives.
-            if is_refusal(&error) || link.connection.is_closed() || pause > LET_GO_LONGEST {
+            // executed anew may not hear it.
+            let over = match self.link().await {
+                Ok(link) => link
+                    .let_go(unit)
+                    .await
+                    .map_or_else(|error| is_refusal(&error), |_| true),
+                Err(_) => false,
+            };
+            if over || pause > PATIENCE_LONGEST {
+                self.held.lock().await.remove(unit);
                 return;
             }
             sleep(pause).await;
@@ -311,9 +347,9 @@ impl Systemd {
         loop {
             match self.watch(&unit, spool).await {
                 Ok(certificate) => return certificate,
-                // The manager is gone for now. What it wrote before counts.
+                // The manager is gone for now. What it wrote before counts, but for ends that it may have caused itself.
                 Err(_) => match left_behind(spool) {
-                    Evidence::Ended(certificate) => return certificate,
+                    Evidence::Ended(certificate) if !may_have_gone_down(&certificate) => return certificate,
                     _ => sleep(pause).await,
                 },
             }
@@ -365,12 +401,7 @@ impl Systemd {
     }
 
     pub(super) async fn release(&self, name: &str) {
-        let unit = format!("{name}.service");
-        match self.link().await {
-            Ok(link) => self.let_go(&link, &unit).await,
-            // The references are gone with the connection.
-            Err(_) => drop(self.held.lock().await.remove(&unit)),
-        }
+        self.let_go(&format!("{name}.service")).await;
     }
 
     pub(super) async fn units(&self, prefix: &str) -> Result<Vec<String>, LaunchError> {

@@ -127,6 +127,7 @@ pub(crate) fn lines(question: &QuestionView) -> Vec<String> {
         let meaning = match choice.as_str() {
             "retry" => "the cause is mended: try again what failed of it, and go on",
             "wait" => "wait until the limit is over, and go on",
+            "continue" => "as much money again, and go on",
             "stop" => "cancel the runs that wait for the answer",
             _ => "",
         };

@@ -41,6 +41,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     /// The manager's own socket: no bus between, no references.
     pub(super) private: bool,
+    /// Which life of the manager this is, within this boot: since when it runs, however often it was executed anew.
+    pub(super) life: String,
 }
 
 /// Where a loaded unit stands.
@@ -79,12 +81,7 @@ impl Link {
     pub(super) async fn open(runtime_directory: &Path) -> Result<Self, LaunchError> {
         let over_bus = async {
             let connection = Builder::session().method_timeout(CALL_TIMEOUT).build().await?;
-            Self {
-                connection,
-                private: false,
-            }
-            .subscribed()
-            .await
+            Self::subscribed(connection, false).await
         };
         let bus_error = match over_bus.await {
             Ok(link) => return Ok(link),
@@ -97,12 +94,7 @@ impl Link {
                 .method_timeout(CALL_TIMEOUT)
                 .build()
                 .await?;
-            Self {
-                connection,
-                private: true,
-            }
-            .subscribed()
-            .await
+            Self::subscribed(connection, true).await
         };
         over_socket.await.map_err(|error: zbus::Error| {
             LaunchError::Bus(format!(
@@ -112,9 +104,22 @@ impl Link {
         })
     }
 
-    async fn subscribed(self) -> zbus::Result<Self> {
-        self.call(ROOT, MANAGER, "Subscribe", &()).await?;
-        Ok(self)
+    async fn subscribed(connection: Connection, private: bool) -> zbus::Result<Self> {
+        let mut link = Self {
+            connection,
+            private,
+            life: String::new(),
+        };
+        link.call(ROOT, MANAGER, "Subscribe", &()).await?;
+        let since: u64 = link.property(ROOT, MANAGER, "UserspaceTimestampMonotonic").await?;
+        link.life = since.to_string();
+        Ok(link)
+    }
+
+    /// Whether the manager is going down, and every session with it.
+    pub(super) async fn leaves(&self) -> zbus::Result<bool> {
+        let state: String = self.property(ROOT, MANAGER, "SystemState").await?;
+        Ok(state == "stopping")
     }
 
     pub(super) async fn call<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> zbus::Result<Message>
@@ -158,6 +163,16 @@ impl Link {
             }
             Err(error) if is_named(&error, "NoSuchUnit") => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the reference back. Over the manager's own socket there is none; being asked to stop the unit the manager
+    /// looks whether it still needs it.
+    pub(super) async fn let_go(&self, unit: &str) -> zbus::Result<Message> {
+        if self.private {
+            self.call(ROOT, MANAGER, "StopUnit", &(unit, "replace")).await
+        } else {
+            self.call(ROOT, MANAGER, "UnrefUnit", &unit).await
         }
     }
 
