@@ -283,6 +283,7 @@ async fn rows_come_back_as_they_were() {
         questions: vec![question("q1-1-1"), bare],
         gates: vec![gate(GateState::Closed), of_model],
         manager: ManagerView {
+            state_directory: "/s/mozart".to_owned(),
             slots: 5,
             running: 1,
             queued: 2,
