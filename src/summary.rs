@@ -21,6 +21,8 @@ pub struct RunSummary {
     pub reason: String,
     /// When the reason ends by itself, where known.
     pub until: Option<Timestamp>,
+    /// Id of the question that it waits for, where it does.
+    pub question: Option<String>,
     /// Sheets in all.
     pub sheets_total: u32,
     /// Completed or skipped.

@@ -73,12 +73,12 @@ fn without_a_checkpoint_resume_takes_for_done_what_the_files_tell_if_somebody_sa
 fn a_person_at_a_terminal_is_asked_whether_the_files_are_right() {
     let (alone, desk, job) = without_checkpoint(WROTE_ITS_FILE);
     for answer in ["n", ""] {
-        let shown = alone.typed("resume", &job, answer);
+        let shown = alone.typed(["resume".as_ref(), job.as_os_str()], answer);
         assert_eq!(shown.status.code(), Some(1), "{answer:?}: {}", said(&shown));
         assert!(said(&shown).contains("go on at sheet 4? [y]es"), "{}", said(&shown));
         assert_eq!(desk.starts()[&4], 1, "nothing was started");
     }
-    let shown = alone.typed("resume", &job, "y");
+    let shown = alone.typed(["resume".as_ref(), job.as_os_str()], "y");
     assert!(shown.status.success(), "{}", said(&shown));
     assert_eq!(desk.starts(), went_on());
 }
@@ -177,12 +177,12 @@ fn run_does_not_write_over_the_checkpoint_of_an_unfinished_run() {
     ] {
         assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
     }
-    let shown = alone.typed("run", &job, "q");
+    let shown = alone.typed(["run".as_ref(), job.as_os_str()], "q");
     assert_eq!(shown.status.code(), Some(1), "{}", said(&shown));
     assert!(fs::read(desk.path("workspace/six.json")).expect("it") == before);
     assert_eq!(desk.starts()[&1], 1, "nothing was started");
 
-    let shown = alone.typed("run", &job, "r");
+    let shown = alone.typed(["run".as_ref(), job.as_os_str()], "r");
     assert!(shown.status.success(), "{}", said(&shown));
     assert_eq!(desk.starts(), went_on());
 

@@ -70,6 +70,32 @@ fn mistake_03_a_failed_agent_without_validations_is_not_completed() {
 }
 
 #[test]
+fn mistake_04_a_resume_after_a_parallel_failure_makes_no_failed_sheet_completed() {
+    let (alone, desk) = (alone(), Desk::new());
+    // Sheets 2 and 4 fail until they are mended; all are at work at once.
+    let script = "touch begun-$n; until [ -e begun-1 ] && [ -e begun-2 ] && [ -e begun-3 ] && [ -e begun-4 ]; \
+                  do sleep 0.02; done; case $n in [24]) [ -e mended ] || exit 0;; esac; \
+                  mkdir -p workspace; echo done > workspace/out-$n";
+    let more = format!(
+        "parallel: {{enabled: true, max_concurrent: 4, fail_fast: false}}\nretry: {{max_retries: 0}}\n{WROTE_ITS_FILE}"
+    );
+    let job = desk.job("parallel", 4, script, &more);
+    let states = || sheet_states(&alone.status("parallel"));
+    let before = ["completed", "failed", "completed", "failed"];
+    assert_eq!(run(&alone, &job).status.code(), Some(1));
+    assert_eq!(states(), before);
+    let resume = || output(&mut alone.ctl(["resume", "parallel"]));
+    assert_eq!(resume().status.code(), Some(1));
+    assert_eq!(states(), before, "they failed again");
+    desk.write("mended", "");
+    let resumed = resume();
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    assert_eq!(states(), ["completed"; 4]);
+    assert_eq!(desk.starts(), [(1, 1), (2, 3), (3, 1), (4, 3)].into());
+    assert!(desk.path("workspace/out-2").exists() && desk.path("workspace/out-4").exists());
+}
+
+#[test]
 fn mistake_05_pause_then_resume_in_the_same_conductor_goes_on() {
     let (alone, desk) = (alone(), Desk::new());
     let script = "sleep 0.3; mkdir -p workspace; echo done > workspace/out-$n";
@@ -95,6 +121,32 @@ fn mistake_05_pause_then_resume_in_the_same_conductor_goes_on() {
     });
     drop(running.wait());
     assert!(desk.starts().values().all(|count| *count == 1), "{:?}", desk.starts());
+}
+
+#[test]
+fn mistake_11_a_limited_job_lets_others_in() {
+    let (alone, desk) = (alone(), Desk::new());
+    let limited = "echo 'come back later' >&2; exit 1";
+    let limits = "rate_limit: {detection_patterns: ['Back.later']}\n";
+    let limited = desk.job("limited", 2, limited, limits);
+    let mut waiting = alone
+        .ctl(["run"])
+        .arg(&limited)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mozartctl");
+    wait_until("it waits for its limit", Duration::from_secs(10), || {
+        alone.status("limited")["sheets"][0]["cause"] == "rate_limit"
+    });
+    for name in ["other", "another"] {
+        let job = desk.job(name, 2, "true", "");
+        let done = run(&alone, &job);
+        assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    }
+    let cancelled = output(&mut alone.ctl(["cancel", "limited"]));
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
+    assert_eq!(waiting.wait().expect("mozartctl").code(), Some(3));
 }
 
 #[test]

@@ -166,20 +166,29 @@ impl Alone {
         command
     }
 
-    /// The output of `mozartctl VERB FILE` at a terminal, where `answer` is typed: script(1) gives it one, and ends with
-    /// its exit code.
-    pub(crate) fn typed(&self, verb: &str, file: &std::path::Path, answer: &str) -> Output {
-        let ctl = self.ctl([verb]);
-        let line = format!("{} {verb} {}", ctl.get_program().to_string_lossy(), file.display());
-        let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).env_clear();
-        script.envs(ctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        script.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = script.spawn().expect("script");
+    /// The output of `mozartctl` with these arguments at a terminal, where `answer` is typed.
+    pub(crate) fn typed<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, answer: &str) -> Output {
+        let mut child = self
+            .at_terminal(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script");
         // The terminal keeps it until it is read.
         let typed = writeln!(child.stdin.take().expect("piped"), "{answer}");
         typed.expect("typed");
         child.wait_with_output().expect("script")
+    }
+
+    /// `mozartctl` at a terminal: script(1) gives it one, and ends with its exit code. What it reads is typed.
+    pub(crate) fn at_terminal<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let ctl = self.ctl(arguments);
+        let words = std::iter::once(ctl.get_program()).chain(ctl.get_args());
+        let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env_clear();
+        script.envs(ctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        script.stdin(Stdio::piped());
+        script
     }
 
     /// `mozartctl status JOB --json`.

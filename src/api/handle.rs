@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
-use super::view::{Change, ManagerView, RunView};
+use super::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use crate::model::{Problem, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
@@ -38,6 +38,14 @@ pub enum Request {
     Attempts(RunSelector, u32, Reply<Vec<AttemptSummary>>),
     /// Read-only standard output of an attempt; attempt 0: the newest.
     OpenOutput(RunSelector, u32, u32, Reply<OwnedFd>),
+    /// Answer the question of that id with that word.
+    Answer(String, String, Reply<()>),
+    /// The open questions.
+    Questions(Reply<Vec<QuestionView>>),
+    /// The gates that are not open.
+    Gates(Reply<Vec<GateView>>),
+    /// Open the gates of that account, or all there are.
+    ClearGates(Option<String>, Reply<()>),
     /// Stop the conductor; `true` stops its sessions first.
     Stop(bool, Reply<()>),
     /// Read the settings anew.

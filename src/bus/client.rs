@@ -21,7 +21,7 @@ use super::job::JobProxy;
 use super::manager::{ATTACHED, ManagerProxy};
 use super::names;
 use crate::api::request::{RunFilter, RunSelector, Submit, Submitted};
-use crate::api::view::{ManagerView, RunView};
+use crate::api::view::{GateView, ManagerView, QuestionView, RunView};
 use crate::model::{JobName, Problem, RunNo, RunState, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
@@ -253,6 +253,45 @@ impl Client {
         Ok(job.open_output(sheet, attempt, selected(run).build()).await?.into())
     }
 
+    /// Answers a question with one of its choices.
+    ///
+    /// # Errors
+    /// `NoSuchQuestion`, and what else the conductor answers.
+    pub async fn answer(&self, question: &str, choice: &str) -> Result<()> {
+        let manager = self.manager_proxy().await?;
+        let (question, choice) = (question.to_owned(), choice.to_owned());
+        Ok(manager.answer(question, choice, Dictionary::new()).await?)
+    }
+
+    /// The open questions.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn questions(&self) -> Result<Vec<QuestionView>> {
+        let rows = self.manager_proxy().await?.list_questions(Dictionary::new()).await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// The gates that are not open.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn gates(&self) -> Result<Vec<GateView>> {
+        let rows = self.manager_proxy().await?.list_gates(Dictionary::new()).await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Opens the gates of an account, or all there are.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn clear_gates(&self, account: Option<&str>) -> Result<()> {
+        let options = Dictionaries::default()
+            .with("account", account.map(str::to_owned))
+            .build();
+        Ok(self.manager_proxy().await?.clear_gates(options).await?)
+    }
+
     /// Stops the conductor, with `stop_sessions` its sessions first.
     ///
     /// # Errors
@@ -302,6 +341,7 @@ impl Client {
             waiting: manager.waiting().await?,
             pressure: manager.pressure().await?,
             holds: super::convert::holds(manager.holds().await?),
+            questions: manager.questions().await?,
             storage: manager.storage().await?,
         })
     }

@@ -12,6 +12,7 @@ use zbus::wire::{LE, serialized_size};
 use zbus::{DeserializeDict, OwnedVariant, SerializeDict, Type, Variant};
 
 use super::error::{CallError, Dictionary, Error, Result};
+use crate::api::view::{GateView, QuestionView};
 use crate::model::{
     AttemptKind, AttemptReport, Code, Cost, JobName, Problem, RuleResult, RunId, RunNo, Severity, Span, Timestamp,
 };
@@ -34,6 +35,7 @@ pub struct RunRow {
     state: String,
     reason: String,
     until_usec: Option<u64>,
+    question: Option<String>,
     sheets_total: u32,
     sheets_done: u32,
     sheets_failed: u32,
@@ -60,6 +62,7 @@ impl RunRow {
             state: run.state.to_string(),
             reason: run.reason.clone(),
             until_usec: run.until.map(usec),
+            question: run.question.clone(),
             sheets_total: run.sheets_total,
             sheets_done: run.sheets_done,
             sheets_failed: run.sheets_failed,
@@ -94,6 +97,7 @@ impl TryFrom<RunRow> for RunSummary {
             run: RunNo(row.run),
             reason: row.reason,
             until: row.until_usec.map(moment),
+            question: row.question,
             sheets_total: row.sheets_total,
             sheets_done: row.sheets_done,
             sheets_failed: row.sheets_failed,
@@ -342,6 +346,93 @@ impl TryFrom<AttemptRow> for AttemptSummary {
             started_at: row.started_usec.map(moment),
             invocation: row.invocation,
             report,
+        })
+    }
+}
+
+/// One open question: the row of `ListQuestions`, and the details of `QuestionAsked`.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct QuestionRow {
+    question: String,
+    text: String,
+    choices: Vec<String>,
+    account: Option<String>,
+    code: Option<String>,
+    runs: Vec<String>,
+    runs_waiting: u32,
+}
+
+impl From<&QuestionView> for QuestionRow {
+    fn from(question: &QuestionView) -> Self {
+        Self {
+            question: question.id.clone(),
+            text: start(&question.text, TEXT_LIMITS[1]),
+            choices: question.choices.clone(),
+            account: question.account.clone(),
+            code: question.code.map(|code| code.to_string()),
+            runs: question.runs.clone(),
+            runs_waiting: question.runs_waiting,
+        }
+    }
+}
+
+impl From<QuestionRow> for QuestionView {
+    fn from(row: QuestionRow) -> Self {
+        Self {
+            id: row.question,
+            text: row.text,
+            choices: row.choices,
+            account: row.account,
+            code: row.code.as_deref().map(known_code),
+            runs: row.runs,
+            runs_waiting: row.runs_waiting,
+        }
+    }
+}
+
+/// One gate: the row of `ListGates`, and the details of `GateChanged`.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct GateRow {
+    account: String,
+    kind: String,
+    window: Option<String>,
+    state: String,
+    until_usec: u64,
+    places: u32,
+    under_way: u32,
+    runs_waiting: u32,
+}
+
+impl From<&GateView> for GateRow {
+    fn from(gate: &GateView) -> Self {
+        Self {
+            account: gate.account.clone(),
+            kind: gate.kind.clone(),
+            window: gate.window.clone(),
+            state: gate.state.as_str().to_owned(),
+            until_usec: usec(gate.until),
+            places: gate.places,
+            under_way: gate.under_way,
+            runs_waiting: gate.runs_waiting,
+        }
+    }
+}
+
+impl TryFrom<GateRow> for GateView {
+    type Error = CallError;
+
+    fn try_from(row: GateRow) -> std::result::Result<Self, CallError> {
+        Ok(Self {
+            account: row.account,
+            kind: row.kind,
+            window: row.window,
+            state: serde_word(&row.state).ok_or_else(|| unreadable("state"))?,
+            until: moment(row.until_usec),
+            places: row.places,
+            under_way: row.under_way,
+            runs_waiting: row.runs_waiting,
         })
     }
 }

@@ -257,6 +257,12 @@ impl Job {
         self.see(|run| run.summary.until.map_or(0, convert::usec))
     }
 
+    /// Id of the question that what is left of the run waits for; empty where it waits for none.
+    #[zbus(property)]
+    fn question(&self) -> Result<String> {
+        self.see(|run| run.summary.question.clone().unwrap_or_default())
+    }
+
     /// Counts every change of the run.
     #[zbus(property)]
     fn revision(&self) -> Result<u64> {

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedFd, OwnedObjectPath};
 
-use super::convert::{self, Options, ProblemRow, RunRow};
+use super::convert::{self, GateRow, Options, ProblemRow, QuestionRow, RunRow};
 use super::error::{Dictionary, Error, Result};
 use super::names;
 use super::server::Link;
@@ -187,6 +188,67 @@ impl Manager {
         Ok(names::job_path(&name).into())
     }
 
+    /// Answers an open question with one of its choices. Whatever waited for it goes on, or ends, as the answer says.
+    ///
+    /// NoSuchQuestion where it is not open (any more): somebody else may have answered it. InvalidArgument, with the
+    /// choices, where the word is none of them.
+    async fn answer(
+        &self,
+        question: String,
+        choice: String,
+        options: Dictionary,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<()> {
+        Options::new(options).done()?;
+        self.link.callers.may_change(connection, &call).await?;
+        self.link.ask(|reply| Request::Answer(question, choice, reply)).await
+    }
+
+    /// The open questions: what only a person can decide.
+    ///
+    /// Keys of a row: `question` (s, its id), `text` (s, what happened), `choices` (as, the words that answer it: `retry`,
+    /// the cause is mended; `wait`, until the limit is over; `continue`, for as much money again; `stop`, cancel the runs
+    /// that wait), `account` (s), `code` (s, of the failure), `runs` (as, the first of the runs that wait for the answer,
+    /// as JOB#RUN), `runs_waiting` (u).
+    #[zbus(out_args("questions"))]
+    async fn list_questions(&self, options: Dictionary) -> Result<Vec<QuestionRow>> {
+        drop(options);
+        let questions = self.link.ask(Request::Questions).await?;
+        let mut rows = questions.iter().map(QuestionRow::from).collect();
+        convert::fit(&mut rows);
+        Ok(rows)
+    }
+
+    /// The limits that keep sessions from starting.
+    ///
+    /// Keys of a row: `account` (s, whose limit), `kind` (s: `usage`, `throttle`, or `faults`, too many in a row), `window`
+    /// (s, such as `five_hour`), `state` (s: `closed`, nothing starts; `opening`, so many sessions as there are places
+    /// find out whether it is over), `until_usec` (t, the end of `closed`), `places` (u, sessions at once from then on),
+    /// `under_way` (u), `runs_waiting` (u).
+    #[zbus(out_args("gates"))]
+    async fn list_gates(&self, options: Dictionary) -> Result<Vec<GateRow>> {
+        drop(options);
+        let gates = self.link.ask(Request::Gates).await?;
+        let mut rows = gates.iter().map(GateRow::from).collect();
+        convert::fit(&mut rows);
+        Ok(rows)
+    }
+
+    /// Takes limits for over that were noted: what waits for them starts. The option `account` (s): only this one's.
+    async fn clear_gates(
+        &self,
+        options: Dictionary,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<()> {
+        let mut options = Options::new(options);
+        let account = options.take("account")?;
+        options.done()?;
+        self.link.callers.may_change(connection, &call).await?;
+        self.link.ask(|reply| Request::ClearGates(account, reply)).await
+    }
+
     /// Stops the conductor. Sessions go on by themselves and are taken up again by the next one; the option
     /// `stop_sessions` (b) stops them first.
     async fn stop(
@@ -228,6 +290,14 @@ impl Manager {
         Ok(())
     }
 
+    /// Something was asked that only a person can decide. `details` is its row as ListQuestions returns it.
+    #[zbus(signal)]
+    pub async fn question_asked(emitter: &SignalEmitter<'_>, question: &str, details: QuestionRow) -> zbus::Result<()>;
+
+    /// A limit was met, opens further, or is over (state `open`). `details` is its row as ListGates returns it.
+    #[zbus(signal)]
+    pub async fn gate_changed(emitter: &SignalEmitter<'_>, details: GateRow) -> zbus::Result<()>;
+
     /// Version of Mozart.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> String {
@@ -264,10 +334,16 @@ impl Manager {
         self.link.mirror.manager().queued
     }
 
-    /// Runs that something outside holds: a limit, a backoff, storage.
+    /// Runs that something outside holds: a limit, a backoff, a question, storage.
     #[zbus(property)]
     fn waiting(&self) -> u32 {
         self.link.mirror.manager().waiting
+    }
+
+    /// Questions that are open.
+    #[zbus(property)]
+    fn questions(&self) -> u32 {
+        self.link.mirror.manager().questions
     }
 
     /// Empty while storage works; else what is wrong with it, and where.

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::{self, error::TryRecvError};
 
 use crate::api::handle::{Conductor, Request};
 use crate::api::request::ApiError;
-use crate::api::view::{Change, ManagerView, RunView};
+use crate::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use crate::model::{JobName, RunNo, RunState};
 use crate::summary::SheetSummary;
 
@@ -28,7 +28,7 @@ struct State {
     /// Changes were missed: everything is to be read again.
     lagged: bool,
     manager: ManagerView,
-    manager_news: bool,
+    manager_news: ManagerNews,
     jobs: BTreeMap<JobName, Job>,
     /// Counts the looks at jobs, to tell which was longest ago.
     looks: u64,
@@ -39,6 +39,17 @@ struct Job {
     view: RunView,
     looked: u64,
     news: News,
+}
+
+/// What is not told yet of the conductor as a whole.
+#[derive(Debug, Default)]
+pub(super) struct ManagerNews {
+    /// Its properties may differ from what was told.
+    view: bool,
+    /// Questions that were asked.
+    pub(super) questions: Vec<QuestionView>,
+    /// Gates that changed, newest word of each, by account, kind and window.
+    pub(super) gates: BTreeMap<(String, String, Option<String>), GateView>,
 }
 
 /// What is not told yet of a job.
@@ -66,7 +77,7 @@ impl Mirror {
             changes,
             lagged: false,
             manager,
-            manager_news: false,
+            manager_news: ManagerNews::default(),
             jobs: BTreeMap::new(),
             looks: 0,
         };
@@ -129,8 +140,17 @@ impl Mirror {
         quiet.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Takes the word that the conductor's own view changed.
-    pub(super) fn take_manager_news(&self) -> bool {
+    /// Whether there is news of the conductor as a whole, and whether it is urgent.
+    pub(super) fn manager_with_news(&self) -> Option<bool> {
+        let state = self.state();
+        state
+            .manager_news
+            .any()
+            .then_some(!state.manager_news.questions.is_empty())
+    }
+
+    /// Takes the news of the conductor as a whole.
+    pub(super) fn take_manager_news(&self) -> ManagerNews {
         std::mem::take(&mut self.state().manager_news)
     }
 
@@ -200,8 +220,13 @@ impl State {
     fn apply(&mut self, change: Change) {
         match change {
             Change::Manager(view) => {
-                self.manager_news |= self.manager != view;
+                self.manager_news.view |= self.manager != view;
                 self.manager = view;
+            }
+            Change::Question(question) => self.manager_news.questions.push(*question),
+            Change::Gate(gate) => {
+                let key = (gate.account.clone(), gate.kind.clone(), gate.window.clone());
+                self.manager_news.gates.insert(key, *gate);
             }
             Change::Run(view) => match self.jobs.get_mut(&view.summary.job) {
                 None => {
@@ -240,6 +265,12 @@ impl Job {
         self.news.urgent |= told(&view) != told(&self.view);
         self.news.view = true;
         self.view = view;
+    }
+}
+
+impl ManagerNews {
+    fn any(&self) -> bool {
+        self.view || !self.questions.is_empty() || !self.gates.is_empty()
     }
 }
 

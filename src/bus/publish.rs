@@ -17,7 +17,7 @@ use zbus::names::{InterfaceName, OwnedUniqueName};
 use zbus::object_server::{Interface, InterfaceRef, SignalEmitter};
 use zbus::{Connection, MatchRule, MessageStream, Variant};
 
-use super::convert::SheetRow;
+use super::convert::{GateRow, QuestionRow, SheetRow};
 use super::error::Dictionary;
 use super::job::Job;
 use super::manager::Manager;
@@ -68,7 +68,6 @@ struct Publisher {
     link: Arc<Link>,
     connection: Connection,
     manager: Told,
-    manager_news: bool,
     jobs: HashMap<JobName, Told>,
 }
 
@@ -86,7 +85,6 @@ pub(super) async fn publish(
         link: link.clone(),
         connection: connection.clone(),
         manager: Told::default(),
-        manager_news: false,
         jobs: HashMap::new(),
     };
     if publisher.begin().await.is_err() {
@@ -188,11 +186,10 @@ impl Publisher {
             }
             waits
         };
-        self.manager_news |= self.link.mirror.take_manager_news();
-        if self.manager_news && !wait(self.manager.pace.due(now, false)) {
-            self.manager_news = false;
-            let object = self.manager().await?;
-            self.manager.speak(&object, now).await?;
+        if let Some(urgent) = self.link.mirror.manager_with_news()
+            && !wait(self.manager.pace.due(now, urgent))
+        {
+            self.tell_manager(now).await?;
         }
         for (name, urgent) in self.link.mirror.with_news() {
             let due = self.jobs.get(&name).map_or(now, |told| told.pace.due(now, urgent));
@@ -213,6 +210,20 @@ impl Publisher {
             }
         }
         Ok(later)
+    }
+
+    async fn tell_manager(&mut self, now: Instant) -> zbus::Result<()> {
+        let object = self.manager().await?;
+        let emitter = object.signal_emitter();
+        let news = self.link.mirror.take_manager_news();
+        self.manager.speak(&object, now).await?;
+        for question in &news.questions {
+            Manager::question_asked(emitter, &question.id, QuestionRow::from(question)).await?;
+        }
+        for gate in news.gates.values() {
+            Manager::gate_changed(emitter, GateRow::from(gate)).await?;
+        }
+        Ok(())
     }
 
     async fn tell_job(&mut self, name: &JobName, now: Instant) -> zbus::Result<()> {

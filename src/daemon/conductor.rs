@@ -726,6 +726,7 @@ impl Conductor {
                 _ => {}
             }
         }
+        self.publish_shared(facts, now);
         if runs.is_empty() {
             return;
         }

@@ -216,19 +216,22 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
         }
         FactKind::GateClosed { gate, places, .. } if *places > 1 => tracing::info!(
             MESSAGE_ID = id::GATE_OPENED.id,
-            "a session got through: up to {places} at once start for this account ({})",
-            gate.window.as_deref().unwrap_or("limit"),
+            "a session got through: up to {places} at once start for {} ({})",
+            gate.account.0,
+            gate.words(),
         ),
         FactKind::GateClosed { gate, until, .. } => tracing::warn!(
             MESSAGE_ID = id::GATE_CLOSED.id,
-            "no new starts for this account ({}) before {}",
-            gate.window.as_deref().unwrap_or("limit"),
-            until.to_rfc3339()
+            "no new starts for {} before {} ({})",
+            gate.account.0,
+            until.to_rfc3339(),
+            gate.words(),
         ),
         FactKind::GateOpened { gate } => tracing::info!(
             MESSAGE_ID = id::GATE_OPENED.id,
-            "starts go on for this account ({})",
-            gate.window.as_deref().unwrap_or("limit")
+            "starts go on for {} ({})",
+            gate.account.0,
+            gate.words()
         ),
         FactKind::RunPaused { run, why } => {
             let (job, no) = name(*run);

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock;
 use super::conductor::{Conductor, Live};
-use crate::api::view::{Change, ManagerView, RunView};
+use crate::api::view::{Change, GateState, GateView, ManagerView, QuestionView, RunView};
+use crate::engine::{About, Fact, FactKind, Gate, GateKey, Question};
 use crate::ledger;
 use crate::model::{Now, RunId, RunState, SheetNo, SheetStatus, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
+
+/// Of the runs that wait for an answer so many are named.
+const NAMED: usize = 20;
 
 /// What systemd and the idle clock are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +40,7 @@ pub(super) fn eta(row: &RunSummary, now: Timestamp) -> Option<Span> {
 impl Conductor {
     /// The row as it is now: a live run's state and reason come from the engine that decides them.
     pub(super) fn dress(&self, mut row: RunSummary, now: Now) -> RunView {
-        if !self.conducts && !row.state.is_ended() && row.state != RunState::Paused {
+        if self.gone(&row) {
             row.state = RunState::Paused;
             row.reason = "conductor gone".to_owned();
             row.until = None;
@@ -51,6 +55,7 @@ impl Conductor {
                 row.until = None;
             }
         }
+        row.question = self.engine.question_for(row.id).map(|question| question.id.0.clone());
         let eta = eta(&row, now.wall);
         RunView { summary: row, eta }
     }
@@ -86,10 +91,85 @@ impl Conductor {
                 .iter()
                 .map(|hold| (hold.why.clone(), hold.until))
                 .collect(),
+            questions: u32::try_from(self.engine.questions().count()).unwrap_or(u32::MAX),
             storage: match (self.storage(), self.set_aside()) {
                 ("", Some(kept)) => kept,
                 (blocked, _) => blocked.to_owned(),
             },
+        }
+    }
+
+    /// The open questions.
+    pub(super) fn questions(&self) -> Vec<QuestionView> {
+        self.engine
+            .questions()
+            .map(|question| self.question(question))
+            .collect()
+    }
+
+    fn question(&self, question: &Question) -> QuestionView {
+        let (account, code) = match &question.about {
+            About::Account { account, code } => (Some(account), Some(*code)),
+            About::Limit { run, .. } | About::Budget { run, .. } => {
+                let run = self.engine.run(*run);
+                (run.and_then(|run| run.rules().account.as_ref()), None)
+            }
+        };
+        let waiting = self.engine.waiting_for_answer(question);
+        let runs: Vec<_> = waiting.map(|run| format!("{}#{}", run.job(), run.no())).collect();
+        QuestionView {
+            id: question.id.0.clone(),
+            text: question.text.clone(),
+            choices: question
+                .choices
+                .iter()
+                .map(|choice| choice.as_str().to_owned())
+                .collect(),
+            account: account.map(|account| account.0.clone()),
+            code,
+            runs_waiting: u32::try_from(runs.len()).unwrap_or(u32::MAX),
+            runs: runs.into_iter().take(NAMED).collect(),
+        }
+    }
+
+    /// The gates that are not open.
+    pub(super) fn gates(&self) -> Vec<GateView> {
+        let now = clock::now();
+        let gates = self.engine.gates();
+        gates.map(|(key, gate)| self.gate(key, Some(gate), now)).collect()
+    }
+
+    fn gate(&self, key: &GateKey, gate: Option<&Gate>, now: Now) -> GateView {
+        GateView {
+            account: key.account.0.clone(),
+            kind: key.kind.as_str().to_owned(),
+            window: key.window.clone(),
+            state: match gate {
+                Some(gate) if gate.until > now.wall => GateState::Closed,
+                Some(_) => GateState::Opening,
+                None => GateState::Open,
+            },
+            until: gate.map_or(now.wall, |gate| gate.until),
+            places: gate.map_or(0, |gate| gate.places),
+            under_way: gate.map_or(0, |gate| u32::try_from(gate.through.len()).unwrap_or(u32::MAX)),
+            runs_waiting: self.engine.waiting_behind(key, now),
+        }
+    }
+
+    /// Tells of questions and gates what was decided.
+    pub(super) fn publish_shared(&self, facts: &[Fact], now: Now) {
+        for fact in facts {
+            match &fact.kind {
+                FactKind::QuestionAsked { question } => {
+                    self.send(Change::Question(Box::new(self.question(question))));
+                }
+                FactKind::GateClosed { gate: key, .. } | FactKind::GateOpened { gate: key } => {
+                    let gate = self.engine.gates().find(|(other, _)| *other == key);
+                    let gate = self.gate(key, gate.map(|(_, gate)| gate), now);
+                    self.send(Change::Gate(Box::new(gate)));
+                }
+                _ => {}
+            }
         }
     }
 
@@ -197,12 +277,17 @@ fn status_text(view: &ManagerView, blocked: &str, until: Option<Timestamp>) -> S
             parts.push(format!("{count} {word}"));
         }
     }
-    if parts.is_empty() {
+    if parts.is_empty() && view.questions == 0 {
         return "idle".to_owned();
     }
     if let Some(at) = until.and_then(|at| jiff::Timestamp::from_microsecond(at.0).ok()) {
         let local = at.to_zoned(jiff::tz::TimeZone::system());
         parts.push(format!("until {}", local.strftime("%H:%M:%S")));
+    }
+    match view.questions {
+        0 => {}
+        1 => parts.push("1 question to be answered".to_owned()),
+        many => parts.push(format!("{many} questions to be answered")),
     }
     parts.join(", ")
 }
@@ -220,6 +305,12 @@ mod tests {
         };
         assert_eq!(status_text(&view, "", None), "3 running, 12 queued");
         assert_eq!(status_text(&ManagerView::default(), "", None), "idle");
+        let view = ManagerView {
+            waiting: 2,
+            questions: 1,
+            ..ManagerView::default()
+        };
+        assert_eq!(status_text(&view, "", None), "2 waiting, 1 question to be answered");
         assert_eq!(status_text(&view, "disk full: /s", None), "storage: disk full: /s");
     }
 }

@@ -13,8 +13,9 @@ use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
 use crate::api::request::{ApiError, RunFilter, RunSelector};
 use crate::api::view::RunView;
-use crate::engine::event::{Event, PauseWhy};
-use crate::model::{AttemptNo, AttemptRef, RunId, RunState, SheetNo};
+use crate::engine::event::{Event, PauseWhy, Refusal};
+use crate::engine::{Choice, QuestionId};
+use crate::model::{AccountId, AttemptNo, AttemptRef, RunId, RunState, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
 /// Rows in one answer; more are paged.
@@ -43,6 +44,10 @@ impl Conductor {
             Request::OpenOutput(selector, sheet, attempt, reply) => {
                 send(reply, self.output(&selector, sheet, attempt).await);
             }
+            Request::Answer(question, choice, reply) => send(reply, self.answer_question(question, &choice).await),
+            Request::Questions(reply) => send(reply, Ok(self.questions())),
+            Request::Gates(reply) => send(reply, Ok(self.gates())),
+            Request::ClearGates(account, reply) => send(reply, self.clear_gates(account).await),
             Request::Stop(stop_sessions, reply) => self.stop(stop_sessions, reply).await,
             Request::Reload(reply) => send(reply, self.reload().await),
             Request::Manager(reply) => send(reply, Ok(self.manager())),
@@ -132,9 +137,14 @@ impl Conductor {
             .collect())
     }
 
-    /// Nobody conducts that run: it was left by a conductor that was killed, and this one only shows.
-    fn gone(&self, run: &RunSummary) -> bool {
-        !self.conducts && !run.state.is_ended() && run.state != RunState::Paused
+    /// Nobody conducts that run: it was left by a conductor that was killed, and this one only shows. One that waits
+    /// for an answer needs no conductor meanwhile.
+    pub(super) fn gone(&self, run: &RunSummary) -> bool {
+        let asks = || {
+            let status = self.engine.describe(run.id, clock::now());
+            status.is_some_and(|status| status.state == RunState::Waiting) && self.engine.question_for(run.id).is_some()
+        };
+        !self.conducts && !run.state.is_ended() && run.state != RunState::Paused && !asks()
     }
 
     async fn attempts_at(&self, selector: &RunSelector, sheet: u32) -> Result<Vec<AttemptSummary>, ApiError> {
@@ -248,6 +258,36 @@ impl Conductor {
             )));
         }
         Ok(row.id)
+    }
+
+    async fn answer_question(&mut self, question: String, word: &str) -> Result<(), ApiError> {
+        let question = QuestionId(question);
+        let Some(choice) = Choice::ALL.iter().find(|choice| choice.as_str() == word) else {
+            let asked = self.engine.questions().find(|asked| asked.id == question);
+            let choices = asked.map(|asked| asked.choices.clone());
+            let refusal = match choices {
+                Some(choices) => Refusal::WrongChoice { question, choices },
+                None => Refusal::NoSuchQuestion(question),
+            };
+            return Err(StepError::Refused(refusal).into());
+        };
+        let choice = *choice;
+        Ok(self.step(Event::Answered { question, choice }, None).await?)
+    }
+
+    async fn clear_gates(&mut self, account: Option<String>) -> Result<(), ApiError> {
+        let account = account.map(AccountId);
+        if let Some(account) = &account {
+            let of_gates = self.engine.gates().map(|(key, _)| &key.account);
+            let of_runs = self.engine.runs().filter_map(|run| run.rules().account.as_ref());
+            if !of_gates.chain(of_runs).any(|known| known == account) {
+                return Err(ApiError::InvalidArgument(format!(
+                    "no limit of account `{}` is known; `mozartctl rate-limits` names the accounts",
+                    account.0
+                )));
+            }
+        }
+        Ok(self.step(Event::GatesCleared { account }, None).await?)
     }
 
     async fn stop(&mut self, stop_sessions: bool, reply: Reply<()>) {

@@ -16,9 +16,12 @@ use super::pressure::Host;
 use super::settings::Settings;
 use crate::api::handle::Request;
 use crate::api::request::{ApiError, RunFilter, RunSelector, Submit};
+use crate::api::view::{Change, QuestionView};
 use crate::engine::event::Event;
 use crate::ledger::Ledger;
-use crate::model::{AttemptNo, AttemptRef, RunId, RunState, SheetNo, SheetStatus, Timestamp};
+use crate::model::{
+    AttemptNo, AttemptRef, Cause, Code, Failure, Outcome, RunId, RunState, SheetNo, SheetStatus, Timestamp,
+};
 use crate::runner::attempt::{Runner, RunnerSettings};
 use crate::runner::launch::Launcher;
 use crate::runner::spec::Progress;
@@ -501,4 +504,118 @@ async fn a_checkpoint_that_an_ended_conductor_owed_is_written_where_it_belongs()
     conductor.drained().await;
     assert!(!desk.path("a").exists());
     assert_eq!(conductor.checkpoint_due(), None);
+}
+
+#[tokio::test]
+async fn a_full_queue_takes_nothing_more_in_until_a_run_has_ended() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    conductor.settings.queue_limit = 2;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    conductor.submit(desk.submit("b")).await.unwrap();
+    let refused = conductor.submit(desk.submit("c")).await.unwrap_err();
+    assert!(matches!(&refused, ApiError::QueueFull(_)), "{refused:?}");
+    assert_eq!(conductor.ledger.run("c", None).await.unwrap(), None);
+    assert!(conductor.submit(desk.submit("a")).await.unwrap().attached);
+    conductor
+        .ask(|reply| Request::Cancel(newest("a"), reply))
+        .await
+        .unwrap();
+    conductor.report(first(1), Progress::NeverRan).await;
+    conductor.submit(desk.submit("c")).await.unwrap();
+}
+
+/// A throttled session.
+fn throttled() -> Outcome {
+    Outcome {
+        failure: Some(Failure {
+            cause: Cause::RateLimit,
+            code: Code::E101,
+            message: "Throttled.".to_owned(),
+            hint: None,
+            limit: None,
+        }),
+        flags: Vec::new(),
+        rules_passed: 0,
+        rules_total: 0,
+        worked: false,
+        session_id: None,
+        session_lost: false,
+        cost: None,
+        tokens_in: None,
+        tokens_out: None,
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_told_and_open_until_it_is_answered() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    let mut submit = desk.submit("a");
+    submit.text.push_str("on_limit: ask\n");
+    conductor.submit(submit).await.unwrap();
+    conductor.report(first(1), started()).await;
+    let mut changes = conductor.changes.subscribe();
+    let finished = Event::AttemptFinished {
+        attempt: first(1),
+        outcome: throttled(),
+    };
+    conductor.step(finished, None).await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        told.push(change);
+    }
+    let asked = told.iter().filter_map(|change| match change {
+        Change::Question(question) => Some(question.as_ref()),
+        _ => None,
+    });
+    let [question] = asked.collect::<Vec<_>>()[..] else {
+        panic!("{told:?}")
+    };
+    let expected = QuestionView {
+        id: "q1-1-1".to_owned(),
+        text: "Throttled.".to_owned(),
+        choices: vec!["wait".to_owned(), "stop".to_owned()],
+        account: None,
+        code: None,
+        runs: vec!["a#1".to_owned()],
+        runs_waiting: 1,
+    };
+    assert_eq!(question, &expected);
+    let counted = |change: &Change| matches!(change, Change::Manager(view) if view.questions == 1);
+    assert!(told.iter().any(counted), "{told:?}");
+
+    // It outlives the conductor, and is shown by one that conducts nothing.
+    drop(conductor);
+    let mut conductor = desk.conductor(false).await;
+    assert_eq!(conductor.ask(Request::Questions).await.unwrap(), [expected]);
+    let view = conductor
+        .ask(|reply| Request::GetRun(newest("a"), reply))
+        .await
+        .unwrap();
+    assert_eq!(
+        (view.summary.state, view.summary.question.as_deref()),
+        (RunState::Waiting, Some("q1-1-1"))
+    );
+    let answer = async |conductor: &mut Conductor, id: &str, word: &str| {
+        let (id, word) = (id.to_owned(), word.to_owned());
+        conductor.ask(|reply| Request::Answer(id, word, reply)).await
+    };
+    for wrong in ["retry", "perhaps"] {
+        let refused = answer(&mut conductor, "q1-1-1", wrong).await.unwrap_err();
+        assert!(
+            matches!(&refused, ApiError::InvalidArgument(text) if text.contains("wait or stop")),
+            "{refused:?}"
+        );
+    }
+    answer(&mut conductor, "q1-1-1", "wait").await.unwrap();
+    assert_eq!(conductor.ask(Request::Questions).await.unwrap(), []);
+    for word in ["wait", "perhaps"] {
+        let again = answer(&mut conductor, "q1-1-1", word).await.unwrap_err();
+        assert!(matches!(again, ApiError::NoSuchQuestion(_)), "{again:?}");
+    }
+    let cleared = |account| move |reply| Request::ClearGates(account, reply);
+    conductor.ask(cleared(None)).await.unwrap();
+    let unknown = conductor.ask(cleared(Some("nobody".to_owned()))).await.unwrap_err();
+    assert!(matches!(unknown, ApiError::InvalidArgument(_)), "{unknown:?}");
 }

@@ -487,6 +487,17 @@ pub enum GateKind {
     Faults,
 }
 
+impl GateKind {
+    /// The word that is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Throttle => "throttle",
+            Self::Faults => "faults",
+        }
+    }
+}
+
 impl From<LimitKind> for GateKind {
     fn from(kind: LimitKind) -> Self {
         match kind {

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::event::PauseWhy;
-use super::fact::{GateKey, GateKind, Verdict};
+use super::fact::{GateKey, GateKind, Question, Verdict};
 use super::run::{Phase, Run};
 use super::schedule::{Hold, Load, Next, Short};
 use super::sheet::{Sheet, SheetState, Waiting};
@@ -69,6 +69,28 @@ impl Engine {
             SheetState::Pending | SheetState::Waiting(_) => self.why_idle(run, sheet, now.wall),
         };
         Some((state.status(), reason, until))
+    }
+
+    /// The question that a run waits for: what is left of it does not start before the answer.
+    pub fn question_for(&self, run: RunId) -> Option<&Question> {
+        let run = self.run(run).filter(|run| !run.has_ended())?;
+        self.question_of(run)
+            .filter(|_| run.counts.pending + run.counts.waiting > 0)
+    }
+
+    /// The runs that wait for the answer to a question.
+    pub fn waiting_for_answer<'a>(&'a self, question: &'a Question) -> impl Iterator<Item = &'a Run> {
+        self.waiting_for(&question.about)
+    }
+
+    /// How many runs wait behind a gate.
+    pub fn waiting_behind(&self, key: &GateKey, now: Now) -> u32 {
+        let closed = self.gates.get(key).is_some_and(|gate| gate.until > now.wall);
+        let held = |run: &&Run| match self.next_of(run, now.wall) {
+            Next::Held { why, .. } => run.rules.is_kept_by(key) && (closed || matches!(why, Hold::Probe(_))),
+            Next::Ready(_) | Next::Nothing => false,
+        };
+        u32::try_from(self.runs().filter(held).count()).unwrap_or(u32::MAX)
     }
 
     /// How many runs are in which state; those that have ended are not counted.
@@ -234,16 +256,18 @@ fn paused(run: &Run, why: PauseWhy) -> String {
     }
 }
 
-/// What a gate keeps sessions away from.
-fn limit(GateKey { kind, window, .. }: &GateKey) -> String {
-    let what = match kind {
-        GateKind::Usage => "usage limit",
-        GateKind::Throttle => "throttled by the API",
-        GateKind::Faults => "too many faults in a row",
-    };
-    match window {
-        Some(window) => format!("{what} ({window})"),
-        None => what.into(),
+impl GateKey {
+    /// What it keeps sessions away from, in words.
+    pub fn words(&self) -> String {
+        let what = match self.kind {
+            GateKind::Usage => "usage limit",
+            GateKind::Throttle => "throttled by the API",
+            GateKind::Faults => "too many faults in a row",
+        };
+        match &self.window {
+            Some(window) => format!("{what} ({window})"),
+            None => what.into(),
+        }
     }
 }
 
@@ -251,8 +275,8 @@ impl Hold<'_> {
     /// What holds, as a phrase that "until …" may follow.
     fn words(&self) -> String {
         match self {
-            Self::Gate(key) => limit(key),
-            Self::Probe(key) => format!("{}: a session finds out whether it is over", limit(key)),
+            Self::Gate(key) => key.words(),
+            Self::Probe(key) => format!("{}: a session finds out whether it is over", key.words()),
             Self::Question(question) => {
                 let words: Vec<&str> = question.choices.iter().map(|choice| choice.as_str()).collect();
                 let (id, text) = (&question.id.0, question.text.trim_end_matches(['.', ' ']));

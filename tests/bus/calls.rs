@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
 use mozart::api::request::{ApiError, RunFilter, RunSelector, Submit};
-use mozart::api::view::ManagerView;
+use mozart::api::view::{GateState, GateView, ManagerView, QuestionView};
 use mozart::bus::client::{CallError, Client};
 use mozart::model::{
     AttemptKind, AttemptReport, Cause, Certificate, Code, Cost, Exit, Failure, Limit, LimitKind, Outcome, RuleResult,
@@ -13,7 +13,7 @@ use mozart::model::{
 use mozart::summary::{AttemptSummary, SheetSummary};
 use zbus::Variant;
 
-use super::script::{Table, World, problem, run_view, sheet};
+use super::script::{Table, World, gate, problem, question, run_view, sheet};
 
 fn newest(job: &str) -> RunSelector {
     RunSelector {
@@ -184,6 +184,10 @@ async fn a_submission_arrives_as_it_was_sent() {
 }
 
 async fn state(client: &Client, escaped: &str) -> String {
+    property(client, escaped, "State").await
+}
+
+async fn property(client: &Client, escaped: &str, name: &str) -> String {
     let path = format!("/org/mozart/Mozart1/job/{escaped}");
     let proxy = zbus::Proxy::new(
         client.connection(),
@@ -191,7 +195,7 @@ async fn state(client: &Client, escaped: &str) -> String {
         path,
         "org.mozart.Mozart1.Job",
     );
-    proxy.await.unwrap().get_property("State").await.unwrap()
+    proxy.await.unwrap().get_property(name).await.unwrap()
 }
 
 #[tokio::test]
@@ -234,6 +238,7 @@ async fn every_error_keeps_its_kind_and_its_sentence() {
         ApiError::NoSuchJob(text()),
         ApiError::NoSuchRun(text()),
         ApiError::NoSuchSheet(text()),
+        ApiError::NoSuchQuestion(text()),
         ApiError::InvalidArgument(text()),
         ApiError::Busy(text()),
         ApiError::WrongState(text()),
@@ -251,10 +256,20 @@ async fn every_error_keeps_its_kind_and_its_sentence() {
 
 #[tokio::test]
 async fn rows_come_back_as_they_were() {
-    let runs = vec![
+    let mut runs = vec![
         run_view("a", 2, RunState::Completed),
         run_view("b", 1, RunState::Waiting),
     ];
+    runs[1].summary.question = Some("q2-1-1".to_owned());
+    let bare = QuestionView {
+        account: None,
+        code: None,
+        ..question("q2-1-1")
+    };
+    let of_model = GateView {
+        window: None,
+        ..gate(GateState::Opening)
+    };
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("stdout");
     std::fs::write(&output, "hello").unwrap();
@@ -265,6 +280,8 @@ async fn rows_come_back_as_they_were() {
         sheets: vec![sheet(1), failed_sheet(2)],
         attempts: vec![attempt(3), running],
         output,
+        questions: vec![question("q1-1-1"), bare],
+        gates: vec![gate(GateState::Closed), of_model],
         manager: ManagerView {
             state_directory: "/s/mozart".to_owned(),
             slots: 5,
@@ -276,6 +293,7 @@ async fn rows_come_back_as_they_were() {
                 ("quiet hours".to_owned(), Some(Timestamp(1_795_228_661_000_001))),
                 ("held: backup".to_owned(), None),
             ],
+            questions: 1,
             storage: "full".to_owned(),
         },
         ..Table::default()
@@ -317,6 +335,10 @@ async fn rows_come_back_as_they_were() {
     std::fs::File::from(output).read_to_string(&mut text).unwrap();
     assert_eq!(text, "hello");
     assert_eq!(client.manager().await.unwrap(), world.table.lock().unwrap().manager);
+    assert_eq!(client.questions().await.unwrap(), world.table.lock().unwrap().questions);
+    assert_eq!(client.gates().await.unwrap(), world.table.lock().unwrap().gates);
+    assert_eq!(property(&client, "b", "Question").await, "q2-1-1");
+    assert_eq!(property(&client, "a", "Question").await, "");
     assert_eq!(client.version().await.unwrap(), env!("CARGO_PKG_VERSION"));
 }
 
@@ -340,6 +362,9 @@ async fn calls_reach_the_run_that_is_meant() {
     client.stop(true).await.unwrap();
     client.stop(false).await.unwrap();
     client.reload().await.unwrap();
+    client.answer("q1-1-1", "retry").await.unwrap();
+    client.clear_gates(None).await.unwrap();
+    client.clear_gates(Some("me")).await.unwrap();
     let calls = [
         "pause a None true",
         "pause a Some(3) false",
@@ -349,6 +374,9 @@ async fn calls_reach_the_run_that_is_meant() {
         "stop true",
         "stop false",
         "reload",
+        "answer q1-1-1 retry",
+        "clear None",
+        "clear Some(\"me\")",
     ];
     assert_eq!(world.calls(), calls);
     let missing = client.pause(&newest("zz"), false).await.unwrap_err();

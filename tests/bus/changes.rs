@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use mozart::api::request::RunSelector;
-use mozart::api::view::{Change, ManagerView, RunView};
+use mozart::api::view::{Change, GateState, ManagerView, RunView};
 use mozart::bus::caller::Callers;
 use mozart::bus::client::{Client, Hint};
 use mozart::model::{JobName, RunNo, RunState, SheetStatus};
 use zbus::{Message, MessageStream, OwnedVariant};
 
-use super::script::{Table, World, run_view, sheet};
+use super::script::{Table, World, gate, question, run_view, sheet};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -244,10 +244,12 @@ async fn properties_of(client: &Client, label: &str) -> HashMap<String, OwnedVar
 
 #[tokio::test]
 async fn properties_say_what_the_view_says() {
+    let mut asks = run_view("a", 2, RunState::Waiting);
+    asks.summary.question = Some("q2-1-1".to_owned());
     let mut unknown = run_view("b", 1, RunState::Queued);
     (unknown.summary.cost, unknown.summary.until, unknown.eta) = (None, None, None);
     let mut world = World::new(Table {
-        runs: vec![run_view("a", 2, RunState::Waiting), unknown],
+        runs: vec![asks, unknown],
         ..Table::default()
     });
     let client = world.client().await;
@@ -264,6 +266,7 @@ async fn properties_say_what_the_view_says() {
         "Id int64 42",
         "LimitUntilUSec uint64 1795228661000001",
         "Name \"a\"",
+        "Question \"q2-1-1\"",
         "Reason \"limit five_hour\"",
         "Revision uint64 1",
         "Run uint32 2",
@@ -415,4 +418,48 @@ async fn the_last_word_is_said_when_the_conductor_leaves() {
     assert!(matches!(hint(&mut watch).await, Hint::Sheet(_, sheet) if sheet.sheet_num == 7));
     assert_eq!(hint(&mut watch).await, Hint::Changed);
     assert_eq!(hint(&mut watch).await, Hint::Gone);
+}
+
+#[tokio::test]
+async fn a_question_is_told_once_and_of_a_gate_the_newest_word() {
+    let mut world = World::new(one_run());
+    let client = world.client().await;
+    let mut signals = Signals::of(&client);
+    client.version().await.unwrap();
+    for (questions, id) in [(1, "q1-1-1"), (2, "q2-1-1")] {
+        world.announce(Change::Gate(Box::new(gate(GateState::Closed))));
+        world.announce(Change::Question(Box::new(question(id))));
+        world.announce(Change::Manager(ManagerView {
+            questions,
+            ..ManagerView::default()
+        }));
+    }
+    world.announce(Change::Gate(Box::new(gate(GateState::Open))));
+
+    let mut told = signals.until("GateChanged").await;
+    while *row(&told.last().unwrap().1)["state"] != zbus::Variant::from("open") {
+        told.extend(signals.until("GateChanged").await);
+    }
+    let asked: Vec<_> = told
+        .iter()
+        .filter(|(_, message)| name(message) == "QuestionAsked")
+        .collect();
+    assert_eq!(asked.len(), 2);
+    for ((_, message), id) in asked.iter().zip(["q1-1-1", "q2-1-1"]) {
+        let (told, details): (String, HashMap<String, OwnedVariant>) = message.body().deserialize().unwrap();
+        assert_eq!((told.as_str(), &*details["question"]), (id, &zbus::Variant::from(id)));
+    }
+    let count = |message: &Message| changed(message).get("Questions").cloned();
+    let counts = told.iter().filter(|(_, message)| name(message) == "PropertiesChanged");
+    let last = counts.filter_map(|(_, message)| count(message)).next_back().unwrap();
+    assert_eq!(
+        u32::try_from(last).unwrap(),
+        2,
+        "the property is told before the question"
+    );
+}
+
+/// The details that are a signal's only argument.
+fn row(message: &Message) -> HashMap<String, OwnedVariant> {
+    message.body().deserialize().unwrap()
 }

@@ -21,8 +21,11 @@ const MANAGER: &str = "
   properties that end in USec or _usec are microseconds, moments since the epoch. A word of an enumeration that a
   reader does not know is to be shown as it is. No answer is larger than 1 MB.
 
-  Errors, each org.mozart.Mozart1.Error. and: NoSuchJob, NoSuchRun, NoSuchSheet, InvalidJob, InvalidArgument, Busy,
-  WrongState, QueueFull, NotSupported, Storage, Refused, Stopping. Their first string is a sentence for a person.
+  Signals are hints: who missed one asks ListQuestions, ListGates or ListRuns.
+
+  Errors, each org.mozart.Mozart1.Error. and: NoSuchJob, NoSuchRun, NoSuchSheet, NoSuchQuestion, InvalidJob,
+  InvalidArgument, Busy, WrongState, Unconfirmed, QueueFull, NotSupported, Storage, Refused, Stopping. Their first string
+  is a sentence for a person.
 ";
 
 const JOB: &str = "

@@ -53,6 +53,8 @@ pub(crate) async fn refuses_changes_and_allows_reading(world: &World, client: &C
         client.cancel(&newest()).await,
         client.stop(false).await,
         client.reload().await,
+        client.answer("q1-1-1", "retry").await,
+        client.clear_gates(None).await,
     ];
     for refusal in refusals {
         match refusal {
@@ -75,6 +77,8 @@ pub(crate) async fn refuses_changes_and_allows_reading(world: &World, client: &C
     client.sheets(&newest(), 1).await.unwrap();
     client.attempts(&newest(), 1).await.unwrap();
     client.manager().await.unwrap();
+    client.questions().await.unwrap();
+    client.gates().await.unwrap();
     client.subscribe().await.unwrap();
     client.watch("a").await.unwrap();
     let looked = ["recent", "list", "sheets"];

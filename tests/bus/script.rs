@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use mozart::api::handle::{Conductor, Request};
 use mozart::api::request::{ApiError, Submit, Submitted};
-use mozart::api::view::{Change, ManagerView, RunView};
+use mozart::api::view::{Change, GateState, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::caller::Callers;
 use mozart::bus::client::Client;
 use mozart::bus::server::Server;
-use mozart::model::{Cost, JobName, Problem, RunId, RunNo, RunState, Severity, SheetStatus, Span, Timestamp};
+use mozart::model::{Code, Cost, JobName, Problem, RunId, RunNo, RunState, Severity, SheetStatus, Span, Timestamp};
 use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -23,6 +23,8 @@ pub(crate) struct Table {
     pub(crate) attempts: Vec<AttemptSummary>,
     pub(crate) output: PathBuf,
     pub(crate) problems: Vec<Problem>,
+    pub(crate) questions: Vec<QuestionView>,
+    pub(crate) gates: Vec<GateView>,
     pub(crate) attached: bool,
     /// Every request that changes something fails so.
     pub(crate) fails: Option<ApiError>,
@@ -198,6 +200,16 @@ impl Table {
                     ),
                 );
             }
+            Request::Answer(question, choice, reply) => {
+                self.calls.push(format!("answer {question} {choice}"));
+                drop(reply.send(fails));
+            }
+            Request::Questions(reply) => drop(reply.send(Ok(self.questions.clone()))),
+            Request::Gates(reply) => drop(reply.send(Ok(self.gates.clone()))),
+            Request::ClearGates(account, reply) => {
+                self.calls.push(format!("clear {account:?}"));
+                drop(reply.send(fails));
+            }
             Request::Stop(stop_sessions, reply) => {
                 self.calls.push(format!("stop {stop_sessions}"));
                 drop(reply.send(fails));
@@ -233,6 +245,7 @@ pub(crate) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
         state,
         reason: "limit five_hour".to_owned(),
         until: Some(Timestamp(1_795_228_661_000_001)),
+        question: None,
         sheets_total: 10,
         sheets_done: 3,
         sheets_failed: 1,
@@ -250,6 +263,31 @@ pub(crate) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
     RunView {
         summary,
         eta: Some(Span(90_000_000)),
+    }
+}
+
+pub(crate) fn question(id: &str) -> QuestionView {
+    QuestionView {
+        id: id.to_owned(),
+        text: "The login was refused.".to_owned(),
+        choices: vec!["retry".to_owned(), "stop".to_owned()],
+        account: Some("claude_cli:host:1a2b".to_owned()),
+        code: Some(Code::E502),
+        runs: vec!["a#1".to_owned(), "b#2".to_owned()],
+        runs_waiting: 2,
+    }
+}
+
+pub(crate) fn gate(state: GateState) -> GateView {
+    GateView {
+        account: "claude_cli:host:1a2b".to_owned(),
+        kind: "usage".to_owned(),
+        window: Some("five_hour".to_owned()),
+        state,
+        until: Timestamp(1_795_228_661_000_001),
+        places: 2,
+        under_way: 1,
+        runs_waiting: 3,
     }
 }
 

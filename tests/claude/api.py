@@ -9,10 +9,11 @@ is closed, so that it ends with the test that started it).
 The script is an object:
 
     {"watch": ["text", …],
-     "rules": [{"match": "regular expression", "times": 2, "first": [MOVE, …], "turns": [MOVE, …]}, …]}
+     "rules": [{"match": "regular expression", "unless": "path", "times": 2, "first": [MOVE, …], "turns": [MOVE, …]},
+               …]}
 
 The *ask* is the newest thing that a person said in the conversation. The first rule whose `match` is found in it
-answers (no `match`: every ask; no rule: "Hello."). `times` lets a rule answer only so many asks; a repeated request
+answers (no `match`: every ask; no rule: "Hello."). A rule with `unless` answers until that file exists. `times` lets a rule answer only so many asks; a repeated request
 and the turns after a tool call belong to the ask they follow. `first` is used up once for each text that `match`
 found, over all sessions: failures that pass. After that `turns` are played from the start in every ask, one for each
 answer that the model gave to it; the last one again and again. Texts and paths may use the groups of `match` as {0},
@@ -36,6 +37,7 @@ own system prompt are never written.
 
 import argparse
 import json
+import os
 import re
 import socket
 import struct
@@ -120,7 +122,7 @@ class Script:
         with self.lock:
             for number, rule in enumerate(self.rules):
                 found = re.search(rule.get("match", ""), conversation.ask)
-                if not found:
+                if not found or ("unless" in rule and os.path.exists(rule["unless"])):
                     continue
                 asks = self.answered.setdefault(number, set())
                 asked = (session, conversation.asks, conversation.ask)

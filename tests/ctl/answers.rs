@@ -5,6 +5,7 @@ use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use mozart::api::request::ApiError;
+use mozart::api::view::{GateState, GateView, QuestionView};
 use mozart::model::{Cause, Code, RuleResult, RunState, SheetStatus, Timestamp};
 use serde_json::json;
 
@@ -394,7 +395,7 @@ fn a_person_at_a_terminal_is_asked_whether_to_resume_or_to_begin_anew() {
         };
         state.runs[0] = run("review", 3, RunState::Completed, 3);
         let (alone, fake) = with(state);
-        let shown = alone.typed("run", &job, answer);
+        let shown = alone.typed(["run".as_ref(), job.as_os_str()], answer);
         assert_eq!(code(&shown), expected, "{answer:?}: {}", said(&shown));
         assert!(said(&shown).contains("[r]esume"), "{answer:?}: {}", said(&shown));
         let state = fake.state();
@@ -565,4 +566,202 @@ fn a_closed_pipe_is_no_error() {
             .stdout(std::fs::File::create("/dev/full").expect("/dev/full")),
     );
     assert_eq!(code(&full), 1, "a full disk is one");
+}
+
+fn question(id: &str) -> QuestionView {
+    QuestionView {
+        id: id.to_owned(),
+        text: "The login was refused.".to_owned(),
+        choices: vec!["retry".to_owned(), "stop".to_owned()],
+        account: Some("claude_cli:host:1a2b".to_owned()),
+        code: Some(Code::E502),
+        runs: vec!["review#3".to_owned()],
+        runs_waiting: 4,
+    }
+}
+
+/// The run waits for the answer to a question.
+fn asking() -> State {
+    let mut state = live();
+    state.sheets[1].state = SheetStatus::Failed;
+    state.questions = vec![question("q3-2-1")];
+    let run = &mut state.runs[0].summary;
+    (run.state, run.sheets_failed) = (RunState::Waiting, 1);
+    run.question = Some("q3-2-1".to_owned());
+    run.reason = "question q3-2-1: The login was refused; answer it with retry or stop".to_owned();
+    state
+}
+
+#[test]
+fn a_question_is_answered_by_its_id() {
+    let (alone, fake) = with(asking());
+    let shown = ctl(&alone, &["answer", "q3-2-1", "retry"]);
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+    assert_eq!(fake.state().asked, ["answer q3-2-1 retry"]);
+    let gone = ctl(&alone, &["answer", "q3-2-1", "retry", "--json"]);
+    assert_eq!(code(&gone), 4, "{}", said(&gone));
+    assert_eq!(parsed(&gone)["error"]["kind"], "no_such_question");
+
+    fake.state().questions = vec![question("q3-2-2")];
+    let shown = ctl(&alone, &["answer", "q3-2-2", "stop", "--json"]);
+    let expected = json!({"question": "q3-2-2", "choice": "stop", "runs": ["review#3"]});
+    assert_eq!(parsed(&shown), expected);
+}
+
+#[test]
+fn who_is_not_there_to_be_asked_is_told_what_to_type() {
+    let (alone, fake) = with(asking());
+    for arguments in [&["answer"][..], &["answer", "q3-2-1"]] {
+        let shown = ctl(&alone, arguments);
+        assert_eq!(code(&shown), 2, "{}", said(&shown));
+        assert!(
+            said(&shown).contains("q3-2-1: The login was refused (retry or stop)"),
+            "{}",
+            said(&shown)
+        );
+    }
+    assert!(fake.state().asked.is_empty());
+    let expected = json!({
+        "id": "q3-2-1", "text": "The login was refused.", "choices": ["retry", "stop"],
+        "account": "claude_cli:host:1a2b", "code": "E502", "runs": ["review#3"], "runs_waiting": 4,
+    });
+    assert_eq!(
+        parsed(&ctl(&alone, &["answer", "--json"])),
+        json!({"questions": [expected]})
+    );
+    assert_eq!(
+        parsed(&ctl(&alone, &["status", "--json"]))["questions"],
+        json!([expected])
+    );
+    assert_eq!(
+        parsed(&ctl(&alone, &["status", "review", "--json"]))["question"],
+        "q3-2-1"
+    );
+    for (arguments, text) in [
+        (&["status"][..], "mozartctl answer q3-2-1 retry|stop"),
+        (&["status", "review"], "mozartctl answer q3-2-1 CHOICE"),
+        (&["conductor-status"], "questions: 1 open; `mozartctl answer`"),
+    ] {
+        let shown = stdout(&ctl(&alone, arguments));
+        assert!(shown.contains(text), "{arguments:?}: {shown}");
+    }
+    fake.state().questions.clear();
+    let none = ctl(&alone, &["answer"]);
+    assert_eq!((code(&none), stdout(&none).as_str()), (0, "no question is open\n"));
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked_the_only_question_and_shown_several() {
+    let (alone, fake) = with(asking());
+    let shown = alone.typed(["answer"], "what\nretry");
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+    assert!(said(&shown).contains("review#3 and 3 others"), "{}", said(&shown));
+    assert_eq!(fake.state().asked, ["answer q3-2-1 retry"]);
+
+    fake.state().questions = vec![question("q3-2-2"), question("q4-1-1")];
+    let shown = alone.typed(["answer"], "retry");
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+    for id in ["q3-2-2", "q4-1-1"] {
+        let typed = format!("mozartctl answer {id} retry|stop");
+        assert!(said(&shown).contains(&typed), "{}", said(&shown));
+    }
+    let shown = alone.typed(["answer", "q4-1-1"], "");
+    assert_eq!(code(&shown), 2, "nothing was typed: {}", said(&shown));
+    assert_eq!(fake.state().asked.len(), 1);
+}
+
+#[test]
+fn who_waits_for_a_run_that_waits_for_an_answer_gives_it_or_leaves() {
+    let (alone, fake) = with(asking());
+    for arguments in [&["wait", "review"][..], &["wait", "review", "--json"]] {
+        let shown = ctl(&alone, arguments);
+        assert_eq!(code(&shown), 3, "{}", said(&shown));
+        assert!(fake.state().asked.is_empty(), "nobody was asked");
+    }
+    let shown = ctl(&alone, &["wait", "review"]);
+    assert!(
+        said(&shown).contains("`mozartctl answer q3-2-1 CHOICE`") && said(&shown).contains("retry or stop"),
+        "{}",
+        said(&shown)
+    );
+    let shown = alone.typed(["wait", "review"], "perhaps\nretry");
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+    assert_eq!(fake.state().asked, ["answer q3-2-1 retry"]);
+    assert_eq!(said(&shown).matches("retry, stop?").count(), 2, "{}", said(&shown));
+}
+
+#[test]
+fn a_question_that_comes_while_somebody_waits_ends_the_waiting() {
+    let (alone, fake) = with(live());
+    let going = Going::start(&alone, &["wait", "review"]);
+    fake.watched();
+    let asking = asking();
+    fake.state().questions = asking.questions;
+    fake.run(|run| *run = asking.runs[0].summary.clone());
+    let (code, out, err) = going.ends();
+    assert_eq!(code, 3, "{out}{err}");
+    assert!(out.contains("mozartctl answer q3-2-1 CHOICE"), "{out}{err}");
+}
+
+#[test]
+fn an_answer_from_elsewhere_takes_the_question_back() {
+    let (alone, fake) = with(asking());
+    let shown = runtime(&alone).join("terminal");
+    let file = std::fs::File::create(&shown).expect("a file");
+    let spawned = alone.at_terminal(["wait", "review"]).stdout(file).spawn();
+    let mut terminal = spawned.expect("script");
+    let text = || std::fs::read_to_string(&shown).unwrap_or_default();
+    wait_until("it is asked", Duration::from_secs(10), || {
+        text().contains("retry, stop?")
+    });
+    assert_eq!(code(&ctl(&alone, &["answer", "q3-2-1", "stop"])), 0);
+    fake.run(|run| run.state = RunState::Cancelled);
+    wait_until("it ends", Duration::from_secs(10), || text().contains("cancelled"));
+    assert_eq!(terminal.wait().expect("script").code(), Some(3), "{}", text());
+}
+
+#[test]
+fn limits_are_shown_and_cleared() {
+    let (alone, fake) = with(live());
+    assert_eq!(stdout(&ctl(&alone, &["rate-limits"])), "no limit holds anything\n");
+    let gate = |kind: &str, state| GateView {
+        account: format!("claude_cli:host:{kind}"),
+        kind: kind.to_owned(),
+        window: (kind == "usage").then(|| "five_hour".to_owned()),
+        state,
+        until: Timestamp::from_seconds(1_795_228_661),
+        places: 2,
+        under_way: 1,
+        runs_waiting: 3,
+    };
+    fake.state().gates = vec![gate("usage", GateState::Closed), gate("faults", GateState::Opening)];
+    let shown = stdout(&ctl(&alone, &["rate-limits"]));
+    for text in [
+        "claude_cli:host:usage",
+        "usage limit (five_hour)",
+        "closed until ",
+        "too many faults in a row",
+        "opening, 2 at a time (1 under way)",
+        "3 runs",
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    let usage = json!({
+        "account": "claude_cli:host:usage", "kind": "usage", "window": "five_hour", "state": "closed",
+        "until": "2026-11-21T02:37:41Z", "places": 2, "under_way": 1, "runs_waiting": 3,
+    });
+    let all = parsed(&ctl(&alone, &["rate-limits", "--json"]));
+    assert_eq!((&all["gates"][0], all["gates"][1]["window"].is_null()), (&usage, true));
+
+    let cleared = ctl(
+        &alone,
+        &["clear-rate-limits", "--json", "--account", "claude_cli:host:usage"],
+    );
+    assert_eq!(parsed(&cleared), json!({"cleared": [usage]}));
+    let cleared = ctl(&alone, &["clear-rate-limits"]);
+    assert_eq!(stdout(&cleared), "2 limits cleared\n");
+    assert_eq!(
+        fake.state().asked,
+        ["clear Some(\"claude_cli:host:usage\")", "clear None"]
+    );
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mozart::api::handle::{Conductor, Request};
 use mozart::api::request::{ApiError, RunSelector, Submit, Submitted};
-use mozart::api::view::{Change, ManagerView, RunView};
+use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::server::Server;
 use mozart::model::{
     AttemptKind, AttemptReport, Certificate, Exit, JobName, Outcome, RunId, RunNo, RunState, SessionReport,
@@ -29,6 +29,8 @@ pub(super) struct State {
     /// What `Submit` answers.
     pub(super) submit: Option<Result<bool, ApiError>>,
     pub(super) submitted: Vec<Submit>,
+    pub(super) questions: Vec<QuestionView>,
+    pub(super) gates: Vec<GateView>,
     /// How often somebody asked for the sheets.
     pub(super) looks: u32,
     /// `pause now review`, …
@@ -154,6 +156,7 @@ pub(super) fn run(job: &str, number: u32, state: RunState, total: u32) -> RunVie
             state,
             reason: String::new(),
             until: None,
+            question: None,
             sheets_total: total,
             sheets_done: 0,
             sheets_failed: 0,
@@ -309,6 +312,28 @@ fn answer(request: Request, state: &mut State) {
                 ),
             );
         }
+        Request::Answer(id, choice, reply) => {
+            let before = state.questions.len();
+            state.questions.retain(|question| question.id != id);
+            let answer = if state.questions.len() < before {
+                state.asked.push(format!("answer {id} {choice}"));
+                // What waited for it is over with it.
+                for run in &mut state.runs {
+                    run.summary.question = None;
+                    run.summary.state = RunState::Completed;
+                }
+                Ok(())
+            } else {
+                Err(ApiError::NoSuchQuestion(format!("there is no open question {id}")))
+            };
+            drop(reply.send(answer));
+        }
+        Request::Questions(reply) => drop(reply.send(Ok(state.questions.clone()))),
+        Request::Gates(reply) => drop(reply.send(Ok(state.gates.clone()))),
+        Request::ClearGates(account, reply) => {
+            state.asked.push(format!("clear {account:?}"));
+            drop(reply.send(Ok(())));
+        }
         Request::Stop(sessions, reply) => {
             state.asked.push(format!("stop {sessions}"));
             drop(reply.send(Ok(())));
@@ -321,6 +346,7 @@ fn answer(request: Request, state: &mut State) {
         Request::Manager(reply) => drop(reply.send(Ok(ManagerView {
             slots: 5,
             running: 1,
+            questions: u32::try_from(state.questions.len()).expect("few"),
             ..ManagerView::default()
         }))),
         Request::Recent(reply) => drop(reply.send(Ok(state.runs.clone()))),

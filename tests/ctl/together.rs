@@ -113,6 +113,32 @@ fn after_a_conductor_was_killed_others_only_look() {
 }
 
 #[test]
+fn a_full_queue_refuses_in_clear_words_and_what_is_in_it_goes_on() {
+    let (alone, desk) = (Alone::new(), Desk::new());
+    alone.settings("launcher: supervised\nqueue_limit: 1\n");
+    let first = desk.job("first", 1, "until [ -e go ]; do sleep 0.02; done", "");
+    let second = desk.job("second", 1, "true", "");
+    let spawned = alone.ctl(["run"]).arg(&first).stdout(Stdio::null()).spawn();
+    let mut conducting = spawned.expect("mozartctl");
+    wait_until("it runs", Duration::from_secs(10), || !desk.starts().is_empty());
+    let refused = output(alone.ctl(["run", "--json"]).arg(&second));
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let error = crate::support::json(&refused)["error"].clone();
+    let text = error["message"].as_str().expect("a message");
+    assert!(
+        text.contains("1 runs are not over yet") && text.contains("`queue_limit` is 1"),
+        "{text}"
+    );
+    assert_eq!(error["kind"], "refused");
+    // The same job is no new one.
+    let again = output(alone.ctl(["run", "--detach", "--json"]).arg(&first));
+    assert_eq!(crate::support::json(&again)["attached"], true, "{}", said(&again));
+    desk.write("go", "");
+    assert_eq!(conducting.wait().expect("wait").code(), Some(0));
+    assert!(output(alone.ctl(["run"]).arg(&second)).status.success());
+}
+
+#[test]
 fn a_retry_runs_completed_sheets_again() {
     let (alone, desk) = (alone(), Desk::new());
     let job = desk.job("again", 3, "echo done > workspace/out-$n", WROTE_ITS_FILE);

@@ -619,22 +619,116 @@ fn cancel_and_timeout_leave_no_process_of_a_supervised_session() {
 }
 
 #[test]
-fn a_refused_login_fails_the_run_at_once() {
+fn a_refused_login_fails_who_has_nothing_else_left_at_once() {
     let script = |_: &Desk| json!({"rules": [{"turns": [{"status": 401, "message": "invalid bearer token"}]}]});
     let Some(night) = Night::new(true, script) else { return };
-    let job = night.job("refused", 3, 300, "");
+    let job = night.job("refused", 1, 300, "");
     let run = output(night.ctl(["run"]).arg(&job));
     assert_eq!(run.status.code(), Some(1), "{}", said(&run));
     assert!(said(&run).contains("E502"), "{}", said(&run));
     let status = night.service.status("refused");
     assert_eq!(status["state"], "failed");
-    assert_eq!(sheet_states(&status), ["failed", "pending", "pending"]);
     let sheet = &status["sheets"][0];
     assert_eq!(
         (&sheet["attempts"], &sheet["cause"], &sheet["code"]),
         (&json!(1), &json!("fatal"), &json!("E502"))
     );
     assert!(night.service.attempts("refused", 1).len() == 1 && !night.api.requests().is_empty());
+}
+
+#[test]
+fn a_refused_login_fails_one_sheet_of_all_jobs_and_after_one_answer_all_go_on() {
+    let script = |desk: &Desk| {
+        let refused = json!({"status": 401, "message": "invalid bearer token"});
+        json!({"rules": [{"unless": desk.path("mended"), "turns": [refused]}, {"turns": [{"say": "Done."}]}]})
+    };
+    let Some(night) = Night::new(true, script) else { return };
+    let (first, second) = (night.job("first", 3, 300, ""), night.job("second", 2, 300, ""));
+    let run = output(night.ctl(["run"]).arg(&first));
+    assert_eq!(run.status.code(), Some(3), "{}", said(&run));
+    let id = night.service.status("first")["question"].clone();
+    let id = id.as_str().unwrap_or_else(|| panic!("no question: {}", said(&run)));
+    let type_this = format!("mozartctl answer {id} CHOICE");
+    assert!(said(&run).contains(&type_this), "{}", said(&run));
+
+    // Another job of the same account asks nobody, neither the API nor the person.
+    let requests = night.api.requests().len();
+    night.detach(&second);
+    std::thread::sleep(Duration::from_secs(3));
+    let status = night.service.status("second");
+    assert_eq!((&status["state"], &status["question"]), (&json!("waiting"), &json!(id)));
+    assert_eq!(
+        sheet_states(&night.service.status("first")),
+        ["failed", "pending", "pending"]
+    );
+    assert_eq!(sheet_states(&status), ["pending"; 2]);
+    assert_eq!(night.api.requests().len(), requests);
+    let asked = crate::support::json(&output(night.service.ctl(["answer", "--json"])));
+    let [question] = asked["questions"].as_array().expect("a list").as_slice() else {
+        panic!("one question: {asked:#}")
+    };
+    assert_eq!(question["runs"], json!(["first#1", "second#1"]), "{asked:#}");
+    assert_eq!(question["code"], "E502");
+
+    night.desk.write("mended", "");
+    let answer = output(night.service.ctl(["answer", id, "retry"]));
+    assert!(answer.status.success(), "{}", said(&answer));
+    for (job, sheets) in [("first", 3), ("second", 2)] {
+        let wait = output(night.ctl(["wait", job]));
+        assert!(wait.status.success(), "{}", said(&wait));
+        let status = night.service.status(job);
+        assert_eq!(sheet_states(&status), vec!["completed"; sheets]);
+        for sheet in status["sheets"].as_array().expect("sheets") {
+            let failed = job == "first" && sheet["sheet_num"] == 1;
+            assert_eq!(sheet["attempts"], if failed { 2 } else { 1 }, "{job}: {sheet:#}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_is_asked_about_shown_and_cleared() {
+    let script = |_: &Desk| {
+        let limited = json!({"limit": 3600, "claim": "five_hour"});
+        json!({"rules": [{"times": 1, "turns": [limited]}, {"turns": [{"say": "Done."}]}]})
+    };
+    let Some(night) = Night::new(true, script) else { return };
+    let job = night.job("asks", 2, 300, "on_limit: ask\n");
+    let run = output(night.ctl(["run"]).arg(&job));
+    assert_eq!(run.status.code(), Some(3), "{}", said(&run));
+    let id = night.service.status("asks")["question"].clone();
+    let id = id.as_str().unwrap_or_else(|| panic!("no question: {}", said(&run)));
+    let wrong = output(night.service.ctl(["answer", id, "retry"]));
+    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+    assert!(said(&wrong).contains("wait or stop"), "{}", said(&wrong));
+    let answer = output(night.service.ctl(["answer", id, "wait"]));
+    assert!(answer.status.success(), "{}", said(&answer));
+
+    let status = night.service.status("asks");
+    assert_eq!(
+        (&status["state"], &status["question"]),
+        (&json!("waiting"), &Value::Null)
+    );
+    let ahead = time(&status["until"]).since(now()).as_secs_f64();
+    assert!((3000.0..3700.0).contains(&ahead), "{status:#}");
+    let limits = crate::support::json(&output(night.service.ctl(["rate-limits", "--json"])));
+    let [gate] = limits["gates"].as_array().expect("a list").as_slice() else {
+        panic!("one gate: {limits:#}")
+    };
+    assert_eq!(
+        [&gate["kind"], &gate["window"], &gate["state"], &gate["runs_waiting"]],
+        [&json!("usage"), &json!("five_hour"), &json!("closed"), &json!(1)],
+    );
+    let account = gate["account"].as_str().expect("an account");
+    let unknown = output(night.service.ctl(["clear-rate-limits", "--account", "nobody"]));
+    assert_eq!(unknown.status.code(), Some(2), "{}", said(&unknown));
+    let cleared = output(night.service.ctl(["clear-rate-limits", "--account", account]));
+    assert!(cleared.status.success(), "{}", said(&cleared));
+    let wait = output(night.ctl(["wait", "asks"]));
+    assert!(wait.status.success(), "{}", said(&wait));
+    assert_eq!(
+        crate::support::json(&output(night.service.ctl(["rate-limits", "--json"]))),
+        json!({"gates": []})
+    );
 }
 
 #[test]

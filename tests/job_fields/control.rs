@@ -177,6 +177,63 @@ fn a_limit_that_the_job_describes_is_waited_for_or_ends_the_run() {
     run.wait().expect("mozartctl");
 }
 
+// field: on_limit
+#[test]
+fn a_limit_that_the_job_wants_to_be_asked_about_waits_for_the_answer() {
+    let more = "retry: {max_retries: 0, base_delay_seconds: 0.01, jitter: false}\non_limit: ask\n\
+                rate_limit: {detection_patterns: ['Back.later']}\n";
+    let limited_once = "[ -e over ] || { touch over; echo 'come back later' >&2; exit 1; }";
+    let person = Person::new();
+    let file = person.job(2, limited_once, more, &[]);
+    for _ in 0..2 {
+        let run = person.run(&file);
+        assert_eq!(run.status.code(), Some(3), "{}", said(&run));
+        assert!(
+            said(&run).contains("`mozartctl answer q1-1-1 CHOICE`") && said(&run).contains("wait or stop"),
+            "{}",
+            said(&run)
+        );
+        assert!(said(&run).contains("`mozartctl resume job`"), "{}", said(&run));
+    }
+    let status = person.alone.status("job");
+    assert_eq!(
+        (&status["state"], &status["question"]),
+        (&"waiting".into(), &"q1-1-1".into())
+    );
+    assert_eq!(
+        person.desk.starts(),
+        [(1, 1)].into(),
+        "nothing starts before the answer"
+    );
+    let answer = |choice| output(&mut person.alone.ctl(["answer", "q1-1-1", choice]));
+    let wrong = answer("retry");
+    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+    let answered = answer("wait");
+    assert!(answered.status.success(), "{}", said(&answered));
+    assert!(
+        said(&answered).contains("`mozartctl resume job`"),
+        "{}",
+        said(&answered)
+    );
+    assert_eq!(answer("wait").status.code(), Some(4), "it is answered");
+    let resume = output(&mut person.alone.ctl(["resume", "job"]));
+    assert_eq!(resume.status.code(), Some(0), "{}", said(&resume));
+    assert_eq!(person.desk.starts(), [(1, 2), (2, 1)].into());
+
+    let person = Person::new();
+    let file = person.job(2, limited_once, more, &[]);
+    assert_eq!(person.run(&file).status.code(), Some(3));
+    let stopped = output(&mut person.alone.ctl(["answer", "q1-1-1", "stop"]));
+    assert!(stopped.status.success(), "{}", said(&stopped));
+    assert_eq!(person.alone.status("job")["state"], "cancelled");
+
+    let person = Person::new();
+    let file = person.job(2, limited_once, more, &[]);
+    let typed = person.alone.typed(["run".as_ref(), file.as_os_str()], "wait");
+    assert_eq!(typed.status.code(), Some(0), "{}", said(&typed));
+    assert_eq!(person.desk.starts(), [(1, 2), (2, 1)].into());
+}
+
 // field: stale_detection
 // field: stale_detection.enabled
 // field: stale_detection.idle_timeout_seconds

@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use mozart::api::request::RunSelector;
-use mozart::api::view::RunView;
+use mozart::api::view::{QuestionView, RunView};
 use mozart::bus::client::Hint;
 use mozart::model::{RunNo, RunState};
 use mozart::summary::SheetSummary;
 
+use crate::commands::answer;
 use crate::connect::{Finder, Need};
 use crate::error::{CliError, Kind};
 use crate::exit_code::ExitCode;
@@ -19,6 +20,7 @@ use crate::narrator::Narrator;
 use crate::output::Out;
 use crate::signals::{Asked, Signals};
 use crate::text::{clean, count, shell_word};
+use crate::typed::Typed;
 
 /// Looked again at least so often, whatever the signals say.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -46,6 +48,8 @@ pub(crate) struct Manner {
 enum End {
     /// The run is over or paused.
     Over(Box<RunView>, Vec<SheetSummary>),
+    /// The run waits for an answer, and nobody is here to give it.
+    Unanswered(Box<RunView>, Vec<SheetSummary>),
     /// The person went away; the run goes on.
     Detached,
 }
@@ -68,6 +72,9 @@ pub(crate) async fn watch(
         narrator: Narrator::new(out),
         signals: Signals::new()?,
         interrupts: 0,
+        out,
+        asked: None,
+        typed: None,
     };
     match watcher.follow(manner).await {
         Ok(End::Over(view, sheets)) => {
@@ -78,6 +85,21 @@ pub(crate) async fn watch(
                 RunState::Failed => ExitCode::Failed,
                 _ if watcher.interrupts > 0 => ExitCode::Interrupted,
                 _ => ExitCode::Held,
+            })
+        }
+        Ok(End::Unanswered(view, sheets)) => {
+            watcher.narrator.end(&view, &sheets);
+            if watcher.link.is_embedded() {
+                out.note(&format!(
+                    "there is no service that waits: after the answer `mozartctl resume {}` lets it go on",
+                    shell_word(&run.job)
+                ));
+            }
+            watcher.wait_for_others().await?;
+            Ok(if watcher.interrupts > 0 {
+                ExitCode::Interrupted
+            } else {
+                ExitCode::Held
             })
         }
         Ok(End::Detached) => {
@@ -105,6 +127,10 @@ struct Watcher<'a> {
     narrator: Narrator<'a>,
     signals: Signals,
     interrupts: u32,
+    out: &'a Out,
+    /// The question that the person was asked.
+    asked: Option<QuestionView>,
+    typed: Option<Typed>,
 }
 
 impl Watcher<'_> {
@@ -137,7 +163,14 @@ impl Watcher<'_> {
                 }
                 continue;
             }
+            if !self.put_question(&view).await? {
+                return Ok(End::Unanswered(Box::new(view), self.link.sheets(self.run).await?));
+            }
             tokio::select! {
+                line = typed(&mut self.typed), if self.asked.is_some() => match line {
+                    Some(line) => self.reply(&line).await?,
+                    None => return Ok(End::Unanswered(Box::new(view), self.link.sheets(self.run).await?)),
+                },
                 asked = self.signals.next() => {
                     if !self.interrupt(asked) {
                         return Ok(End::Detached);
@@ -166,6 +199,63 @@ impl Watcher<'_> {
             };
             self.narrator.run(&view);
         }
+    }
+
+    /// Asks the person what the run waits for, once, and takes the question back when somebody has answered it. False:
+    /// nobody is here to be asked.
+    async fn put_question(&mut self, view: &RunView) -> Result<bool, CliError> {
+        let waits = view.summary.state == RunState::Waiting;
+        let Some(id) = view.summary.question.as_ref().filter(|_| waits) else {
+            if self.asked.take().is_some() {
+                // Behind what was not answered on its line.
+                self.narrator.note("\nanswered elsewhere");
+                self.narrator.reopen();
+            }
+            return Ok(true);
+        };
+        if self.asked.as_ref().is_some_and(|asked| asked.id == *id) {
+            return Ok(true);
+        }
+        if !self.out.can_ask() {
+            return Ok(false);
+        }
+        let questions = match self.link.questions().await {
+            // Whoever looks next finds out.
+            Err(error) if is_lost(&error) => return Ok(true),
+            other => other?,
+        };
+        if let Some(question) = questions.into_iter().find(|question| question.id == *id) {
+            self.narrator.close();
+            match &mut self.typed {
+                Some(typed) => typed.forget(),
+                none => *none = Some(Typed::start()),
+            }
+            for line in answer::lines(&question) {
+                self.narrator.note(&line);
+            }
+            self.out.prompt(&answer::prompt(&question));
+            self.asked = Some(question);
+        }
+        Ok(true)
+    }
+
+    /// Gives the answer that was typed, or asks again where it is none.
+    async fn reply(&mut self, line: &str) -> Result<(), CliError> {
+        let Some(question) = self.asked.take() else {
+            return Ok(());
+        };
+        let word = line.trim().to_ascii_lowercase();
+        if !question.choices.contains(&word) {
+            self.out.prompt(&answer::prompt(&question));
+            self.asked = Some(question);
+            return Ok(());
+        }
+        match self.link.answer(&question.id, &word).await {
+            Err(error) if error.kind == Kind::NoSuchQuestion => self.narrator.note("somebody has answered it already"),
+            done => done?,
+        }
+        self.narrator.reopen();
+        Ok(())
     }
 
     fn introduce(&self, view: &RunView) {
@@ -226,7 +316,7 @@ impl Watcher<'_> {
     async fn wait_for_others(&mut self) -> Result<(), CliError> {
         let mut told = false;
         while self.interrupts == 0 {
-            let others = self.link.others_live(self.run).await;
+            let others = self.link.others_live().await;
             if others.is_empty() {
                 return Ok(());
             }
@@ -286,6 +376,14 @@ impl Watcher<'_> {
         let watch = link.watch(&self.run.job).await.ok()?;
         *self.link = link;
         Some(watch)
+    }
+}
+
+/// The next line that is typed; for ever where nobody was asked anything.
+async fn typed(typed: &mut Option<Typed>) -> Option<String> {
+    match typed {
+        Some(typed) => typed.next().await,
+        None => std::future::pending().await,
     }
 }
 

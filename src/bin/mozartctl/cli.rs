@@ -16,8 +16,9 @@ Exit codes:
   0    done as asked; run, resume, wait: the run completed
   1    the run failed, the job file is invalid, or the request was refused
   2    wrong usage, no such file, or not YAML
-  3    run, resume, wait: the run is paused or cancelled; conductor-status: not running
-  4    no such job, run or sheet
+  3    run, resume, wait: the run is paused or cancelled, or waits for an answer that nobody is
+       there to give; conductor-status: not running
+  4    no such job, run, sheet or question
   5    no conductor can be reached or started
   130  Ctrl+C";
 
@@ -117,6 +118,12 @@ pub(crate) enum Verb {
     Logs(LogsArgs),
     /// Wait for the end of a run, a line for each change
     Wait(WaitArgs),
+    /// Answer what only a person can decide; without arguments: show what is asked
+    Answer(AnswerArgs),
+    /// Show the limits that keep sessions from starting
+    RateLimits,
+    /// Take limits for over that were noted: what waits for them starts
+    ClearRateLimits(ClearRateLimitsArgs),
     /// Start the conductor's service
     Start(StartArgs),
     /// Stop the conductor; sessions go on unless told otherwise
@@ -311,6 +318,23 @@ pub(crate) struct WaitArgs {
     pub(crate) job: String,
 }
 
+/// Arguments of `answer`.
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// Its id, as `status` shows it
+    pub(crate) question: Option<String>,
+    /// One of its choices: retry, wait, continue or stop
+    pub(crate) choice: Option<String>,
+}
+
+/// Arguments of `clear-rate-limits`.
+#[derive(Debug, Args)]
+pub(crate) struct ClearRateLimitsArgs {
+    /// Only this account's, as `rate-limits` names it
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(crate) account: Option<String>,
+}
+
 /// Arguments of `start`.
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
@@ -382,6 +406,10 @@ mod tests {
             "logs job -F -n 50 -l info -j",
             "start -f -l info",
             "stop --force",
+            "answer q1-1-1 retry",
+            "answer",
+            "rate-limits -j",
+            "clear-rate-limits --account me",
             "-v -L debug --log-format json conductor-status",
             "-q restart",
         ] {

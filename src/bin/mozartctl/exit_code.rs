@@ -9,9 +9,9 @@ pub(crate) enum ExitCode {
     Failed = 1,
     /// Wrong usage, no such file, or not YAML.
     Usage = 2,
-    /// The run is paused or cancelled; for `conductor-status`: not running.
+    /// The run is paused or cancelled, or waits for an answer that nobody is there to give; for `conductor-status`: not running.
     Held = 3,
-    /// No such job, run or sheet.
+    /// No such job, run, sheet or question.
     NoSuch = 4,
     /// No conductor can be reached or started.
     NoConductor = 5,

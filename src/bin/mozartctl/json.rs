@@ -2,7 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC, lengths are seconds, money is US dollars; what is not known is `null`.
 
-use mozart::api::view::RunView;
+use mozart::api::view::{GateView, QuestionView, RunView};
 use mozart::model::{Cost, Problem, RuleResult, Timestamp};
 use mozart::summary::{RunSummary, SheetSummary};
 use serde::Serialize;
@@ -26,6 +26,8 @@ pub(crate) struct Run {
     reason: String,
     /// When that reason ends by itself.
     until: Option<String>,
+    /// Id of the question that it waits for.
+    question: Option<String>,
     /// Absolute path of the workspace.
     workspace: String,
     sheets_total: u32,
@@ -49,6 +51,7 @@ impl From<&RunSummary> for Run {
             state: run.state.as_str(),
             reason: run.reason.clone(),
             until: time(run.until),
+            question: run.question.clone(),
             workspace: run.workspace.clone(),
             sheets_total: run.sheets_total,
             sheets_done: run.sheets_done,
@@ -197,6 +200,106 @@ pub(crate) struct Accepted<'a> {
     pub(crate) problems: &'a [Problem],
 }
 
+/// An open question: an item of `status`, and of `{"questions": [...]}`, which `answer` prints without arguments.
+#[derive(Debug, Serialize)]
+pub(crate) struct Question {
+    id: String,
+    /// What happened.
+    text: String,
+    /// The words that answer it: of `retry`, `wait`, `continue` and `stop`.
+    choices: Vec<String>,
+    /// Whose login, money or limit it is about.
+    account: Option<String>,
+    /// Code of the failure, where it is about login or money.
+    code: Option<&'static str>,
+    /// The first of the runs that wait for the answer, as `JOB#RUN`.
+    runs: Vec<String>,
+    /// How many wait for it.
+    runs_waiting: u32,
+}
+
+impl From<&QuestionView> for Question {
+    fn from(question: &QuestionView) -> Self {
+        Self {
+            id: question.id.clone(),
+            text: question.text.clone(),
+            choices: question.choices.clone(),
+            account: question.account.clone(),
+            code: question.code.map(mozart::model::Code::as_str),
+            runs: question.runs.clone(),
+            runs_waiting: question.runs_waiting,
+        }
+    }
+}
+
+/// `answer` without arguments.
+#[derive(Debug, Serialize)]
+pub(crate) struct Questions {
+    /// All that are open.
+    pub(crate) questions: Vec<Question>,
+}
+
+/// `answer QUESTION CHOICE`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answered<'a> {
+    /// Its id.
+    pub(crate) question: &'a str,
+    /// The answer that was given.
+    pub(crate) choice: &'a str,
+    /// The first of the runs that waited for it, as `JOB#RUN`.
+    pub(crate) runs: &'a [String],
+}
+
+/// A limit that keeps sessions from starting: an item of `{"gates": [...]}`, which `rate-limits` prints, and of
+/// `{"cleared": [...]}`, which `clear-rate-limits` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct Gate {
+    /// Whose: backend, host, and a digest of where the credential comes from.
+    account: String,
+    /// `usage`, `throttle`, or `faults` (too many in a row: the circuit breaker).
+    kind: String,
+    /// Window or model family, where the limit names one, such as `five_hour`.
+    window: Option<String>,
+    /// `closed`: nothing starts before `until`; `opening`: so many sessions as there are `places`.
+    state: &'static str,
+    until: Option<String>,
+    /// Sessions that may be under way at once after `until`.
+    places: u32,
+    /// Sessions that are.
+    under_way: u32,
+    /// Runs that wait behind it.
+    runs_waiting: u32,
+}
+
+impl From<&GateView> for Gate {
+    fn from(gate: &GateView) -> Self {
+        Self {
+            account: gate.account.clone(),
+            kind: gate.kind.clone(),
+            window: gate.window.clone(),
+            state: gate.state.as_str(),
+            until: time(Some(gate.until)),
+            places: gate.places,
+            under_way: gate.under_way,
+            runs_waiting: gate.runs_waiting,
+        }
+    }
+}
+
+/// `rate-limits`.
+#[derive(Debug, Serialize)]
+pub(crate) struct RateLimits {
+    /// All that are not open.
+    pub(crate) gates: Vec<Gate>,
+}
+
+/// `clear-rate-limits`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cleared {
+    /// Those that were not open, as they stood.
+    pub(crate) cleared: Vec<Gate>,
+}
+
 /// Answer of `conductor-status`, `start`, `stop` and `restart`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ConductorState {
@@ -212,6 +315,8 @@ pub(crate) struct ConductorState {
     pub(crate) runs_running: Option<u32>,
     pub(crate) runs_queued: Option<u32>,
     pub(crate) runs_waiting: Option<u32>,
+    /// Questions that are open; `answer` shows them.
+    pub(crate) questions: Option<u32>,
     /// What is wrong with the storage; empty while it works.
     pub(crate) storage: Option<String>,
 }

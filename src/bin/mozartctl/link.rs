@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use mozart::api::handle::{Conductor, Request};
 use mozart::api::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
-use mozart::api::view::{Change, ManagerView, RunView};
+use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::client::{CallError, Client, Hint, JobWatch};
 use mozart::daemon::Embedded;
 use mozart::model::{RunState, SheetNo};
@@ -232,6 +232,42 @@ impl Link {
         }
     }
 
+    /// Answers a question with one of its choices.
+    pub(crate) async fn answer(&self, question: &str, choice: &str) -> Result<()> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.answer(question, choice).await?),
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::Answer(question.to_owned(), choice.to_owned(), reply))
+                .await?),
+        }
+    }
+
+    /// The open questions.
+    pub(crate) async fn questions(&self) -> Result<Vec<QuestionView>> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.questions().await?),
+            Voice::Direct(own) => Ok(own.ask(Request::Questions).await?),
+        }
+    }
+
+    /// The limits that keep sessions from starting.
+    pub(crate) async fn gates(&self) -> Result<Vec<GateView>> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.gates().await?),
+            Voice::Direct(own) => Ok(own.ask(Request::Gates).await?),
+        }
+    }
+
+    /// Takes the limits of an account, or all, for over.
+    pub(crate) async fn clear_gates(&self, account: Option<&str>) -> Result<()> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.clear_gates(account).await?),
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::ClearGates(account.map(str::to_owned), reply))
+                .await?),
+        }
+    }
+
     /// Stops the conductor; with `stop_sessions` its sessions first.
     pub(crate) async fn stop(&self, stop_sessions: bool) -> Result<()> {
         match self.voice() {
@@ -274,8 +310,8 @@ impl Link {
         let _either = tokio::time::timeout(longest, watch.next()).await;
     }
 
-    /// Names of other jobs whose runs are live at the conductor in this process.
-    pub(crate) async fn others_live(&self, than: &RunSelector) -> Vec<String> {
+    /// Names of jobs whose runs are live at the conductor in this process, and wait for no answer.
+    pub(crate) async fn others_live(&self) -> Vec<String> {
         if !self.is_embedded() {
             return Vec::new();
         }
@@ -286,10 +322,9 @@ impl Link {
             ..RunFilter::default()
         };
         let runs = self.list(&filter, PAGE).await.map(|(runs, _)| runs).unwrap_or_default();
-        runs.into_iter()
-            .map(|run| run.job.to_string())
-            .filter(|job| *job != than.job)
-            .collect()
+        let moves = |run: &RunSummary| run.state != RunState::Waiting || run.question.is_none();
+        let moving = runs.into_iter().filter(moves);
+        moving.map(|run| run.job.to_string()).collect()
     }
 
     fn voice(&self) -> Voice<'_> {

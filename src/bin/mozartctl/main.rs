@@ -18,6 +18,7 @@ mod output;
 mod signals;
 mod systemd;
 mod text;
+mod typed;
 
 use clap::Parser as _;
 

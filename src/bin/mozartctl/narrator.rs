@@ -20,6 +20,8 @@ type Told = (SheetStatus, u32);
 pub(crate) struct Narrator<'a> {
     out: &'a Out,
     lines: bool,
+    /// There is to be a bar.
+    watched: bool,
     bar: Option<ProgressBar>,
     told: HashMap<u32, Told>,
     told_run: Option<(RunState, String)>,
@@ -34,6 +36,7 @@ impl<'a> Narrator<'a> {
         Self {
             out,
             lines: !out.json && !out.quiet,
+            watched: watched && !out.quiet,
             bar: (watched && !out.quiet).then(|| bar(out)),
             told: HashMap::new(),
             told_run: None,
@@ -85,7 +88,9 @@ impl<'a> Narrator<'a> {
             };
             match run.state {
                 // The sheet that waits was told with its own reason.
-                RunState::Waiting if self.told.values().any(|(state, _)| *state == SheetStatus::Waiting) => {}
+                RunState::Waiting
+                    if run.question.is_none()
+                        && self.told.values().any(|(state, _)| *state == SheetStatus::Waiting) => {}
                 RunState::Waiting | RunState::Queued | RunState::Paused => {
                     self.event("HOLD", Paint::Warn, &format!("run {}{until}{reason}", run.state));
                 }
@@ -120,6 +125,13 @@ impl<'a> Narrator<'a> {
             for line in closing(view, sheets, self.out) {
                 self.out.line(&line);
             }
+        }
+    }
+
+    /// Puts the bar back, after a question that was asked in its place.
+    pub(crate) fn reopen(&mut self) {
+        if self.watched && self.bar.is_none() {
+            self.bar = Some(bar(self.out));
         }
     }
 
@@ -273,6 +285,10 @@ pub(crate) fn next_step(run: &RunSummary, sheets: &[SheetSummary]) -> Option<Str
             ),
             None => format!("`mozartctl resume {job}` tries again what is not completed"),
         },
+        RunState::Waiting if run.question.is_some() => {
+            let question = run.question.as_deref().map(clean).unwrap_or_default();
+            format!("`mozartctl answer {question} CHOICE` answers what it waits for; `mozartctl cancel {job}` ends it")
+        }
         RunState::Queued | RunState::Running | RunState::Waiting => {
             format!(
                 "`mozartctl logs -F {job}` follows it; `mozartctl pause {job}` and `mozartctl cancel {job}` hold or end it"
@@ -305,7 +321,7 @@ fn closing(view: &RunView, sheets: &[SheetSummary], out: &Out) -> Vec<String> {
     if let Some(cost) = run.cost {
         line.push_str(&format!(", {}", money(cost)));
     }
-    if !run.reason.is_empty() && run.sheets_failed == 0 {
+    if !run.reason.is_empty() && (run.sheets_failed == 0 || run.question.is_some()) {
         line.push_str(&format!(" ({})", clean(&run.reason)));
     }
     let mut lines = vec![line];

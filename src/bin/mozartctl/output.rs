@@ -204,19 +204,32 @@ impl Out {
         self.stderr(text.trim_end());
     }
 
+    /// Whether somebody is there who could answer: this is a terminal, and not in its background, where reading would
+    /// stop the program.
+    pub(crate) fn can_ask(&self) -> bool {
+        let stdin = io::stdin();
+        let in_front = || rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp());
+        !self.json && self.stderr_is_terminal && stdin.is_terminal() && in_front()
+    }
+
+    /// A question, behind which the answer is typed on the same line.
+    pub(crate) fn prompt(&self, question: &str) {
+        let _told = self.bars.suspend(|| {
+            let mut stderr = io::stderr().lock();
+            write!(stderr, "{question} ").and_then(|()| stderr.flush())
+        });
+    }
+
     /// Asks, and gives the answer in small letters, which is typed on the same line. `None`: this is no terminal, and
     /// nobody is there to answer.
     ///
     /// # Errors
     /// [`Kind::System`] where standard input cannot be read.
     pub(crate) fn ask(&self, question: &str) -> Result<Option<String>, CliError> {
-        if self.json || !self.stderr_is_terminal || !io::stdin().is_terminal() {
+        if !self.can_ask() {
             return Ok(None);
         }
-        let _told = self.bars.suspend(|| {
-            let mut stderr = io::stderr().lock();
-            write!(stderr, "{question} ").and_then(|()| stderr.flush())
-        });
+        self.prompt(question);
         let mut answer = String::new();
         io::stdin()
             .read_line(&mut answer)

@@ -155,7 +155,6 @@ fn a_person_may_say_that_a_limit_is_over() {
 }
 
 // field: circuit_breaker
-// field: circuit_breaker.enabled
 // field: circuit_breaker.failure_threshold
 // field: circuit_breaker.recovery_timeout_seconds
 #[test]
@@ -204,6 +203,20 @@ fn faults_in_a_row_give_the_account_a_rest() {
     }
     answers(&mut world);
     assert_eq!(world.machine.len(), 2);
+}
+
+// field: circuit_breaker.enabled
+#[test]
+fn without_a_circuit_breaker_faults_are_no_reason_to_rest() {
+    let mut world = World::with(RunRules {
+        circuit_breaker: None,
+        ..at_once(20)
+    });
+    for _ in 0..20 {
+        let attempt = *world.machine.keys().next().expect("one is at work");
+        world.finish_attempt(attempt, transient());
+        assert_eq!(world.engine.gates().count(), 0);
+    }
 }
 
 #[test]

@@ -125,6 +125,7 @@ async fn ask(link: &Link) -> Result<ConductorState, CliError> {
         runs_running: Some(view.running),
         runs_queued: Some(view.queued),
         runs_waiting: Some(view.waiting),
+        questions: Some(view.questions),
         storage: Some(view.storage),
     })
 }
@@ -147,6 +148,11 @@ fn describe(state: &ConductorState, out: &Out) {
         state.runs_queued.unwrap_or_default(),
         state.runs_waiting.unwrap_or_default()
     ));
+    if let Some(open) = state.questions.filter(|open| *open > 0) {
+        out.line(&format!(
+            "questions: {open} open; `mozartctl answer` shows what to type"
+        ));
+    }
     if let Some(trouble) = state.storage.as_deref().filter(|text| !text.is_empty()) {
         out.line(&format!("storage: {}", crate::text::clean(trouble)));
     }

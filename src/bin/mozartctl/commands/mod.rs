@@ -1,8 +1,10 @@
 //! One file a verb. Verbs that need a conductor run on one thread of tokio, made only for them.
 
+pub(crate) mod answer;
 mod cancel;
 mod completions;
 mod conductor;
+mod limits;
 mod list;
 mod logs;
 mod pause;
@@ -35,6 +37,9 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
         Verb::Cancel(arguments) => drive(cancel::run(&arguments, &finder, out)),
         Verb::Logs(arguments) => drive(logs::run(&arguments, &finder, out)),
         Verb::Wait(arguments) => drive(wait::run(&arguments, &finder, out)),
+        Verb::Answer(arguments) => drive(answer::run(&arguments, &finder, out)),
+        Verb::RateLimits => drive(limits::show(&finder, out)),
+        Verb::ClearRateLimits(arguments) => drive(limits::clear(&arguments, &finder, out)),
         Verb::Start(arguments) if arguments.foreground => conductor::foreground(&arguments, &cli.global),
         Verb::Start(_) => drive(conductor::start(&finder, out)),
         Verb::Stop(arguments) => drive(conductor::stop(&arguments, &finder, out)),

@@ -14,7 +14,7 @@ use crate::cli::StatusArgs;
 use crate::connect::{Finder, Need};
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
-use crate::json::{Run, RunDetail};
+use crate::json::{Question, Run, RunDetail};
 use crate::link::Link;
 use crate::narrator::{failure, next_step};
 use crate::output::{Out, Paint};
@@ -30,10 +30,12 @@ const CLOCKS_MOVE: Duration = Duration::from_secs(5);
 /// A picture of all runs is at most so old: there is no signal for all of them.
 const OVERVIEW: Duration = Duration::from_secs(2);
 
-/// `status` without a job: `{"runs": [...]}`, live ones first.
+/// `status` without a job: `{"runs": [...], "questions": [...]}`, live runs first.
 #[derive(Debug, Serialize)]
 struct Overview {
     runs: Vec<Run>,
+    /// All that are open.
+    questions: Vec<Question>,
 }
 
 /// Shows it, once or until it is over.
@@ -124,10 +126,12 @@ async fn all(link: &Link, watched: bool, out: &Out) -> Result<bool, CliError> {
     let live = runs.iter().any(|run| is_live(run.state));
     let (recent, more) = link.list(&filter(ended), RECENT).await?;
     runs.extend(recent);
+    let questions = link.questions().await?;
     if out.json {
         picture(
             &Overview {
                 runs: runs.iter().map(Run::from).collect(),
+                questions: questions.iter().map(Question::from).collect(),
             },
             watched,
             out,
@@ -138,6 +142,10 @@ async fn all(link: &Link, watched: bool, out: &Out) -> Result<bool, CliError> {
         out.table(&rows(&runs, out));
         if more {
             out.note("`mozartctl list --all` shows older ones");
+        }
+        for question in &questions {
+            out.line("");
+            super::answer::describe(question, out);
         }
     }
     Ok(live)
