@@ -1,6 +1,7 @@
 //! The conductor's own code with a real ledger and no loop: each test says what happens next.
 
 mod faults;
+mod simulation;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -71,15 +72,25 @@ fn paths_in(directory: &Path) -> Paths {
 
 /// A conductor that cannot start any process: what sessions do is said by the test.
 async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Result<Conductor, String> {
+    conductor_with(Settings::default(), paths, ledger, conducts).await
+}
+
+async fn conductor_with(
+    settings: Settings,
+    paths: Paths,
+    ledger: &Arc<Ledger>,
+    conducts: bool,
+) -> Result<Conductor, String> {
     let spool_root = paths.spool(&ledger.tag());
-    let runner = Runner::new(RunnerSettings {
+    let mut runner = Runner::new(RunnerSettings {
         launcher: Launcher::supervised("/nonexistent/mozart".into(), spool_root.clone()),
         spool_root,
         ledger_tag: ledger.tag(),
     });
+    runner.scripted = true;
     let parts = Parts {
         paths,
-        settings: Settings::default(),
+        settings,
         environment: Environment::default(),
         ledger: Arc::clone(ledger),
         runner: Arc::new(runner),

@@ -68,6 +68,9 @@ pub struct Runner {
     spool_root: PathBuf,
     ledger_tag: String,
     passwd: Passwd,
+    /// What sessions do is said by a test: none is started.
+    #[cfg(test)]
+    pub(crate) scripted: bool,
 }
 
 /// A running session's wish to be ended, as the conductor says it.
@@ -101,6 +104,8 @@ impl Runner {
             spool_root,
             ledger_tag,
             passwd: passwd::current(),
+            #[cfg(test)]
+            scripted: false,
         }
     }
 

@@ -169,7 +169,7 @@ async fn audit(conductor: &Conductor, sessions: &mut Sessions, faults: &Faults) 
 }
 
 /// The engine but for what stands beside its facts.
-fn recorded(engine: &Engine) -> serde_json::Value {
+pub(super) fn recorded(engine: &Engine) -> serde_json::Value {
     let mut all = serde_json::to_value(engine).unwrap();
     assert!(all.as_object_mut().unwrap().remove("overlay").is_some());
     all
@@ -204,13 +204,13 @@ async fn outcome(job: &Canonical, ledger: &Ledger, paths: &Paths, directory: &Pa
 }
 
 /// A directory in memory, where there is one: nothing here depends on the disk, and hundreds of ledgers are made.
-fn quick_directory() -> TempDir {
+pub(super) fn quick_directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap()
 }
 
-async fn opened(paths: &Paths) -> Arc<Ledger> {
+pub(super) async fn opened(paths: &Paths) -> Arc<Ledger> {
     let begun = Instant::now();
     loop {
         match Ledger::open(&paths.ledger()).await {
