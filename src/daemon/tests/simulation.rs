@@ -195,6 +195,7 @@ enum Told {
     Begins,
     Ends,
     LeftAlone,
+    NoRoom,
 }
 
 thread_local! {
@@ -231,7 +232,8 @@ impl Tally {
 }
 
 /// What has to have happened where some hundred weeks are said to be survived.
-const HAPPENS: [&str; 32] = [
+const HAPPENS: [&str; 33] = [
+    "NoRoom",
     "attempt_answered",
     "attempt_started",
     "gate_closed",
@@ -698,6 +700,13 @@ impl Simulation {
         let held = self.held.get_mut(&attempt).expect("is held");
         let progress = match self.sessions.get(&attempt) {
             None => Progress::NeverRan,
+            // Nothing ran, and a second later it says so.
+            Some(_) if self.disk_is_full && !self.begun.contains(&attempt) => {
+                tell(time, Told::NoRoom);
+                self.sessions.remove(&attempt);
+                held.since = time + SECOND;
+                Progress::NoRoom("there is no room".to_owned())
+            }
             Some(_) if !held.started => {
                 held.started = true;
                 self.begun.insert(attempt);
@@ -712,7 +721,7 @@ impl Simulation {
             }
             Some(session) => Progress::Finished(session.report.clone()),
         };
-        if !matches!(progress, Progress::Started { .. }) {
+        if matches!(progress, Progress::NeverRan | Progress::Finished(_)) {
             self.held.remove(&attempt);
         }
         self.conductor().report(attempt, progress).await;
