@@ -95,7 +95,7 @@ pub(super) struct Conductor {
     pub(super) adopting: HashSet<AttemptRef>,
     attempts: JoinSet<()>,
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
-    progress: mpsc::Receiver<(AttemptRef, Progress)>,
+    pub(super) progress: mpsc::Receiver<(AttemptRef, Progress)>,
     pub(super) checkpoints: super::checkpoints::Writers,
     alarm: Alarm,
     /// The moment of the last decision that was followed.

@@ -1,6 +1,7 @@
 //! The conductor's own code with a real ledger and no loop: each test says what happens next.
 
 mod faults;
+mod launcher;
 mod simulation;
 
 use std::path::Path;
@@ -81,13 +82,27 @@ async fn conductor_with(
     ledger: &Arc<Ledger>,
     conducts: bool,
 ) -> Result<Conductor, String> {
-    let spool_root = paths.spool(&ledger.tag());
-    let mut runner = Runner::new(RunnerSettings {
-        launcher: Launcher::supervised("/nonexistent/mozart".into(), spool_root.clone()),
-        spool_root,
-        ledger_tag: ledger.tag(),
-    });
+    let nobody = Launcher::supervised("/nonexistent/mozart".into(), paths.spool(&ledger.tag()));
+    let mut runner = runner_of(&paths, ledger, nobody);
     runner.scripted = true;
+    restored(settings, paths, ledger, conducts, runner).await
+}
+
+fn runner_of(paths: &Paths, ledger: &Ledger, launcher: Launcher) -> Runner {
+    Runner::new(RunnerSettings {
+        launcher,
+        spool_root: paths.spool(&ledger.tag()),
+        ledger_tag: ledger.tag(),
+    })
+}
+
+async fn restored(
+    settings: Settings,
+    paths: Paths,
+    ledger: &Arc<Ledger>,
+    conducts: bool,
+    runner: Runner,
+) -> Result<Conductor, String> {
     let parts = Parts {
         paths,
         settings,

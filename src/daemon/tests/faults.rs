@@ -13,10 +13,10 @@ use crate::ledger::faults::{Faults, Moment};
 use crate::ledger::tests::{failure, report};
 use crate::ledger::{OpenError, checkpoint};
 use crate::model::{AttemptReport, Cause, Code, Limit, LimitKind, Span};
-use canonical::{CANONICAL, Canonical, Ends};
+use canonical::Ends;
+pub(super) use canonical::{CANONICAL, Canonical};
 
 #[path = "../../../tests/canonical/jobs.rs"]
-#[expect(dead_code, reason = "its commands are for those who run them")]
 mod canonical;
 
 /// The sessions of a job. They outlive any conductor.
@@ -176,7 +176,7 @@ pub(super) fn recorded(engine: &Engine) -> serde_json::Value {
 }
 
 /// The verdicts, in the ledger and in the checkpoint.
-async fn outcome(job: &Canonical, ledger: &Ledger, paths: &Paths, directory: &Path) -> String {
+pub(super) async fn outcome(job: &Canonical, ledger: &Ledger, paths: &Paths, directory: &Path) -> String {
     let (runs, _) = ledger.runs(&RunFilter::default(), 10, "").await.unwrap();
     let [run] = runs.as_slice() else {
         panic!("one run was asked for: {runs:?}")
