@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
 use super::view::{Change, ManagerView, RunView};
-use crate::model::Problem;
+use crate::model::{Problem, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
 /// Where an answer goes.
@@ -28,6 +28,8 @@ pub enum Request {
     Pause(RunSelector, bool, Reply<()>),
     /// Go on.
     Resume(RunSelector, Reply<()>),
+    /// Run the sheets from that number on again.
+    Retry(RunSelector, SheetNo, Reply<()>),
     /// Cancel.
     Cancel(RunSelector, Reply<()>),
     /// `count` sheets from number `first` on.

@@ -22,7 +22,7 @@ use super::manager::{ATTACHED, ManagerProxy};
 use super::names;
 use crate::api::request::{RunFilter, RunSelector, Submit, Submitted};
 use crate::api::view::{ManagerView, RunView};
-use crate::model::{JobName, Problem, RunNo, RunState};
+use crate::model::{JobName, Problem, RunNo, RunState, SheetNo};
 use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
 
 /// Result of a call to the conductor.
@@ -185,6 +185,15 @@ impl Client {
     /// What the conductor answers.
     pub async fn resume(&self, run: &RunSelector) -> Result<()> {
         Ok(self.job_proxy(&run.job).await?.resume(selected(run).build()).await?)
+    }
+
+    /// Runs the sheets of a run again from number `from` on.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn retry(&self, run: &RunSelector, from: SheetNo) -> Result<()> {
+        let job = self.job_proxy(&run.job).await?;
+        Ok(job.retry(from.0, selected(run).build()).await?)
     }
 
     /// Cancels a run.

@@ -12,7 +12,7 @@ use super::server::Link;
 use crate::api::handle::Request;
 use crate::api::request::RunSelector;
 use crate::api::view::RunView;
-use crate::model::{Cost, JobName};
+use crate::model::{Cost, JobName, SheetNo};
 
 /// Rows of `Sheets` at most; fewer where they would not fit into one message.
 const PAGE: u32 = 1000;
@@ -72,6 +72,23 @@ impl Job {
         options.done()?;
         self.link.callers.may_change(connection, &call).await?;
         self.link.ask(|reply| Request::Resume(run, reply)).await
+    }
+
+    /// Runs the sheets of a paused or ended run again from number `from_sheet` on, completed ones too.
+    async fn retry(
+        &self,
+        from_sheet: u32,
+        options: Dictionary,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<()> {
+        let mut options = Options::new(options);
+        let run = self.selected(&mut options)?;
+        options.done()?;
+        self.link.callers.may_change(connection, &call).await?;
+        self.link
+            .ask(|reply| Request::Retry(run, SheetNo(from_sheet), reply))
+            .await
     }
 
     /// Cancels the run: its sessions are stopped, it ends.

@@ -594,6 +594,7 @@ impl Conductor {
             plan,
             context,
             lessons,
+            budget: start.budget,
             earlier_cost,
             extra_env: self.environment.extra(&self.settings.pass_env),
             secrets,

@@ -190,6 +190,18 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 "{job}#{no} may wait for limits as often again"
             );
         }
+        FactKind::BudgetRaised { run, sheet, limit } => {
+            let (job, no) = name(*run);
+            let what = sheet.map_or_else(|| "the job".to_owned(), |sheet| format!("sheet {sheet}"));
+            line!(
+                info,
+                id::BUDGET_REACHED,
+                job,
+                no,
+                "{job}#{no}: {what} may cost ${:.2} in all now",
+                limit.as_usd()
+            );
+        }
         FactKind::QuestionAsked { question } => {
             let words: Vec<&str> = question.choices.iter().map(|choice| choice.as_str()).collect();
             let (id, text, words) = (&question.id.0, &question.text, words.join(" or "));

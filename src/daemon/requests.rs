@@ -30,6 +30,10 @@ impl Conductor {
             Request::GetRun(selector, reply) => send(reply, self.view(&selector).await),
             Request::Pause(selector, now, reply) => send(reply, self.pause(&selector, now).await),
             Request::Resume(selector, reply) => send(reply, self.resume(&selector).await),
+            Request::Retry(selector, from, reply) => {
+                let retry = |run| Event::RetryRequested { run, from };
+                send(reply, self.go_on(&selector, retry).await);
+            }
             Request::Cancel(selector, reply) => send(reply, self.cancel(&selector).await),
             Request::Sheets(selector, first, count, reply) => send(reply, self.sheets(&selector, first, count).await),
             Request::Attempts(selector, sheet, reply) => send(reply, self.attempts_at(&selector, sheet).await),
@@ -178,6 +182,11 @@ impl Conductor {
 
     /// Goes on with a paused run, or opens the next generation of an ended one.
     pub(super) async fn resume(&mut self, selector: &RunSelector) -> Result<(), ApiError> {
+        self.go_on(selector, |run| Event::ResumeRequested { run }).await
+    }
+
+    /// Lets a run that may have ended go on, as the event has it.
+    async fn go_on(&mut self, selector: &RunSelector, event: impl FnOnce(RunId) -> Event) -> Result<(), ApiError> {
         let row = self.find(selector).await?;
         if selector.run.is_some() {
             let newest = self
@@ -202,7 +211,7 @@ impl Conductor {
                 return Err(storage(error));
             }
         }
-        let done = self.step(Event::ResumeRequested { run: row.id }, None).await;
+        let done = self.step(event(row.id), None).await;
         if ended && done.is_err() {
             self.engine.forget(row.id);
             self.live.remove(&row.id);

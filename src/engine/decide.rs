@@ -1,15 +1,17 @@
 //! What each event leads to.
 
+use super::budget::{self, Budget};
 use super::event::{Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
 use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
 use super::retry::{After, Limited, Situation, after};
 use super::rules::{RunRules, is_accounts};
 use super::run::{Phase, Run};
+use super::schedule::{Hold, Next};
 use super::sheet::{SheetState, Waiting, next_attempt};
 use super::{Engine, Gate};
 use crate::job::plan::FailFast;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState,
+    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Cost, Failure, JobName, Now, Outcome, RunId, RunNo, RunState,
     SheetNo, Span, StopHow, Timestamp,
 };
 
@@ -62,6 +64,7 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         }
         Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
         Event::ResumeRequested { run } => draft.resume(*run),
+        Event::RetryRequested { run, from } => draft.retry(*run, *from),
         Event::CancelRequested { run } => draft.cancel(*run),
         Event::ShutdownRequested { stop_sessions } => {
             if *stop_sessions {
@@ -289,7 +292,8 @@ impl Draft {
         let same = |other: &Question| match (&other.about, &about) {
             (About::Account { account, .. }, About::Account { account: this, .. }) => account == this,
             (About::Limit { run, .. }, About::Limit { run: this, .. }) => run == this,
-            (About::Account { .. } | About::Limit { .. }, _) => false,
+            (About::Budget { run, .. }, About::Budget { run: this, .. }) => run == this,
+            (About::Account { .. } | About::Limit { .. } | About::Budget { .. }, _) => false,
         };
         if !self.engine.questions.values().any(same) {
             let question = Question {
@@ -321,10 +325,63 @@ impl Draft {
                 (Choice::Stop, _) => self.cancel(run)?,
                 (Choice::Retry, _) => self.reopen(run, |live, code| live.rules.is_accounts(code)),
                 (Choice::Wait, About::Limit { kind, .. }) => self.fact(FactKind::WaitsRenewed { run, kind: *kind }),
-                (Choice::Wait, About::Account { .. }) => {}
+                (Choice::Continue, About::Budget { sheet, .. }) => self.raise_budget(run, *sheet),
+                (Choice::Wait | Choice::Continue, _) => {}
             }
         }
         Ok(())
+    }
+
+    /// As much again as the job file gives, from what it has cost so far.
+    fn raise_budget(&mut self, run: RunId, sheet: Option<SheetNo>) {
+        let Some(live) = self.engine.run(run) else { return };
+        let limits = live.rules.cost_limits;
+        let (limit, spent) = match sheet {
+            None => (limits.and_then(|limits| limits.per_job), Some(live.spent)),
+            Some(sheet) => (
+                limits.and_then(|limits| limits.per_sheet),
+                live.sheets.get(sheet).map(|sheet| sheet.spent),
+            ),
+        };
+        if let (Some(limit), Some(spent)) = (limit, spent) {
+            let limit = Cost(spent.0.saturating_add(limit.0));
+            self.fact(FactKind::BudgetRaised { run, sheet, limit });
+        }
+    }
+
+    /// Asks for money where nothing else keeps a run from going on.
+    fn ask_for_money(&mut self) {
+        let now = self.now.wall;
+        let short = self
+            .engine
+            .runs()
+            .filter_map(|run| match self.engine.next_of(run, now) {
+                Next::Held {
+                    why: Hold::Money(sheet, code),
+                    ..
+                } if !run.is_running() => Some((run, sheet, code)),
+                Next::Held { .. } | Next::Ready(_) | Next::Nothing => None,
+            });
+        let short: Vec<_> = short
+            .filter_map(|(run, sheet, code)| {
+                let state = run.sheets.get(sheet)?;
+                let attempt = next_attempt(run.id, sheet, state);
+                let (sheet, text) = if code == Code::E701 {
+                    let cost = usd(state.spent);
+                    (
+                        Some(sheet),
+                        format!("sheet {sheet} has cost {cost}, and its budget is used up"),
+                    )
+                } else {
+                    let cost = usd(run.spent);
+                    (None, format!("the job has cost {cost}, and its budget is used up"))
+                };
+                Some((attempt, About::Budget { run: run.id, sheet }, text))
+            })
+            .collect();
+        for (attempt, about, text) in short {
+            self.ask(attempt, about, text, &[Choice::Continue, Choice::Stop]);
+        }
     }
 
     /// Opens the next generation of sheets that failed with such a code.
@@ -620,6 +677,47 @@ impl Draft {
         Ok(())
     }
 
+    /// Opens every sheet from that one on again, whatever became of it.
+    fn retry(&mut self, run: RunId, from: SheetNo) -> Result<(), Refusal> {
+        let live = self.live_run(run)?;
+        let label = live.label();
+        let refuse = |text: String| Err(Refusal::WrongState(text));
+        match live.phase {
+            Phase::Paused(_) if !live.is_running() => {}
+            Phase::Ended(_) => self.only_live_run(&live.job, run)?,
+            Phase::Open | Phase::Paused(_) => {
+                return refuse(format!(
+                    "{label} is at work; pause it first, and wait until its sessions have ended"
+                ));
+            }
+            Phase::Cancelling => return refuse(format!("{label} is being cancelled; retry it once that is done")),
+        }
+        if !(1..=live.sheets.len()).contains(&from.0) {
+            let last = live.sheets.len();
+            return refuse(format!("there is no sheet {from} in {label}: it has {last}"));
+        }
+        // What waits for its next attempt has no verdict yet: it is begun anew like the others.
+        let later = |no: SheetNo| no >= from;
+        let waiting: Vec<_> = live.active.iter().copied().filter(|no| later(*no)).collect();
+        self.fact(FactKind::RunResumed { run });
+        for sheet in waiting {
+            let verdict = Verdict::Cancelled;
+            self.fact(FactKind::SheetEnded { run, sheet, verdict });
+        }
+        let Some(live) = self.engine.run(run) else {
+            return Ok(());
+        };
+        let done = live.sheets().filter(|(no, sheet)| {
+            let cut_off = matches!(&sheet.state, SheetState::Done(verdict) if verdict.is_to_be_resumed());
+            cut_off || (later(*no) && matches!(sheet.state, SheetState::Done(_)))
+        });
+        let again: Vec<_> = done.map(|(no, sheet)| (no, sheet.generation.next())).collect();
+        for (sheet, generation) in again {
+            self.fact(FactKind::GenerationOpened { run, sheet, generation });
+        }
+        Ok(())
+    }
+
     fn cancel(&mut self, run: RunId) -> Result<(), Refusal> {
         let live = self.live_run(run)?;
         match live.phase {
@@ -749,6 +847,7 @@ impl Draft {
                 break;
             }
         }
+        self.ask_for_money();
     }
 
     fn start(&mut self, run: RunId, no: SheetNo) {
@@ -770,21 +869,32 @@ impl Draft {
                 SessionChoice::New(uuid::Uuid::new_v5(&self.engine.ledger, name.as_bytes()).to_string())
             }
         };
+        let budget = match self.engine.run(run).map(|live| budget::of(live, no)) {
+            Some(Budget::Most(cost)) => Some(cost),
+            Some(Budget::None) => None,
+            Some(Budget::Reserved | Budget::UsedUp(_)) | None => return,
+        };
         self.fact(FactKind::AttemptIntended {
             attempt,
             generation,
             kind,
             ask,
             session: session.clone(),
+            budget,
         });
         let start = super::event::Start {
             attempt,
             kind,
             ask,
             session,
+            budget,
         };
         self.decision.commands.push(Command::StartAttempt(start));
     }
+}
+
+fn usd(cost: Cost) -> String {
+    format!("${:.2}", cost.as_usd())
 }
 
 /// The outcome of an attempt that Mozart or the system cut off.

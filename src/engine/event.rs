@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::fact::{Choice, Fact, QuestionId};
 use super::rules::RunRules;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, Cost, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp,
 };
 
 /// Everything that can happen. `now` comes beside it.
@@ -82,6 +82,13 @@ pub enum Event {
     ResumeRequested {
         /// Which.
         run: RunId,
+    },
+    /// Run the sheets of a paused or ended run again from that one on, completed ones too.
+    RetryRequested {
+        /// Which.
+        run: RunId,
+        /// The first of them.
+        from: SheetNo,
     },
     /// Cancel a run: its sessions get TERM, grace, KILL.
     CancelRequested {
@@ -176,6 +183,8 @@ pub struct Start {
     pub ask: Ask,
     /// In which session.
     pub session: SessionChoice,
+    /// What it may cost at most.
+    pub budget: Option<Cost>,
 }
 
 /// Which session an attempt is.

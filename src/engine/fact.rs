@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{PauseWhy, SessionChoice};
 use super::rules::RunRules;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Generation, JobName, LimitKind, Outcome, RunId, RunNo,
+    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Cost, Generation, JobName, LimitKind, Outcome, RunId, RunNo,
     RunState, SheetNo, Span, Timestamp,
 };
 
@@ -60,6 +60,9 @@ pub enum FactKind {
         ask: Ask,
         /// In which session.
         session: SessionChoice,
+        /// What it may cost at most, and what is reserved for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Cost>,
     },
     /// Its process runs.
     AttemptStarted {
@@ -123,6 +126,15 @@ pub enum FactKind {
         run: RunId,
         /// Which limits.
         kind: LimitKind,
+    },
+    /// A person lets it cost more.
+    BudgetRaised {
+        /// The run.
+        run: RunId,
+        /// The sheet whose budget it is; `None`: the job's.
+        sheet: Option<SheetNo>,
+        /// What all of it may cost from now on.
+        limit: Cost,
     },
     /// The sheet's verdict within its generation.
     SheetEnded {
@@ -226,6 +238,7 @@ impl FactKind {
             Self::WaitsMoved { .. } => "waits_moved",
             Self::LimitsLifted { .. } => "limits_lifted",
             Self::WaitsRenewed { .. } => "waits_renewed",
+            Self::BudgetRaised { .. } => "budget_raised",
             Self::SheetEnded { .. } => "sheet_ended",
             Self::GenerationOpened { .. } => "generation_opened",
             Self::GateClosed { .. } => "gate_closed",
@@ -253,6 +266,7 @@ impl FactKind {
             | Self::WaitsMoved { run, .. }
             | Self::LimitsLifted { run }
             | Self::WaitsRenewed { run, .. }
+            | Self::BudgetRaised { run, .. }
             | Self::SheetEnded { run, .. }
             | Self::GenerationOpened { run, .. }
             | Self::RunPaused { run, .. }
@@ -287,6 +301,7 @@ impl FactKind {
             | Self::WaitsMoved { .. }
             | Self::LimitsLifted { .. }
             | Self::WaitsRenewed { .. }
+            | Self::BudgetRaised { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
             | Self::RunCancelling { .. }
@@ -316,6 +331,7 @@ impl FactKind {
             | Self::WaitsMoved { .. }
             | Self::LimitsLifted { .. }
             | Self::WaitsRenewed { .. }
+            | Self::BudgetRaised { .. }
             | Self::SheetEnded { .. }
             | Self::GenerationOpened { .. }
             | Self::RunPaused { .. }
@@ -371,6 +387,13 @@ pub enum About {
         /// What refused.
         kind: LimitKind,
     },
+    /// A budget is used up: the run waits.
+    Budget {
+        /// Which run.
+        run: RunId,
+        /// The sheet whose budget it is; `None`: the job's.
+        sheet: Option<SheetNo>,
+    },
 }
 
 /// An answer.
@@ -381,19 +404,22 @@ pub enum Choice {
     Retry,
     /// Wait until the limit is over, and go on.
     Wait,
+    /// As much money again, and go on.
+    Continue,
     /// End the runs that wait for the answer.
     Stop,
 }
 
 impl Choice {
     /// Every answer.
-    pub const ALL: &'static [Self] = &[Self::Retry, Self::Wait, Self::Stop];
+    pub const ALL: &'static [Self] = &[Self::Retry, Self::Wait, Self::Continue, Self::Stop];
 
     /// The word that a person types.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retry => "retry",
             Self::Wait => "wait",
+            Self::Continue => "continue",
             Self::Stop => "stop",
         }
     }

@@ -22,6 +22,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod bits;
+mod budget;
 mod chance;
 mod decide;
 pub mod event;
@@ -178,6 +179,7 @@ impl Engine {
             | Event::Tick
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
+            | Event::RetryRequested { .. }
             | Event::CancelRequested { .. }
             | Event::Restored { .. } => {}
         }
@@ -284,6 +286,7 @@ impl Engine {
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
             | FactKind::RunPaused { .. }

@@ -84,8 +84,27 @@ pub(super) fn after(situation: &Situation<'_>) -> After {
         Cause::Transient => transient(situation, failure),
         Cause::RateLimit => rate_limit(situation, failure),
         Cause::Interrupted => interrupted(situation, failure.code),
+        Cause::Fatal if failure.code == Code::E701 && situation.over.attempt.budget.is_some() => {
+            out_of_money(situation)
+        }
         Cause::Fatal => failed(failure, ""),
     }
+}
+
+/// The session ended because it had cost what was reserved for it. There may be more; where not, a person is asked before
+/// it goes on.
+fn out_of_money(situation: &Situation<'_>) -> After {
+    let Situation { rules, over, now, .. } = situation;
+    let (kind, ask, resume) = again(over, rules.resumable);
+    After::Again(Waiting {
+        until: *now,
+        cause: Cause::Fatal,
+        code: Code::E701,
+        kind,
+        ask,
+        resume,
+        by_calendar: false,
+    })
 }
 
 fn validation(situation: &Situation<'_>, failure: &Failure) -> After {

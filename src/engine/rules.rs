@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::fact::GateKey;
 use crate::job::plan::{
-    BackendKind, CircuitBreaker, Dependency, FailFast, OnLimit, Parallel, Plan, RateLimitPolicy, RetryPolicy,
-    SubmitContext,
+    BackendKind, CircuitBreaker, CostLimits, Dependency, FailFast, OnLimit, Parallel, Plan, RateLimitPolicy,
+    RetryPolicy, SubmitContext,
 };
 use crate::model::{AccountId, Code, SheetNo, Span};
 
@@ -35,6 +35,9 @@ pub struct RunRules {
     /// When its account's sessions are given a rest after faults; `None`: never.
     #[serde(default)]
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// What it may cost; `None`: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_limits: Option<CostLimits>,
     /// The model that its sessions ask for, where it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -65,6 +68,7 @@ impl RunRules {
             rate_limit: plan.rate_limit.clone(),
             on_limit: plan.on_limit,
             circuit_breaker: plan.circuit_breaker,
+            cost_limits: plan.cost_limits,
             model: match &plan.backend.kind {
                 BackendKind::ClaudeCli(cli) => cli.model.clone(),
                 BackendKind::Command { .. } => None,

@@ -13,7 +13,7 @@ use super::sheet::{Illegal, Sheet, SheetState, Waiting};
 use super::sheets::Sheets;
 use crate::job::plan::{FailFast, SheetRange};
 use crate::model::{
-    AttemptRef, Cause, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
+    AttemptRef, Cause, Cost, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
 };
 
 #[cfg(test)]
@@ -43,6 +43,11 @@ pub struct Run {
     /// The next pending sheet starts not before this moment (`pause_between_sheets`).
     pub(super) not_before: Option<Timestamp>,
     pub(super) limits: Limits,
+    /// What its attempts have cost, as far as they said, and how many did.
+    pub(super) spent: Cost,
+    pub(super) costed: u32,
+    /// What it may cost, where a person let it cost more.
+    pub(super) budget: Option<Cost>,
     /// When it last started a sheet; before the first, when it was submitted or resumed.
     pub(super) served_at: Timestamp,
     /// It has started a sheet since then.
@@ -149,8 +154,8 @@ impl Phase {
                 Self::Paused(_) | Self::Cancelling | Self::Ended(_) => illegal,
             },
             FactKind::RunResumed { .. } => match self {
-                Self::Paused(_) | Self::Ended(RunState::Failed | RunState::Cancelled) => Ok(Self::Open),
-                Self::Open | Self::Cancelling | Self::Ended(_) => illegal,
+                Self::Paused(_) | Self::Ended(_) => Ok(Self::Open),
+                Self::Open | Self::Cancelling => illegal,
             },
             FactKind::RunCancelling { .. } => match self {
                 Self::Open | Self::Paused(_) => Ok(Self::Cancelling),
@@ -177,6 +182,7 @@ impl Phase {
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. }
             | FactKind::SheetEnded { .. } => match self {
                 Self::Open | Self::Paused(_) | Self::Cancelling => Ok(self),
                 Self::Ended(_) => illegal,
@@ -222,6 +228,9 @@ impl Run {
             failed: None,
             not_before: None,
             limits: Limits::default(),
+            spent: Cost::default(),
+            costed: 0,
+            budget: None,
             served_at: submitted_at,
             begun: false,
         }
@@ -331,6 +340,13 @@ impl Run {
             self.move_waits(*by);
             return Ok(());
         }
+        if let FactKind::BudgetRaised { sheet, limit, .. } = &fact.kind {
+            match sheet {
+                None => self.budget = Some(*limit),
+                Some(sheet) => self.sheets.get_mut(*sheet).ok_or(illegal)?.budget = Some(*limit),
+            }
+            return Ok(());
+        }
         if let FactKind::WaitsRenewed { kind, .. } = &fact.kind {
             *self.limits.of(*kind) = Waves::default();
             return Ok(());
@@ -404,11 +420,13 @@ impl Run {
 
     fn apply_to_sheet(&mut self, no: SheetNo, fact: &Fact, illegal: Illegal) -> Result<(), Illegal> {
         let sheet = self.sheets.get_mut(no).ok_or(illegal)?;
+        let spent_before = sheet.spent;
         let intended_at = sheet.state.attempt().map(|attempt| attempt.intended_at);
         let (before, was_satisfying) = (sheet.state.status(), sheet.state.satisfies());
         let was_over = matches!(sheet.state, SheetState::Over(_));
         sheet.apply(fact)?;
         let (after, satisfies) = (sheet.state.status(), sheet.state.satisfies());
+        let cost = Cost(sheet.spent.0.saturating_sub(spent_before.0));
         *self.counts.of(before) -= 1;
         *self.counts.of(after) += 1;
         self.keep_indices(no, after);
@@ -417,6 +435,8 @@ impl Run {
         }
         match &fact.kind {
             FactKind::AttemptEnded { outcome, .. } => {
+                self.spent = Cost(self.spent.0.saturating_add(cost.0));
+                self.costed = self.costed.saturating_add(u32::from(cost.0 > 0));
                 let failure = outcome
                     .failure
                     .as_ref()
@@ -449,6 +469,7 @@ impl Run {
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. }
             | FactKind::RunSubmitted { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }

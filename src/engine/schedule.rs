@@ -10,11 +10,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::budget::{self, Budget};
 use super::fact::{About, GateKey, Question};
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting};
 use super::{Engine, Gate};
-use crate::model::{AccountId, Now, RunId, SheetNo, Span, Timestamp};
+use crate::model::{AccountId, Code, Now, RunId, SheetNo, Span, Timestamp};
 
 /// A run that starts nothing for that long counts as one priority higher, and so on.
 pub(super) const AGEING: Span = Span(600_000_000);
@@ -42,6 +43,10 @@ pub(super) enum Hold<'a> {
     Probe(&'a GateKey),
     /// Only a person moves it.
     Question(&'a Question),
+    /// Sessions at work have reserved what is left of the job's budget.
+    Reserved,
+    /// A budget is used up, of the sheet (E701) or the job (E702), and a person is to be asked.
+    Money(SheetNo, Code),
     /// The account has started as many sessions as its pace has it.
     Pace,
     /// This conductor starts nothing.
@@ -108,6 +113,11 @@ impl Engine {
             return Next::Nothing;
         };
         let own = own.map(|(until, why)| (Some(until), why));
+        let money = match budget::of(run, sheet) {
+            Budget::None | Budget::Most(_) => None,
+            Budget::Reserved => Some((None, Hold::Reserved)),
+            Budget::UsedUp(code) => Some((None, Hold::Money(sheet, code))),
+        };
         let holds = self
             .overlay
             .holds
@@ -128,7 +138,7 @@ impl Engine {
             }
         });
         // Of two that end together the one is named that holds more: its own wait comes first here, and the last counts.
-        let holding = own.into_iter().chain(pace).chain(gates).chain(holds);
+        let holding = own.into_iter().chain(money).chain(pace).chain(gates).chain(holds);
         let longest = holding
             .filter(|(until, _)| until.is_none_or(|until| until > now))
             .max_by_key(|(until, _)| until.unwrap_or(Timestamp(i64::MAX)));
@@ -145,22 +155,13 @@ impl Engine {
 
     /// The open question that a run waits for.
     pub(super) fn question_of(&self, run: &Run) -> Option<&Question> {
-        let about = |about: &About| match about {
-            About::Account { account, .. } => run.rules.account.as_ref() == Some(account),
-            About::Limit { run: id, .. } => run.id == *id,
-        };
-        self.questions.values().find(|question| about(&question.about))
+        self.questions.values().find(|question| question.about.holds(run))
     }
 
     /// Runs that have something left that waits for the answer to a question about that.
     pub(super) fn waiting_for<'a>(&'a self, about: &'a About) -> impl Iterator<Item = &'a Run> {
-        self.runs().filter(move |run| {
-            let is_it = match about {
-                About::Account { account, .. } => run.rules.account.as_ref() == Some(account),
-                About::Limit { run: id, .. } => run.id == *id,
-            };
-            is_it && !run.has_ended() && run.counts.pending + run.counts.waiting > 0
-        })
+        let has_more = |run: &Run| !run.has_ended() && run.counts.pending + run.counts.waiting > 0;
+        self.runs().filter(move |run| about.holds(run) && has_more(run))
     }
 
     /// What is taken now.
@@ -228,6 +229,16 @@ impl Engine {
             }
         }
         None
+    }
+}
+
+impl About {
+    /// Whether the run waits for the answer.
+    fn holds(&self, run: &Run) -> bool {
+        match self {
+            Self::Account { account, .. } => run.rules.account.as_ref() == Some(account),
+            Self::Limit { run: id, .. } | Self::Budget { run: id, .. } => run.id == *id,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::event::{SessionChoice, Start};
 use super::fact::{Fact, FactKind, Verdict};
 use crate::model::{
-    Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Generation, Outcome, SheetNo, SheetStatus, Timestamp,
+    Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Cost, Generation, Outcome, SheetNo, SheetStatus, Timestamp,
 };
 
 #[cfg(test)]
@@ -20,6 +20,12 @@ pub struct Sheet {
     /// The highest number given to an attempt so far, all generations.
     pub(super) attempts: u32,
     pub(super) used: Used,
+    /// What its attempts have cost, all generations, as far as they said.
+    pub(super) spent: Cost,
+    /// What it may cost, where a person let it cost more.
+    pub(super) budget: Option<Cost>,
+    /// The most that was too little for a session of it.
+    pub(super) capped: Option<Cost>,
 }
 
 impl Default for Sheet {
@@ -29,6 +35,9 @@ impl Default for Sheet {
             generation: Generation(1),
             attempts: 0,
             used: Used::default(),
+            spent: Cost::default(),
+            budget: None,
+            capped: None,
         }
     }
 }
@@ -78,6 +87,8 @@ pub struct Attempt {
     pub intended_at: Timestamp,
     /// When its process started; `None` while nothing but the intent is known.
     pub started_at: Option<Timestamp>,
+    /// What it may cost at most.
+    pub budget: Option<Cost>,
     /// Its end was asked for.
     pub stop_asked: bool,
     /// The API answered it, and a gate was opened further for that.
@@ -92,6 +103,7 @@ impl Attempt {
             kind: self.kind,
             ask: self.ask,
             session: self.session.clone(),
+            budget: self.budget,
         }
     }
 }
@@ -188,6 +200,7 @@ impl SheetState {
                 kind,
                 ask,
                 session,
+                budget,
                 ..
             } => match self {
                 Self::Pending | Self::Waiting(_) => Ok(Self::Running(Box::new(Attempt {
@@ -197,6 +210,7 @@ impl SheetState {
                     session: session.clone(),
                     intended_at: fact.at,
                     started_at: None,
+                    budget: *budget,
                     stop_asked: false,
                     answered: false,
                 }))),
@@ -276,13 +290,14 @@ impl SheetState {
                 ) => illegal,
             },
             FactKind::GenerationOpened { .. } => match self {
-                Self::Done(verdict) if verdict.is_to_be_resumed() => Ok(Self::Pending),
-                Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) | Self::Done(_) => illegal,
+                Self::Done(_) => Ok(Self::Pending),
+                Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) => illegal,
             },
             FactKind::RunSubmitted { .. }
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
@@ -328,6 +343,17 @@ impl Sheet {
                 self.attempts = attempt.attempt.0;
             }
             FactKind::AttemptEnded { outcome, .. } => {
+                let budget = self.state.attempt().and_then(|attempt| attempt.budget);
+                let capped = outcome
+                    .failure
+                    .as_ref()
+                    .is_some_and(|failure| failure.code == Code::E701);
+                // What used up its budget has cost that, if it does not say what it has cost.
+                let cost = outcome.cost.or(budget.filter(|_| capped)).unwrap_or_default();
+                self.spent = Cost(self.spent.0.saturating_add(cost.0));
+                if capped {
+                    self.capped = self.capped.max(budget);
+                }
                 let limited = outcome
                     .failure
                     .as_ref()
@@ -338,7 +364,7 @@ impl Sheet {
                     0
                 };
             }
-            FactKind::SheetWaits { cause, kind, .. } => match cause {
+            FactKind::SheetWaits { cause, kind, code, .. } => match cause {
                 Cause::Validation if *kind == AttemptKind::Completion => self.used.completions += 1,
                 #[cfg(test)]
                 Cause::Validation if Mutant::BudgetsMixed.is_on() => self.used.transients += 1,
@@ -347,6 +373,8 @@ impl Sheet {
                 Cause::Interrupted => self.used.interruptions += 1,
                 // Counted per run, where the attempt ended.
                 Cause::RateLimit => {}
+                // Money is asked for, or there is some left.
+                Cause::Fatal if *code == Code::E701 => {}
                 Cause::Fatal => return Err(illegal()),
             },
             FactKind::GenerationOpened { generation, .. } => {
@@ -364,6 +392,7 @@ impl Sheet {
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }

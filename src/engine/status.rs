@@ -251,6 +251,8 @@ impl Hold<'_> {
                 let (id, text) = (&question.id.0, question.text.trim_end_matches(['.', ' ']));
                 format!("question {id}: {text}; answer it with {}", words.join(" or "))
             }
+            Self::Reserved => "the sessions at work have reserved what is left of the budget".into(),
+            Self::Money(_, code) => format!("{code} ({})", code.meaning()),
             Self::Pace => "pace of starts (`resource_limits.max_api_calls_per_minute`)".into(),
             Self::Conductor(why) => (*why).to_owned(),
             Self::Wait(Waiting { cause, code, kind, .. }) => {

@@ -116,6 +116,7 @@ impl<'a> Lowering<'a> {
         let (mut prompt, engine) = self.prompt();
         self.versions();
         prompt.engine = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
+        let cost_limits = self.cost_limits();
         let retry = self.retry();
         let rate_limit = self.rate_limit();
         let name = name?;
@@ -148,6 +149,7 @@ impl<'a> Lowering<'a> {
             dependencies,
             parallel,
             circuit_breaker: self.circuit_breaker(),
+            cost_limits,
             name,
             workspace,
             backend,

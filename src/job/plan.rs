@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::value::Value;
-use crate::model::{AccountId, JobName, SheetNo, Span};
+use crate::model::{AccountId, Cost, JobName, SheetNo, Span};
 
 /// Version of this shape, stored with every plan; an older one is read for ever.
 pub const PLAN_VERSION: u16 = 1;
@@ -51,6 +51,9 @@ pub struct Plan {
     /// When its account's sessions are given a rest after faults; `None`: never.
     #[serde(default)]
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// What it may cost; `None`: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_limits: Option<CostLimits>,
     /// What must be true of each sheet's output.
     pub validations: Vec<Rule>,
     /// Really slept between two sheets.
@@ -341,6 +344,15 @@ pub struct RateLimitPolicy {
     pub max_waits: u32,
     /// Usage limits waited for, per run.
     pub max_quota_waits: u32,
+}
+
+/// What a job may cost, as its sessions report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostLimits {
+    /// All attempts at one sheet.
+    pub per_sheet: Option<Cost>,
+    /// All sheets.
+    pub per_job: Option<Cost>,
 }
 
 /// When an account's sessions are given a rest.

@@ -26,6 +26,8 @@ pub struct AttemptSpec {
     pub context: Arc<SubmitContext>,
     /// What failed before: earlier attempts of this sheet, and the previous three sheets.
     pub lessons: Vec<Lesson>,
+    /// What its session may cost at most.
+    pub budget: Option<Cost>,
     /// What the resumed session had cost in all before this attempt, where known.
     pub earlier_cost: Option<Cost>,
     /// Variables of the conductor's settings for every session (`pass_env`, `environment_file`).

@@ -72,6 +72,7 @@ impl Stage {
             context: Arc::new(context),
             lessons: Vec::new(),
             earlier_cost: None,
+            budget: None,
             extra_env: BTreeMap::new(),
             secrets: Secrets::default(),
         };
@@ -298,6 +299,7 @@ fn plan() -> Plan {
         dependencies: Vec::new(),
         parallel: None,
         circuit_breaker: None,
+        cost_limits: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

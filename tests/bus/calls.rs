@@ -329,6 +329,7 @@ async fn calls_reach_the_run_that_is_meant() {
     client.pause(&newest("a"), true).await.unwrap();
     client.pause(&older, false).await.unwrap();
     client.resume(&newest("a")).await.unwrap();
+    client.retry(&newest("a"), mozart::model::SheetNo(3)).await.unwrap();
     client.cancel(&older).await.unwrap();
     client.stop(true).await.unwrap();
     client.stop(false).await.unwrap();
@@ -337,6 +338,7 @@ async fn calls_reach_the_run_that_is_meant() {
         "pause a None true",
         "pause a Some(3) false",
         "resume a None",
+        "retry a None from 3",
         "cancel a Some(3)",
         "stop true",
         "stop false",

@@ -49,6 +49,7 @@ pub(crate) async fn refuses_changes_and_allows_reading(world: &World, client: &C
         client.submit(&submit).await.map(drop),
         client.pause(&newest(), false).await,
         client.resume(&newest()).await,
+        client.retry(&newest(), mozart::model::SheetNo(1)).await,
         client.cancel(&newest()).await,
         client.stop(false).await,
         client.reload().await,

@@ -169,6 +169,10 @@ impl Table {
                 self.calls.push(format!("resume {} {:?}", run.job, run.run));
                 drop(reply.send(fails));
             }
+            Request::Retry(run, from, reply) => {
+                self.calls.push(format!("retry {} {:?} from {from}", run.job, run.run));
+                drop(reply.send(fails));
+            }
             Request::Cancel(run, reply) => {
                 self.calls.push(format!("cancel {} {:?}", run.job, run.run));
                 drop(reply.send(fails));

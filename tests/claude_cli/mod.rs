@@ -281,6 +281,23 @@ fn extra_arguments_reach_the_cli() {
     assert!(failure.message.contains("--no-such-option"), "{}", failure.message);
 }
 
+// field: cost_limits
+#[test]
+fn a_session_ends_when_it_has_cost_its_budget() {
+    let Some(world) = World::new(&always(&json!([{"bash": "true"}]))) else {
+        return;
+    };
+    let mut spec = world.spec();
+    spec.budget = Some(Cost(10_000));
+    let ended = world.run(&spec, "Go on for ever.");
+    assert!(ended.is(Cause::Fatal, Code::E701).worked);
+    assert!(
+        ended.report.cost.is_some_and(|cost| cost >= Cost(10_000)),
+        "{:?}",
+        ended.report.cost
+    );
+}
+
 #[test]
 fn a_resumed_session_remembers_and_is_charged_for_its_part() {
     let script = json!({"rules": [{"match": "again", "turns": [{"say": "second"}]}, {"turns": [{"say": "first"}]}]});

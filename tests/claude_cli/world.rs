@@ -202,6 +202,7 @@ impl World {
             }),
             lessons: Vec::new(),
             earlier_cost: None,
+            budget: None,
             extra_env: map(&[("TMPDIR", self.path("tmp").to_str().unwrap())]),
             secrets: Secrets(map(&[("ANTHROPIC_API_KEY", "test-key-of-nobody")])),
         }
@@ -380,6 +381,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
         dependencies: Vec::new(),
         parallel: None,
         circuit_breaker: None,
+        cost_limits: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

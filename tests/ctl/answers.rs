@@ -262,10 +262,18 @@ fn requests_arrive_as_they_were_meant() {
     assert_eq!(code(&ctl(&alone, &["pause", "review"])), 0);
     assert_eq!(code(&ctl(&alone, &["cancel", "review"])), 0);
     assert_eq!(code(&ctl(&alone, &["resume", "review", "--detach"])), 0);
+    assert_eq!(code(&ctl(&alone, &["retry", "review", "--from", "3", "--detach"])), 0);
     assert_eq!(
         fake.state().asked,
-        ["pause now review", "pause review", "cancel review", "resume review"]
+        [
+            "pause now review",
+            "pause review",
+            "cancel review",
+            "resume review",
+            "retry from 3 review"
+        ]
     );
+    assert_eq!(code(&ctl(&alone, &["retry", "review"])), 2, "from where is to be said");
     let refused = ctl(&alone, &["resume", "review", "--reload-config"]);
     assert_eq!(
         code(&refused),

@@ -277,6 +277,9 @@ fn answer(request: Request, state: &mut State) {
         Request::Pause(selector, now, reply) => {
             drop(reply.send(state.changed(if now { "pause now" } else { "pause" }, &selector)));
         }
+        Request::Retry(selector, from, reply) => {
+            drop(reply.send(state.changed(&format!("retry from {from}"), &selector)));
+        }
         Request::Resume(selector, reply) => drop(reply.send(state.changed("resume", &selector))),
         Request::Cancel(selector, reply) => drop(reply.send(state.changed("cancel", &selector))),
         Request::Sheets(selector, first, count, reply) => {

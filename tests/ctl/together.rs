@@ -111,3 +111,20 @@ fn after_a_conductor_was_killed_others_only_look() {
     assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
     assert_eq!(alone.status("orphan")["state"], "completed");
 }
+
+#[test]
+fn a_retry_runs_completed_sheets_again() {
+    let (alone, desk) = (alone(), Desk::new());
+    let job = desk.job("again", 3, "echo done > workspace/out-$n", WROTE_ITS_FILE);
+    assert_eq!(output(alone.ctl(["run"]).arg(&job)).status.code(), Some(0));
+    let retried = output(&mut alone.ctl(["retry", "again", "--from", "2"]));
+    assert_eq!(retried.status.code(), Some(0), "{}", said(&retried));
+    assert_eq!(desk.starts().into_iter().collect::<Vec<_>>(), [(1, 1), (2, 2), (3, 2)]);
+    let refused = output(&mut alone.ctl(["retry", "again", "--from", "4"]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        said(&refused).contains("there is no sheet 4 in again#1: it has 3"),
+        "{}",
+        said(&refused)
+    );
+}

@@ -107,6 +107,8 @@ pub(crate) enum Verb {
     List(ListArgs),
     /// Let a paused, failed or cancelled run go on at what is not completed
     Resume(ResumeArgs),
+    /// Run the sheets of a paused or ended run again from one on, completed ones too
+    Retry(RetryArgs),
     /// Start nothing new of a run; running sessions finish
     Pause(PauseArgs),
     /// End a run and its sessions
@@ -237,6 +239,19 @@ pub(crate) struct ResumeArgs {
     /// Go on at the sheet that the files tell, without asking
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// Arguments of `retry`.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The job
+    pub(crate) job: String,
+    /// The first sheet that is run again
+    #[arg(long, value_name = "SHEET", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) from: u32,
+    /// Return as soon as it is accepted
+    #[arg(short, long)]
+    pub(crate) detach: bool,
 }
 
 /// Arguments of `pause`.

@@ -11,7 +11,7 @@ use mozart::api::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
 use mozart::api::view::{Change, ManagerView, RunView};
 use mozart::bus::client::{CallError, Client, Hint, JobWatch};
 use mozart::daemon::Embedded;
-use mozart::model::RunState;
+use mozart::model::{RunState, SheetNo};
 use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -213,6 +213,14 @@ impl Link {
         match self.voice() {
             Voice::Bus(client) => Ok(client.resume(run).await?),
             Voice::Direct(own) => Ok(own.ask(|reply| Request::Resume(run.clone(), reply)).await?),
+        }
+    }
+
+    /// Runs the sheets of a run again from that one on.
+    pub(crate) async fn retry(&self, run: &RunSelector, from: SheetNo) -> Result<()> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.retry(run, from).await?),
+            Voice::Direct(own) => Ok(own.ask(|reply| Request::Retry(run.clone(), from, reply)).await?),
         }
     }
 

@@ -20,10 +20,10 @@ use crate::daemon::clock;
 use crate::daemon::conductor::seed_of;
 use crate::engine::event::{Start, StartHold};
 use crate::engine::tests::audit::Audit;
-use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, SheetState};
+use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, SheetState, Verdict};
 use crate::ledger::faults::template;
 use crate::ledger::tests::{failure, report};
-use crate::model::{AttemptReport, Cause, Code, Limit, LimitKind, Now, Span};
+use crate::model::{AttemptReport, Cause, Code, Cost, Limit, LimitKind, Now, Span};
 use crate::probe::{self, Mutant, Point, Seen};
 
 /// Later than any clock that a file's time may come from.
@@ -133,6 +133,7 @@ enum Act {
     Pause(usize, bool),
     Resume(usize),
     Cancel(usize),
+    Retry(usize),
     Answer(usize),
     ClearGates,
     Hold(bool),
@@ -181,6 +182,9 @@ struct Simulation {
     acknowledged: BTreeSet<(String, u32)>,
     disk_is_full: bool,
     leaving: bool,
+    /// A person asks just now for sheets to be run again.
+    retrying: bool,
+    verdicts: BTreeMap<(RunId, SheetNo), Verdict>,
     /// Whoever is left alone succeeds.
     left_alone: bool,
     audit: Audit,
@@ -232,7 +236,9 @@ impl Tally {
 }
 
 /// What has to have happened where some hundred weeks are said to be survived.
-const HAPPENS: [&str; 33] = [
+const HAPPENS: [&str; 35] = [
+    "Retry",
+    "budget_raised",
     "NoRoom",
     "attempt_answered",
     "attempt_started",
@@ -302,6 +308,8 @@ impl Simulation {
             acknowledged: BTreeSet::new(),
             disk_is_full: false,
             leaving: false,
+            retrying: false,
+            verdicts: BTreeMap::new(),
             left_alone: false,
             steps: 0,
             jobs,
@@ -328,7 +336,7 @@ impl Simulation {
             let point = self
                 .dice
                 .one(&[Point::Decided, Point::Committed, Point::Applied, Point::Acting]);
-            let act = match self.dice.from(0, 29) {
+            let act = match self.dice.from(0, 31) {
                 0 | 1 => Act::Submit(job, true),
                 2 | 3 => Act::Pause(job, yes),
                 4..=6 => Act::Resume(job),
@@ -343,6 +351,7 @@ impl Simulation {
                 24 | 25 => Act::DiskFull(true),
                 26 => Act::Stop,
                 27 => Act::Repeat,
+                28 | 29 => Act::Retry(job),
                 _ => Act::Restart,
             };
             // Most of it while there is something to do.
@@ -492,6 +501,14 @@ impl Simulation {
                     self.over.push((*attempt, session.report));
                 }
             }
+            FactKind::SheetEnded { run, sheet, verdict } => {
+                self.verdicts.insert((*run, *sheet), verdict.clone());
+            }
+            FactKind::GenerationOpened { run, sheet, .. } => {
+                let verdict = self.verdicts.get(&(*run, *sheet));
+                let done = matches!(verdict, Some(Verdict::Completed | Verdict::Skipped { .. }));
+                assert!(self.retrying || !done, "what is done is done again, and nobody asked");
+            }
             FactKind::QuestionAsked { .. } => {
                 let at = self.time + self.dice.span(SECOND, 12 * HOUR);
                 let choice = usize::from(self.dice.percent(10));
@@ -590,6 +607,16 @@ impl Simulation {
             report: self.ended(ends),
             stopped: false,
         };
+        let cost = Cost(self.dice.span(1_000, 3_000_000));
+        session.report.outcome.cost = self.dice.percent(90).then_some(cost);
+        let most = self.told.get(&attempt).and_then(|start| start.budget);
+        if let Some(most) = most.filter(|most| *most < cost) {
+            // The CLI stops a session after the turn in which it has cost that.
+            let mut report = report(Some(failure(Cause::Fatal, Code::E701)), &[]);
+            report.outcome.session_id = Some(format!("session {}", self.dice.roll()));
+            report.outcome.cost = Some(Cost(most.0 + self.dice.from(0, 100_000)));
+            session.report = Box::new(report);
+        }
         let amid = outages
             .iter()
             .find(|outage| (begins..session.ends).contains(&outage.from));
@@ -762,6 +789,16 @@ impl Simulation {
             Act::Cancel(job) => {
                 let run = name(job);
                 self.conductor().ask(|reply| Request::Cancel(run, reply)).await.ok();
+            }
+            Act::Retry(job) => {
+                let (run, from) = (name(job), SheetNo(u32::try_from(self.dice.from(1, 3)).unwrap()));
+                self.retrying = true;
+                self.conductor()
+                    .ask(|reply| Request::Retry(run, from, reply))
+                    .await
+                    .ok();
+                self.observe();
+                self.retrying = false;
             }
             Act::Answer(choice) => {
                 let open = self.conductor().engine.questions().next().cloned();
@@ -1084,6 +1121,18 @@ fn job(dice: &mut Dice, number: i64, directory: &Path) -> Job {
         "rate_limit: {{max_waits: {waits}, max_quota_waits: {quota_waits}, wait_minutes: {wait}, detection_patterns: []}}"
     )
     .unwrap();
+    if account.is_some() && dice.percent(25) {
+        let (sheet, all) = (dice.span(10, 500) as f64 / 100.0, dice.span(10, 2000) as f64 / 100.0);
+        let limits = dice.one(&["sheet", "job", "both"]);
+        let mut given = Vec::new();
+        if limits != "job" {
+            given.push(format!("max_cost_per_sheet: {sheet}"));
+        }
+        if limits != "sheet" {
+            given.push(format!("max_cost_per_job: {all}"));
+        }
+        writeln!(text, "cost_limits: {{enabled: true, {}}}", given.join(", ")).unwrap();
+    }
     let mut stubborn = BTreeMap::new();
     for sheet in 1..=u32::try_from(sheets).unwrap() {
         if dice.percent(8) {

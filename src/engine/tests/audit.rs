@@ -7,7 +7,7 @@ use crate::engine::event::{SessionChoice, Start};
 use crate::engine::rules::RunRules;
 use crate::engine::{About, Engine, EngineSettings, Fact, FactKind, GateKey, Question, QuestionId, Verdict};
 use crate::job::plan::FailFast;
-use crate::model::{AttemptKind, AttemptRef, Cause, Generation, Now, RunId, RunState, SheetNo, Timestamp};
+use crate::model::{AttemptKind, AttemptRef, Cause, Code, Generation, Now, RunId, RunState, SheetNo, Timestamp};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Audit {
@@ -186,7 +186,7 @@ impl Audit {
             let account = run.rules.account.as_ref();
             let asked = self.questions.values().find(|question| match &question.about {
                 About::Account { account: whose, .. } => Some(whose) == account,
-                About::Limit { run, .. } => *run == id,
+                About::Limit { run, .. } | About::Budget { run, .. } => *run == id,
             });
             assert_eq!(asked, None, "a start before an answer");
             for (key, gate) in &mut self.gates {
@@ -278,7 +278,10 @@ impl Audit {
                         .iter()
                         .any(|(key, gate)| Some(&key.account) == account && !gate.through.is_empty());
                     assert!(
-                        probed || !self.questions.is_empty() || !engine.overlay.holds.is_empty(),
+                        probed
+                            || !self.questions.is_empty()
+                            || !engine.overlay.holds.is_empty()
+                            || engine.overlay.stopping,
                         "nobody knows what it waits for: {}",
                         status.reason
                     );
@@ -368,6 +371,7 @@ impl AuditedRun {
             FactKind::SheetWaits {
                 until,
                 cause,
+                code,
                 kind,
                 by_calendar,
                 ..
@@ -387,6 +391,8 @@ impl AuditedRun {
                     (Cause::RateLimit, _) => {
                         return;
                     }
+                    // The session used up what was reserved for it.
+                    (Cause::Fatal, _) if *code == Code::E701 => return,
                     (Cause::Fatal, _) => panic!("nothing follows on a fatal failure"),
                 };
                 *used += 1;
@@ -408,17 +414,15 @@ impl AuditedRun {
                     assert!(self.failed && !self.done.contains(by));
                 }
                 self.failed |= matches!(verdict, Verdict::Failed { code, .. } if !self.rules.is_accounts(*code));
-                if sheet.attempts > 0 {
+                if sheet.attempts > 0 && *verdict != Verdict::Cancelled {
                     self.last_end = Some(now.boot);
                 }
                 sheet.wait = None;
             }
             FactKind::GenerationOpened { generation, .. } => {
                 let sheet = sheet.expect(in_sheet);
-                assert!(matches!(
-                    sheet.verdict,
-                    Some(Verdict::Failed { .. } | Verdict::Blocked { .. } | Verdict::Cancelled)
-                ));
+                assert!(sheet.verdict.is_some(), "a generation without a verdict is not over");
+                fact.kind.sheet().map(|no| self.done.remove(&no));
                 self.left.extend(fact.kind.sheet());
                 assert_eq!(generation.0, sheet.generation.0 + 1);
                 *sheet = AuditedSheet {
@@ -428,7 +432,10 @@ impl AuditedRun {
                 };
             }
             // The account is kept by a clock that is never set.
-            FactKind::WaitsMoved { .. } | FactKind::AttemptAnswered { .. } | FactKind::WaitsRenewed { .. } => {}
+            FactKind::WaitsMoved { .. }
+            | FactKind::AttemptAnswered { .. }
+            | FactKind::WaitsRenewed { .. }
+            | FactKind::BudgetRaised { .. } => {}
             FactKind::LimitsLifted { .. } => {
                 let limited = self.sheets.values_mut().filter(|sheet| sheet.limited);
                 limited.for_each(|sheet| sheet.wait = None);

@@ -558,3 +558,35 @@ fn the_same_question_has_the_same_answer() {
     );
     assert_eq!(world.engine, before, "deciding changes nothing");
 }
+
+#[test]
+fn a_retry_runs_every_sheet_from_one_on_again() {
+    use SheetStatus::{Completed, Pending, Running};
+    let mut world = World::with(rules(4));
+    for _ in 0..4 {
+        world.finish(success());
+    }
+    assert_eq!(world.state(), RunState::Completed);
+    let retry = |world: &mut World, from| {
+        world.event(&Event::RetryRequested {
+            run: RUN,
+            from: SheetNo(from),
+        })
+    };
+    let refused = retry(&mut world, 5).refusal.expect("is refused").text();
+    assert_eq!(refused, "there is no sheet 5 in job-1#1: it has 4");
+    retry(&mut world, 3);
+    assert_eq!(world.sheets(), [Completed, Completed, Running, Pending]);
+    assert_eq!(world.session().attempt, attempt(3, 2), "numbers of attempts go on");
+    let refused = retry(&mut world, 1).refusal.expect("is refused").text();
+    assert!(refused.contains("pause it first"), "{refused}");
+    world.finish(transient());
+    world.pause(false);
+    retry(&mut world, 2);
+    assert_eq!(world.sheets(), [Completed, Running, Pending, Pending]);
+    world.finish(success());
+    world.restart();
+    world.finish(success());
+    world.finish(success());
+    assert_eq!(world.state(), RunState::Completed);
+}

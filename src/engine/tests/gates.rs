@@ -155,6 +155,9 @@ fn a_person_may_say_that_a_limit_is_over() {
 }
 
 // field: circuit_breaker
+// field: circuit_breaker.enabled
+// field: circuit_breaker.failure_threshold
+// field: circuit_breaker.recovery_timeout_seconds
 #[test]
 fn faults_in_a_row_give_the_account_a_rest() {
     let breaker = CircuitBreaker {

@@ -48,6 +48,7 @@ pub(super) fn rules(sheets: u32) -> RunRules {
         },
         on_limit: OnLimit::Wait,
         circuit_breaker: None,
+        cost_limits: None,
         model: None,
         dependencies: Vec::new(),
         parallel: None,

@@ -2,8 +2,9 @@
 
 use super::Lowering;
 use crate::job::pattern::Pattern;
-use crate::job::plan::{CircuitBreaker, RateLimitPolicy, RetryPolicy};
-use crate::model::Span;
+use crate::job::plan::{CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy};
+use crate::job::schema;
+use crate::model::{Cost, Span};
 
 /// What a session's error output says when it met a limit, where nothing else tells.
 const DETECTION_PATTERNS: &[&str] = &[
@@ -41,6 +42,29 @@ impl Lowering<'_> {
             completion_threshold_percent: self.number("retry.completion_threshold_percent", 50.0),
             transient_retries: self.count("retry.transient_retries", 10),
         }
+    }
+
+    pub(super) fn cost_limits(&mut self) -> Option<CostLimits> {
+        if !self.boolean("cost_limits.enabled", false) {
+            return None;
+        }
+        let cost = |field: &str| self.node(field).and_then(schema::number).map(Cost::from_usd);
+        let limits = CostLimits {
+            per_sheet: cost("cost_limits.max_cost_per_sheet"),
+            per_job: cost("cost_limits.max_cost_per_job"),
+        };
+        let at = self.at("cost_limits.enabled");
+        if limits.per_sheet.is_none() && limits.per_job.is_none() {
+            let message = "`cost_limits` is enabled and names no limit";
+            self.problems
+                .error("E302", at, "cost_limits", message.to_owned())
+                .suggest("add `max_cost_per_job` or `max_cost_per_sheet`, in dollars");
+        }
+        if self.text("backend.type") == Some("command") {
+            let message = "a `command` says nothing of what it costs, so this budget cannot hold";
+            self.problems.warning("V191", at, "cost_limits", message.to_owned());
+        }
+        Some(limits)
     }
 
     pub(super) fn circuit_breaker(&self) -> Option<CircuitBreaker> {

@@ -91,7 +91,7 @@ pub(crate) const JOB: &[Field] = &[
     dormant("bridge", Section(BRIDGE)),
     works("parallel", Section(PARALLEL)),
     works("circuit_breaker", Section(CIRCUIT_BREAKER)),
-    dormant("cost_limits", Section(COST_LIMITS)),
+    works("cost_limits", Section(COST_LIMITS)),
     dormant("stale_detection", Section(STALE_DETECTION)),
     dormant("checkpoints", Section(CHECKPOINTS)),
     dormant("cross_sheet", Section(CROSS_SHEET)),
@@ -292,12 +292,12 @@ const CIRCUIT_BREAKER: &[Field] = &[
     refused("honor_other_jobs_rate_limits", Bool, is_false),
 ];
 const COST_LIMITS: &[Field] = &[
-    refused("enabled", Bool, is_true),
+    works("enabled", Bool),
     works("max_cost_per_sheet", Number(above(0.0))),
     works("max_cost_per_job", Number(above(0.0))),
-    works("cost_per_1k_input_tokens", Number(at_least(0.0))),
-    works("cost_per_1k_output_tokens", Number(at_least(0.0))),
-    works("warn_at_percent", Number(within(0.0, 100.0))),
+    dormant("cost_per_1k_input_tokens", Number(at_least(0.0))),
+    dormant("cost_per_1k_output_tokens", Number(at_least(0.0))),
+    dormant("warn_at_percent", Number(within(0.0, 100.0))),
 ];
 const STALE_DETECTION: &[Field] = &[
     works("enabled", Bool),

@@ -18,7 +18,12 @@ pub(super) const SYNTHETIC: &str = "<synthetic>";
 const MAX_RETRIES: &str = "2";
 
 /// Arguments after the program, and the variables that the CLI needs.
-pub(super) fn arguments(cli: &ClaudeCli, session_id: &str, resume: bool) -> (Vec<String>, BTreeMap<String, String>) {
+pub(super) fn arguments(
+    cli: &ClaudeCli,
+    session_id: &str,
+    resume: bool,
+    budget: Option<Cost>,
+) -> (Vec<String>, BTreeMap<String, String>) {
     let mut args: Vec<String> = Vec::new();
     let mut add = |values: &[&str]| args.extend(values.iter().map(|value| (*value).to_owned()));
     // Takes every argument up to the next flag, so it stands where a flag always follows.
@@ -39,6 +44,10 @@ pub(super) fn arguments(cli: &ClaudeCli, session_id: &str, resume: bool) -> (Vec
     }
     if let Some(text) = cli.system_prompt.as_deref().filter(|text| !text.is_empty()) {
         add(&["--append-system-prompt", text]);
+    }
+    // It counts what this process costs, and looks at it after each turn.
+    if let Some(budget) = budget {
+        add(&["--max-budget-usd", &format!("{:.2}", budget.as_usd().max(0.01))]);
     }
     cli.extra_args.iter().for_each(|arg| add(&[arg]));
 

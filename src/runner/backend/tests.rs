@@ -96,6 +96,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
         dependencies: Vec::new(),
         parallel: None,
         circuit_breaker: None,
+        cost_limits: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,
@@ -117,6 +118,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
         context: Arc::new(SubmitContext::default()),
         lessons: Vec::new(),
         earlier_cost: None,
+        budget: None,
         extra_env: BTreeMap::new(),
         secrets: Secrets::default(),
     }
@@ -223,6 +225,18 @@ fn the_system_prompts_text_is_an_argument() {
     let with = |text: &str| argv(claude_with(|cli| cli.system_prompt = Some(text.to_owned())));
     assert!(holds(&with("Be brief."), &["--append-system-prompt", "Be brief."]));
     assert!(!holds(&with(""), &["--append-system-prompt"]));
+}
+
+// field: cost_limits.enabled
+#[test]
+fn what_a_session_may_cost_is_an_argument() {
+    let mut spec = spec(claude_with(|_| ()));
+    spec.budget = Some(Cost(1_234_567));
+    let argv = command_line(&spec).argv;
+    assert!(
+        argv.windows(2).any(|pair| pair == ["--max-budget-usd", "1.23"]),
+        "{argv:?}"
+    );
 }
 
 // field: backend.cli_extra_args

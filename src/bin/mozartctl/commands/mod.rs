@@ -30,6 +30,7 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
         Verb::Status(arguments) => drive(status::run(&arguments, &finder, out)),
         Verb::List(arguments) => drive(list::run(&arguments, &finder, out)),
         Verb::Resume(arguments) => drive(resume::run(&arguments, &finder, out)),
+        Verb::Retry(arguments) => drive(resume::again(&arguments, &finder, out)),
         Verb::Pause(arguments) => drive(pause::run(&arguments, &finder, out)),
         Verb::Cancel(arguments) => drive(cancel::run(&arguments, &finder, out)),
         Verb::Logs(arguments) => drive(logs::run(&arguments, &finder, out)),

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use mozart::api::request::RunSelector;
 use mozart::job::plan::Plan;
-use mozart::model::Problem;
+use mozart::model::{Problem, SheetNo};
 
 use super::run::is_live;
 use crate::attach::Manner;
-use crate::cli::ResumeArgs;
+use crate::cli::{ResumeArgs, RetryArgs};
 use crate::connect::{Finder, Need};
 use crate::error::{CliError, Kind};
 use crate::exit_code::ExitCode;
@@ -51,6 +51,17 @@ pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) 
                 from_file(link, &source, arguments.yes, arguments.detach, finder, out).await
             }
             Err(error) => Err(error),
+        })
+        .await
+}
+
+/// `retry JOB --from SHEET`: its sheets from that one on are run again, and it stays with it.
+pub(crate) async fn again(arguments: &RetryArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
+    finder
+        .with(Need::Run, async |link| {
+            let selector = link.select(&arguments.job).await?;
+            link.retry(&selector, SheetNo(arguments.from)).await?;
+            stay(link, &selector, arguments.detach, false, finder, out).await
         })
         .await
 }
@@ -159,6 +170,17 @@ async fn go_on(
         Err(error) if error.kind == Kind::WrongState && is_live(link.run(selector).await?.summary.state) => true,
         done => done.map(|()| false)?,
     };
+    stay(link, selector, detach, live, finder, out).await
+}
+
+async fn stay(
+    link: &mut Link,
+    selector: &RunSelector,
+    detach: bool,
+    live: bool,
+    finder: &Finder<'_>,
+    out: &Out,
+) -> Result<ExitCode, CliError> {
     let manner = Manner {
         introduce: true,
         fresh: false,

@@ -4,7 +4,6 @@ use super::*;
 #[test]
 fn known_fields_that_would_change_the_result_are_refused() {
     let table = [
-        ("on_limit: ask", "on_limit"),
         ("suspicious: fail", "suspicious"),
         ("session_config: private", "session_config"),
         ("resources: {memory_max: 2G}", "resources"),
@@ -21,10 +20,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
         ("backend: {fallbacks: [ollama]}", "backend.fallbacks"),
         ("backend: {output_file: x}", "backend.output_file"),
         (
-            "cost_limits: {enabled: true, max_cost_per_job: 3}",
-            "cost_limits.enabled",
-        ),
-        (
             "checkpoints: {enabled: yes, triggers: [{name: x, sheet_nums: [1]}]}",
             "checkpoints.enabled",
         ),
@@ -37,6 +32,10 @@ fn known_fields_that_would_change_the_result_are_refused() {
         (
             "workspace_lifecycle: {archive_on_fresh: true}",
             "workspace_lifecycle.archive_on_fresh",
+        ),
+        (
+            "circuit_breaker: {cross_workspace_coordination: no}",
+            "circuit_breaker.cross_workspace_coordination",
         ),
         ("on_success: [{type: run_command, command: x}]", "on_success"),
         ("grounding: {enabled: true}", "grounding.enabled"),
@@ -81,7 +80,7 @@ fn known_fields_without_effect_are_warned_of() {
             "learning: {enabled: true, exploration_budget: {floor: 0.1}}",
             "learning",
         ),
-        ("circuit_breaker: {failure_threshold: 3}", "circuit_breaker"),
+        ("cost_limits: {warn_at_percent: 50}", "cost_limits.warn_at_percent"),
         ("stale_detection: {idle_timeout_seconds: 300}", "stale_detection"),
         ("concert: {enabled: true, max_chain_depth: 3}", "concert"),
         ("conductor: {name: x, role: ai}", "conductor"),

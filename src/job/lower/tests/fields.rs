@@ -1,9 +1,9 @@
 //! What each field does to the plan. The comment above a test names the field that it shows.
 
 use super::*;
-use crate::job::plan::{Backend, BackendKind, Check, ClaudeCli, TemplateEngine};
+use crate::job::plan::{Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine};
 use crate::job::rules::rules_for;
-use crate::model::SheetNo;
+use crate::model::{Cost, SheetNo, Span};
 
 fn backend(fields: &str) -> Backend {
     plan(&plus(&format!("backend: {{{fields}}}"))).backend
@@ -669,4 +669,50 @@ fn anchors_merge_keys_crlf_and_old_booleans_work() {
     assert_eq!(plan.validations[1].check, Check::FileModified { path: "b.md".into() });
     assert_eq!(plan.validations[1].retry_count, 1);
     assert!(!plan.retry.jitter);
+}
+
+// field: cost_limits
+// field: cost_limits.enabled
+// field: cost_limits.max_cost_per_sheet
+// field: cost_limits.max_cost_per_job
+#[test]
+fn cost_limits_are_in_dollars_and_off_unless_enabled() {
+    let limits = |fields: &str| plan(&plus(&format!("cost_limits: {{{fields}}}"))).cost_limits;
+    assert_eq!(limits("max_cost_per_job: 3"), None);
+    assert_eq!(
+        limits("enabled: yes, max_cost_per_sheet: 0.5, max_cost_per_job: 3"),
+        Some(CostLimits {
+            per_sheet: Some(Cost(500_000)),
+            per_job: Some(Cost(3_000_000)),
+        })
+    );
+    let found = problems(&plus("cost_limits: {enabled: true}"));
+    assert!(
+        found[0].starts_with("ERROR E302 6:") && found[0].contains("names no limit"),
+        "{found:#?}"
+    );
+    let command = plus("backend: {type: command, command: [x]}\ncost_limits: {enabled: true, max_cost_per_job: 1}");
+    let found = problems(&command);
+    assert!(found[0].starts_with("WARNING V191 7:"), "{found:#?}");
+}
+
+// field: circuit_breaker
+// field: circuit_breaker.enabled
+// field: circuit_breaker.failure_threshold
+// field: circuit_breaker.recovery_timeout_seconds
+#[test]
+fn the_circuit_breaker_is_on_unless_said() {
+    let breaker = |fields: &str| plan(&plus(&format!("circuit_breaker: {{{fields}}}"))).circuit_breaker;
+    let with = |failure_threshold, seconds| {
+        Some(CircuitBreaker {
+            failure_threshold,
+            recovery: Span::from_secs_f64(seconds),
+        })
+    };
+    assert_eq!(plan(GOOD).circuit_breaker, with(5, 300.0));
+    assert_eq!(
+        breaker("failure_threshold: 2, recovery_timeout_seconds: 1.5"),
+        with(2, 1.5)
+    );
+    assert_eq!(breaker("enabled: no"), None);
 }
