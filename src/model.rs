@@ -466,7 +466,7 @@ pub enum Exit {
 pub struct Certificate {
     /// Exit status or signal.
     pub exit: Exit,
-    /// systemd's `Result`: `success`, `exit-code`, `signal`, `timeout`, `oom-kill`, `start-failed`, …;
+    /// systemd's `Result`: `success`, `exit-code`, `signal`, `timeout`, `oom-kill`, `start-failed`, `hung`, …;
     /// `lost` where no record was left.
     pub result: String,
     /// Wall time from start to end, where known.

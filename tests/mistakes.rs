@@ -16,6 +16,50 @@ fn run(alone: &Alone, job: &std::path::Path) -> std::process::Output {
 }
 
 #[test]
+fn mistake_01_a_limit_is_really_waited_for() {
+    let (alone, desk) = (alone(), Desk::new());
+    let limits = "rate_limit: {detection_patterns: [come back later]}\nretry: {max_retries: 9, transient_retries: 9}\n";
+    let job = desk.job("limited", 2, "echo come back later >&2; exit 1", limits);
+    let mut waiting = alone
+        .ctl(["run"])
+        .arg(&job)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mozartctl");
+    std::thread::sleep(Duration::from_secs(3));
+    let starts = desk.starts();
+    waiting.kill().expect("kill");
+    waiting.wait().expect("wait");
+    assert_eq!(
+        starts.into_iter().collect::<Vec<_>>(),
+        [(1, 1)],
+        "one call in three seconds, and it waits"
+    );
+}
+
+#[test]
+fn mistake_02_parallel_sheets_do_not_mix_their_outputs() {
+    let (alone, desk) = (alone(), Desk::new());
+    let script = "i=0; while [ $i -lt 200 ]; do echo sheet-$n-line-$i; i=$((i+1)); done";
+    let job = desk.job("mixed", 8, script, "parallel: {enabled: true, max_concurrent: 8}\n");
+    let done = run(&alone, &job);
+    assert!(done.status.success(), "{}", said(&done));
+    for sheet in 1..=8 {
+        let sheet = sheet.to_string();
+        let shown = output(&mut alone.ctl(["logs", "mixed", "--sheet", &sheet, "--lines", "1000"]));
+        assert!(shown.status.success(), "{}", said(&shown));
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let own = text
+            .lines()
+            .filter(|line| line.contains(&format!("sheet-{sheet}-line-")))
+            .count();
+        let all = text.lines().filter(|line| line.contains("-line-")).count();
+        assert_eq!((own, all), (200, 200), "sheet {sheet}");
+    }
+}
+
+#[test]
 fn mistake_03_a_failed_agent_without_validations_is_not_completed() {
     let (alone, desk) = (alone(), Desk::new());
     let job = desk.job("failing", 1, "exit 3", "retry: {max_retries: 0}\n");

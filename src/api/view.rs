@@ -8,6 +8,8 @@ use crate::summary::{RunSummary, SheetSummary};
 /// The conductor as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ManagerView {
+    /// Where it keeps its state; a client of another state directory wants another conductor.
+    pub state_directory: String,
     /// `max_concurrent_jobs`.
     pub slots: u32,
     /// Runs that run.

@@ -295,6 +295,7 @@ impl Client {
     pub async fn manager(&self) -> Result<ManagerView> {
         let manager = self.manager_proxy().await?;
         Ok(ManagerView {
+            state_directory: manager.state_directory().await?,
             slots: manager.slots().await?,
             running: manager.running().await?,
             queued: manager.queued().await?,
@@ -309,6 +310,14 @@ impl Client {
     /// What the conductor answers.
     pub async fn version(&self) -> Result<String> {
         Ok(self.manager_proxy().await?.version().await?)
+    }
+
+    /// Where the conductor keeps its state.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn state_directory(&self) -> Result<String> {
+        Ok(self.manager_proxy().await?.state_directory().await?)
     }
 
     /// Follows a job from now on. Watch first, then read: what changes in between is then not missed.

@@ -236,6 +236,12 @@ impl Manager {
         FEATURES.map(str::to_owned).to_vec()
     }
 
+    /// Where it keeps its state; a client of another state directory (`XDG_STATE_HOME`) wants another conductor.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn state_directory(&self) -> String {
+        self.link.mirror.manager().state_directory
+    }
+
     /// Runs that may run at once.
     #[zbus(property)]
     fn slots(&self) -> u32 {

@@ -30,6 +30,7 @@ use crate::model::{
 #[cfg(test)]
 use crate::probe::{self, Mutant, Point};
 use crate::runner::attempt::Runner;
+use crate::runner::backend::Heard;
 use crate::runner::launch::boot_id;
 use crate::runner::room;
 use crate::runner::spec::{AttemptSpec, Progress};
@@ -123,7 +124,12 @@ type Source = (RunId, Arc<Plan>, Arc<SubmitContext>);
 fn happened(event: &Event) -> bool {
     matches!(
         event,
-        Event::AttemptStarted { .. } | Event::NeverRan { .. } | Event::AttemptFinished { .. } | Event::Restored { .. }
+        Event::AttemptStarted { .. }
+            | Event::AttemptAnswered { .. }
+            | Event::LimitSeen { .. }
+            | Event::NeverRan { .. }
+            | Event::AttemptFinished { .. }
+            | Event::Restored { .. }
     )
 }
 
@@ -350,6 +356,16 @@ impl Conductor {
                 };
                 (event, None)
             }
+            Progress::Heard(Heard::Answered) => (Event::AttemptAnswered { attempt }, None),
+            // The engine hears of limits from sessions that are over.
+            Progress::Heard(Heard::Limit { limit, refused }) => (
+                Event::LimitSeen {
+                    attempt,
+                    limit,
+                    refused,
+                },
+                None,
+            ),
             Progress::NoRoom(why) => return self.starve(attempt, why).await,
             Progress::NeverRan => {
                 self.adopting.remove(&attempt);

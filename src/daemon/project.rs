@@ -70,6 +70,7 @@ impl Conductor {
     pub(super) fn manager(&self) -> ManagerView {
         let overview = self.engine.overview(clock::now());
         ManagerView {
+            state_directory: self.paths.state.display().to_string(),
             slots: overview.slots,
             running: overview.running,
             queued: overview.queued,

@@ -3,7 +3,7 @@
 use super::budget::{self, Budget};
 use super::event::{Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
 use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
-use super::retry::{After, Limited, Situation, after};
+use super::retry::{After, Limited, Situation, after, known_reset};
 use super::rules::{RunRules, is_accounts};
 use super::run::{Phase, Run};
 use super::schedule::{Hold, Next};
@@ -11,8 +11,8 @@ use super::sheet::{SheetState, Waiting, next_attempt};
 use super::{Engine, Gate};
 use crate::job::plan::FailFast;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Cost, Failure, JobName, Now, Outcome, RunId, RunNo, RunState,
-    SheetNo, Span, StopHow, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Cost, Failure, JobName, Limit, Now, Outcome, RunId, RunNo,
+    RunState, SheetNo, Span, StopHow, Timestamp,
 };
 
 /// A gate through which that many sessions may be under way at once is open.
@@ -55,6 +55,16 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         }
         Event::AttemptAnswered { attempt } => {
             draft.attempt_answered(*attempt);
+            Ok(())
+        }
+        Event::LimitSeen {
+            attempt,
+            limit,
+            refused,
+        } => {
+            if *refused {
+                draft.limit_refused(*attempt, limit);
+            }
             Ok(())
         }
         Event::Answered { question, choice } => draft.answered(question, *choice),
@@ -471,17 +481,7 @@ impl Draft {
                         kind: kind.into(),
                         window,
                     };
-                    // A gate that another session closed for longer stays closed for longer.
-                    let closed = self.engine.gates.get(&gate).cloned();
-                    match closed.filter(|closed| closed.until >= wait.until) {
-                        Some(closed) => (wait.until, wait.by_calendar) = (closed.until, closed.by_calendar),
-                        None => self.fact(FactKind::GateClosed {
-                            gate,
-                            until: wait.until,
-                            by_calendar: wait.by_calendar,
-                            places: 1,
-                        }),
-                    }
+                    (wait.until, wait.by_calendar) = self.close(gate, wait.until, wait.by_calendar);
                 }
                 match then {
                     Limited::Fail(verdict) => self.conclude(attempt, verdict),
@@ -492,6 +492,36 @@ impl Draft {
                     }
                 }
             }
+        }
+    }
+
+    /// Closes a gate, and says until when it is closed: one that another session closed for longer stays so.
+    fn close(&mut self, gate: GateKey, until: Timestamp, by_calendar: bool) -> (Timestamp, bool) {
+        match self.engine.gates.get(&gate).filter(|closed| closed.until >= until) {
+            Some(closed) => (closed.until, closed.by_calendar),
+            None => {
+                self.fact(FactKind::GateClosed {
+                    gate,
+                    until,
+                    by_calendar,
+                    places: 1,
+                });
+                (until, by_calendar)
+            }
+        }
+    }
+
+    /// A session that is still at work was refused: nobody else need find out.
+    fn limit_refused(&mut self, attempt: AttemptRef, limit: &Limit) {
+        let account = self.engine.run(attempt.run).and_then(|run| run.rules.account.clone());
+        let until = known_reset(limit, attempt, self.now.wall, self.engine.chance);
+        if let (Some(account), Some(until), Some(_)) = (account, until, self.running(attempt)) {
+            let gate = GateKey {
+                account,
+                kind: limit.kind.into(),
+                window: limit.window.clone(),
+            };
+            self.close(gate, until, true);
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::fact::{Choice, Fact, QuestionId};
 use super::rules::RunRules;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, Cost, JobName, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptRef, Cost, JobName, Limit, Outcome, RunId, RunNo, SheetNo, StopHow, Timestamp,
 };
 
 /// Everything that can happen. `now` comes beside it.
@@ -49,6 +49,15 @@ pub enum Event {
     AttemptAnswered {
         /// Which.
         attempt: AttemptRef,
+    },
+    /// A session that is still at work says how one of its limits stands.
+    LimitSeen {
+        /// Which.
+        attempt: AttemptRef,
+        /// The limit.
+        limit: Limit,
+        /// It refused the session.
+        refused: bool,
     },
     /// A person answered a question.
     Answered {

@@ -174,6 +174,7 @@ impl Engine {
             | Event::AttemptStarted { .. }
             | Event::NeverRan { .. }
             | Event::AttemptAnswered { .. }
+            | Event::LimitSeen { .. }
             | Event::Answered { .. }
             | Event::GatesCleared { .. }
             | Event::Tick

@@ -7,7 +7,7 @@ use super::rules::RunRules;
 use super::run::Limits;
 use super::sheet::{Over, Used, Waiting};
 use crate::job::plan::OnLimit;
-use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, LimitKind, Span, Timestamp};
+use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, Limit, LimitKind, Span, Timestamp};
 
 /// Interruptions of one sheet in one generation that are answered by going on.
 pub(super) const MAX_INTERRUPTIONS: u32 = 20;
@@ -275,6 +275,12 @@ fn gate_until(situation: &Situation<'_>, failure: &Failure, kind: LimitKind) -> 
         },
     };
     (now.plus(span), false)
+}
+
+/// Until when a limit keeps sessions away whose reset is known to the second, and still to come.
+pub(super) fn known_reset(limit: &Limit, attempt: AttemptRef, now: Timestamp, chance: Chance) -> Option<Timestamp> {
+    let reset = limit.resets_at.filter(|reset| !limit.from_text && *reset > now)?;
+    Some(reset.plus(chance.span(attempt, Draw::Reset, RESET_JITTER)))
 }
 
 /// How an attempt that was cut off goes on: kind, ask, and the session to resume.

@@ -119,6 +119,7 @@ impl<'a> Lowering<'a> {
         let cost_limits = self.cost_limits();
         let retry = self.retry();
         let rate_limit = self.rate_limit();
+        let idle_timeout = self.idle_timeout(&backend);
         let name = name?;
         let checkpoint_path = match self.path("state_path") {
             Some(path) => paths::resolve(Path::new(&workspace), &path)
@@ -157,6 +158,7 @@ impl<'a> Lowering<'a> {
             prompt,
             retry,
             rate_limit,
+            idle_timeout,
             validations,
             priority,
             checkpoint_path,

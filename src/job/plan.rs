@@ -40,6 +40,9 @@ pub struct Plan {
     pub retry: RetryPolicy,
     /// Limits: patterns, waits.
     pub rate_limit: RateLimitPolicy,
+    /// A session that prints nothing for so long is taken for hanging and ended; `None`: it may be silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Span>,
     /// What a limit does to the run.
     pub on_limit: OnLimit,
     /// Which sheets wait for which.

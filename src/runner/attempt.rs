@@ -7,14 +7,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::backend::{self, Caps, Passwd, Reader};
-use super::classify::{ClassifyInput, LOST, START_FAILED, classify};
+use super::classify::{ClassifyInput, HUNG, LOST, START_FAILED, classify};
+use super::follow::Follower;
+use super::growth::Growths;
 use super::launch::spool::Spool;
 use super::launch::{Evidence, Launch, Launcher, StartOutcome, now, record};
 use super::passwd;
@@ -71,6 +73,8 @@ pub struct Runner {
     /// What sessions do is said by a test: none is started.
     #[cfg(test)]
     pub(crate) scripted: bool,
+    /// `None` within: the kernel does not tell of growth.
+    growths: OnceLock<Option<Growths>>,
 }
 
 /// A running session's wish to be ended, as the conductor says it.
@@ -82,6 +86,20 @@ struct End {
     certificate: Certificate,
     /// What to take for its standard error where nothing of it ran.
     instead: Option<String>,
+    /// Why Mozart took it for hanging and ended it, if it did.
+    hung: Option<String>,
+}
+
+impl End {
+    /// Of an attempt whose process began at that moment, where it did.
+    fn new(started_at: Option<Timestamp>, certificate: Certificate) -> Self {
+        Self {
+            started_at,
+            certificate,
+            instead: None,
+            hung: None,
+        }
+    }
 }
 
 /// What is ready before a start.
@@ -106,6 +124,7 @@ impl Runner {
             passwd: passwd::current(),
             #[cfg(test)]
             scripted: false,
+            growths: OnceLock::new(),
         }
     }
 
@@ -139,8 +158,14 @@ impl Runner {
         self.launcher.release(&self.unit_name(attempt)).await;
     }
 
+    /// What all sessions are followed with; made within the runtime that they are followed in.
+    fn growths(&self) -> Option<&Growths> {
+        self.growths.get_or_init(|| Growths::new().ok()).as_ref()
+    }
+
     /// Makes one attempt, or with `adopt` takes up what an earlier conductor began. Sends `Started` once its process
-    /// runs or is known to have run, then `Finished`; or `NeverRan` alone; and `NoRoom` whenever it waits for room.
+    /// runs or is known to have run, `Heard` for what it tells meanwhile, then `Finished`; or `NeverRan` alone; and
+    /// `NoRoom` whenever it waits for room.
     ///
     /// The future may be dropped at any time: the session goes on, and can be adopted.
     pub async fn run(
@@ -156,7 +181,7 @@ impl Runner {
 
         let prepared = prepare(&spec, &self.baseline(attempt)).await;
         // A spool with output is one of an attempt that was started, whatever the ledger remembers.
-        let end = if adopt || spool.has_stdout() {
+        let mut end = if adopt || spool.has_stdout() {
             match self.take_up(&spec, &spool, &mut stop, &tell).await {
                 Some(end) => end,
                 None => return tell.say(Progress::NeverRan).await,
@@ -179,6 +204,14 @@ impl Runner {
                 }
             }
         };
+        // Whoever else wanted its end is told that it was stopped.
+        if stop.borrow().is_none()
+            && let Some(why) = spool.hang()
+        {
+            end.certificate.stopped_by_us = false;
+            HUNG.clone_into(&mut end.certificate.result);
+            end.hung = Some(why);
+        }
         let report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
         tell.say(Progress::Finished(Box::new(report))).await;
     }
@@ -232,11 +265,7 @@ impl Runner {
                 stopped_by_us: true,
                 ..nothing_known(START_FAILED)
             };
-            return Some(End {
-                started_at: None,
-                certificate,
-                instead: None,
-            });
+            return Some(End::new(None, certificate));
         }
         if let Some(why) = self.short_of_room(spec).await {
             tell.say(Progress::NoRoom(why)).await;
@@ -245,20 +274,15 @@ impl Runner {
         if self.without_workspace(spec).await.is_some() {
             // It would do half its work, and that elsewhere. The report says why it does not start.
             return Some(End {
-                started_at: None,
-                certificate: nothing_known(START_FAILED),
                 instead: Some("mozart: the session was not started".to_owned()),
+                ..End::new(None, nothing_known(START_FAILED))
             });
         }
         match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
                 tell.say(Progress::Started { at, invocation }).await;
-                let certificate = self.until_over(spec.attempt, spool, stop).await;
-                Some(End {
-                    started_at: Some(at),
-                    certificate,
-                    instead: None,
-                })
+                let certificate = self.until_over(spec, spool, stop, tell).await;
+                Some(End::new(Some(at), certificate))
             }
             StartOutcome::NoRoom(why) => {
                 tell.say(Progress::NoRoom(why)).await;
@@ -272,9 +296,8 @@ impl Runner {
                     None
                 }
                 _ => Some(End {
-                    started_at: None,
-                    certificate,
                     instead: Some(message),
+                    ..End::new(None, certificate)
                 }),
             },
             StartOutcome::Unknown => self.take_up(spec, spool, stop, tell).await,
@@ -324,22 +347,36 @@ impl Runner {
         })
         .await;
         let certificate = match evidence {
-            Evidence::Running { .. } => self.until_over(spec.attempt, spool, stop).await,
-            Evidence::Ended(certificate) => certificate,
+            Evidence::Running { .. } => self.until_over(spec, spool, stop, tell).await,
+            Evidence::Ended(certificate) => {
+                Follower::new(spec, spool).catch_up(tell).await;
+                certificate
+            }
             Evidence::EndedUnknown | Evidence::NeverRan => Certificate {
                 stopped_by_us: spool.stop_was_asked(),
                 ..nothing_known(LOST)
             },
         };
-        Some(End {
-            started_at,
-            certificate,
-            instead: None,
-        })
+        Some(End::new(started_at, certificate))
     }
 
-    /// Waits for the end of a running session, and asks for it when the conductor does.
-    async fn until_over(&self, attempt: AttemptRef, spool: &Spool, stop: &mut Stop) -> Certificate {
+    /// Follows a running session to its end.
+    async fn until_over(&self, spec: &AttemptSpec, spool: &Spool, stop: &mut Stop, tell: &Tell) -> Certificate {
+        let mut follower = Follower::new(spec, spool);
+        let certificate = self.watch(spec.attempt, spool, &mut follower, stop, tell).await;
+        follower.catch_up(tell).await;
+        certificate
+    }
+
+    /// Waits for the end of a running session, and asks for it when the conductor does or the session hangs.
+    async fn watch(
+        &self,
+        attempt: AttemptRef,
+        spool: &Spool,
+        follower: &mut Follower,
+        stop: &mut Stop,
+        tell: &Tell,
+    ) -> Certificate {
         let unit = self.unit_name(attempt);
         let mut over = pin!(self.launcher.wait(&unit, spool.directory()));
         // The spool's own note of a stop may be missing.
@@ -348,14 +385,24 @@ impl Runner {
             ..certificate
         };
         let mut asked = None;
+        // An earlier conductor may not have come to ending it.
+        let mut hangs = spool.hang().is_some();
         loop {
             let how = tokio::select! {
+                biased;
                 certificate = &mut over => match asked {
                     None => return certificate,
                     Some(_) => return stopped(certificate),
                 },
                 how = wanted(stop, asked) => how,
+                () = std::future::ready(()), if hangs => StopHow::Terminate,
+                hang = follower.until_hung(self.growths(), tell), if asked.is_none() => {
+                    // Where it cannot be noted there is no room, and then it counts as interrupted.
+                    spool.note_hang(&hang.sentence()).ok();
+                    StopHow::Terminate
+                }
             };
+            hangs = false;
             let asking = async {
                 let mut pause = RETRY_FIRST;
                 while self.launcher.stop(&unit, spool.directory(), how).await.is_err() {
@@ -384,6 +431,7 @@ impl Runner {
             started_at,
             mut certificate,
             instead,
+            hung,
         } = end;
         let instead = instead.or_else(|| {
             let deleted = !spool.directory().exists();
@@ -394,7 +442,10 @@ impl Runner {
                 )
             })
         });
-        let session = read_session(spec, spool, &certificate, instead).await;
+        let mut session = read_session(spec, spool, &certificate, instead).await;
+        if let Some(why) = hung {
+            session.stderr_tail.push_str(&format!("\nmozart: {why}\n"));
+        }
         let unit = self.unit_name(spec.attempt);
         end_leftovers(&self.launcher, &unit, spool.directory()).await;
 
@@ -408,6 +459,7 @@ impl Runner {
                 patterns: &spec.plan.rate_limit.detection_patterns,
                 certificate,
                 session: &session,
+                started_as: &spec.session_id,
                 validation,
                 now: now(),
                 timezone: env.get("TZ").map(String::as_str),
@@ -552,14 +604,14 @@ async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Unread
 }
 
 /// Where an attempt's progress goes.
-struct Tell {
+pub(super) struct Tell {
     attempt: AttemptRef,
     progress: mpsc::Sender<(AttemptRef, Progress)>,
 }
 
 impl Tell {
     /// Where nobody listens any more, nobody needs to know.
-    async fn say(&self, what: Progress) {
+    pub(super) async fn say(&self, what: Progress) {
         drop(self.progress.send((self.attempt, what)).await);
     }
 }

@@ -33,6 +33,8 @@ pub const TIMEOUT: &str = "timeout";
 pub const OOM_KILL: &str = "oom-kill";
 /// [`Certificate::result`]: no record of the end is left.
 pub const LOST: &str = "lost";
+/// [`Certificate::result`]: Mozart ended it because it was silent for too long.
+pub const HUNG: &str = "hung";
 /// [`Certificate::result`]: the system went down while it ran.
 pub const SHUTDOWN: &str = "shutdown";
 
@@ -47,6 +49,8 @@ pub struct ClassifyInput<'a> {
     pub certificate: &'a Certificate,
     /// What the session reported.
     pub session: &'a SessionReport,
+    /// The id under which the session was started or resumed.
+    pub started_as: &'a str,
     /// What validation found; without rules where it did not run.
     pub validation: &'a ValidationReport,
     /// When the session ended: limits that are told as a clock time are counted from here.
@@ -60,13 +64,18 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
     let session = input.session;
     let lost = session_lost(session);
     let in_use = session_in_use(&session.stderr_tail).is_some();
+    // Its output went with the power, and so did what it says of its work. The CLI will say whether it knows the session.
+    let unseen = input.certificate.result == LOST
+        && session.session_id.is_none()
+        && matches!(input.backend, BackendKind::ClaudeCli(_));
+    let presumed = unseen.then(|| input.started_as.to_owned());
     Outcome {
         failure: failure(input).map(|failure| *failure),
         flags: flags(input),
         rules_passed: input.validation.passed(),
         rules_total: input.validation.total(),
-        worked: session.worked || in_use && !session.has_result,
-        session_id: session.session_id.clone().filter(|_| !lost),
+        worked: session.worked || in_use && !session.has_result || unseen,
+        session_id: session.session_id.clone().or(presumed).filter(|_| !lost),
         session_lost: lost,
         cost: session.cost,
         tokens_in: session.tokens_in,
@@ -83,6 +92,10 @@ fn failure(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
     if certificate.stopped_by_us {
         let succeeded = ended_well && rules(input).is_none();
         return (!succeeded).then(|| fail(Cause::Interrupted, Code::E004, "Mozart stopped the session"));
+    }
+    // One that had told its result hung only in going away.
+    if certificate.result == HUNG && ended_well && matches!(input.backend, BackendKind::ClaudeCli(_)) {
+        return rules(input);
     }
     if let Some(failure) = process(input) {
         return Some(failure);
@@ -134,6 +147,14 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
         START_FAILED => fail(Cause::Transient, Code::E003, &said("the session could not be started")),
         TIMEOUT => fail(Cause::Transient, Code::E001, "the session ran into its timeout")
             .hint("Raise backend.timeout_seconds, or give each sheet less to do."),
+        // A limit that the session told of will meet the next one too.
+        HUNG if usage_limit(session).is_some() && !session.has_result => no_result(input),
+        HUNG => fail(
+            Cause::Transient,
+            Code::E006,
+            &own_word(told).unwrap_or_else(|| "the session hung".to_owned()),
+        )
+        .hint("If it works in silence for that long, raise stale_detection.idle_timeout_seconds."),
         OOM_KILL => fail(Cause::Transient, Code::E005, "the session ran out of memory"),
         SHUTDOWN => fail(
             Cause::Interrupted,

@@ -5,6 +5,11 @@ pub mod attempt;
 pub mod backend;
 pub mod classify;
 #[cfg(feature = "daemon")]
+mod follow;
+#[cfg(feature = "daemon")]
+pub mod growth;
+pub mod hang;
+#[cfg(feature = "daemon")]
 pub mod launch;
 pub mod limits;
 #[cfg(feature = "daemon")]

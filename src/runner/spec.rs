@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::backend::Heard;
 use crate::job::plan::{Plan, SubmitContext};
 use crate::model::{Ask, AttemptKind, AttemptRef, AttemptReport, Cost, Timestamp};
 pub use crate::summary::Lesson;
@@ -56,6 +57,8 @@ pub enum Progress {
         /// systemd's InvocationID, or the supervisor's start id.
         invocation: Option<String>,
     },
+    /// It is at work, and this is new of it.
+    Heard(Heard),
     /// It waits for room: one sentence that names the path. It goes on by itself.
     NoRoom(String),
     /// The evidence was read: nothing ever ran.

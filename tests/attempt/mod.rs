@@ -6,10 +6,13 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use mozart::job::plan::Check;
-use mozart::model::{Cause, Code, Exit, Span, StopHow};
+use mozart::model::{AttemptReport, Cause, Code, Exit, LimitKind, Span, StopHow, Timestamp};
+use mozart::runner::backend::Heard;
 use mozart::runner::launch::spool::Spool;
 use mozart::runner::spec::Progress;
+use serde_json::json;
 
+use crate::claude_cli::world::{Api, program};
 use crate::launch::support::{Kind, alive, wait_until};
 use support::{Stage, failure, rule};
 
@@ -45,6 +48,15 @@ both!(
     a_missing_program_or_directory_is_fatal,
     secrets_are_taken_out_of_the_report,
     a_failing_session_is_not_validated,
+    a_session_that_prints_nothing_is_ended_as_hung,
+    a_session_that_stops_printing_is_ended_as_hung,
+    a_session_that_prints_slowly_is_left_alone,
+    a_hang_that_an_earlier_conductor_found_stays_one,
+    a_session_that_hangs_and_is_then_stopped_is_interrupted,
+    what_a_session_tells_is_heard_while_it_runs,
+    what_a_session_told_is_heard_by_the_next_conductor_too,
+    a_session_that_cuts_its_own_output_is_followed_on,
+    the_real_cli_is_heard_and_its_hang_is_ended,
 );
 
 async fn a_sheet_that_did_everything_passes(mut stage: Stage) {
@@ -394,4 +406,170 @@ async fn a_failing_session_is_not_validated(mut stage: Stage) {
         Spool::new(stage.spool().directory()).record().unwrap().exit(),
         Exit::Code(37)
     );
+}
+
+fn is_hung(report: &AttemptReport, said: &str) {
+    let failure = failure(report);
+    assert_eq!(
+        (failure.cause, failure.code),
+        (Cause::Transient, Code::E006),
+        "{report:#?}"
+    );
+    assert_eq!(failure.message, said);
+    assert!(!report.certificate.stopped_by_us && report.certificate.result == "hung");
+}
+
+const NO_MORE: &str = "The session hung: it printed nothing more for 1s.";
+
+async fn a_session_that_prints_nothing_is_ended_as_hung(mut stage: Stage) {
+    stage.silence(1.0);
+    let sleep = format!("sleep 7{}1", std::process::id());
+    let begun = Instant::now();
+    let report = stage.run(&sleep).await;
+    is_hung(&report, "The session hung: it printed nothing in its first 1s.");
+    assert!((Duration::from_secs(1)..Duration::from_secs(20)).contains(&begun.elapsed()));
+    assert!(!alive(&sleep));
+}
+
+async fn a_session_that_stops_printing_is_ended_as_hung(mut stage: Stage) {
+    stage.silence(1.0);
+    // It is asked first, and may still say something.
+    let script = "trap 'echo asked; exit 0' TERM; echo begun; echo why >&2; while :; do sleep 0.05; done";
+    let report = stage.run(script).await;
+    is_hung(&report, NO_MORE);
+    assert_eq!(report.session.result_text, "begun\nasked\n");
+    assert!(report.session.stderr_tail.starts_with("why\n"), "{report:#?}");
+}
+
+async fn a_session_that_prints_slowly_is_left_alone(mut stage: Stage) {
+    stage.silence(1.5);
+    let script = "for i in 1 2 3 4 5; do sleep 0.6; echo $i; sleep 0.6; echo $i >&2; done";
+    let report = stage.run(script).await;
+    assert_eq!(report.outcome.failure, None, "{report:#?}");
+    // And one that is silent, where silence does not count.
+    let mut stage = stage.again().await;
+    stage.attempt(2).patient();
+    assert_eq!(stage.run("sleep 3").await.outcome.failure, None);
+}
+
+async fn a_hang_that_an_earlier_conductor_found_stays_one(mut stage: Stage) {
+    // It went away after its note, and before the stop or after it.
+    for (number, stopped) in [(1, false), (2, true)] {
+        stage.attempt(number).script("echo begun; sleep 60");
+        let mut running = stage.begin(false);
+        assert!(matches!(running.next().await, Some(Progress::Started { .. })));
+        stage.spool().note_hang("the session hung").unwrap();
+        if stopped {
+            running.stopper().send_replace(Some(StopHow::Terminate));
+            running.report().await;
+        } else {
+            drop(running);
+        }
+        stage = stage.again().await;
+        let report = stage.begin(true).report().await;
+        is_hung(&report, "The session hung.");
+    }
+}
+
+async fn a_session_that_hangs_and_is_then_stopped_is_interrupted(mut stage: Stage) {
+    stage.silence(1.0);
+    stage.script("trap '' TERM; while :; do sleep 0.05; done");
+    let running = stage.begin(false);
+    let (stop, spool) = (running.stopper(), stage.spool());
+    let stopping = async {
+        wait_until(|| spool.hang().is_some()).await;
+        stop.send_replace(Some(StopHow::Kill));
+    };
+    let (report, ()) = tokio::join!(running.report(), stopping);
+    assert_eq!(failure(&report).cause, Cause::Interrupted, "{report:#?}");
+}
+
+const ALLOWED: &str = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"allowed","resetsAt":1795228656,"rateLimitType":"five_hour"}}"#;
+const REFUSED: &str = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1795228656,"rateLimitType":"five_hour"}}"#;
+const ANSWER: &str =
+    r#"{"type":"assistant","message":{"id":"m","model":"claude-opus-5-5","content":[{"type":"text","text":"x"}]}}"#;
+const RESULT: &str = r#"{"type":"result","subtype":"success","is_error":false,"result":"ok","num_turns":1}"#;
+
+/// Whether it is that limit, refused or not.
+fn is_limit(heard: &Heard, was_refused: bool) -> bool {
+    matches!(heard, Heard::Limit { limit, refused } if *refused == was_refused
+        && limit.kind == LimitKind::Usage
+        && limit.window.as_deref() == Some("five_hour")
+        && limit.resets_at == Some(Timestamp::from_seconds(1_795_228_656)))
+}
+
+async fn what_a_session_tells_is_heard_while_it_runs(mut stage: Stage) {
+    let until = |file: &str| format!("until [ -e {file} ]; do sleep 0.02; done");
+    let (half, rest) = ANSWER.split_at(30);
+    stage.cli(&format!(
+        "echo '{ALLOWED}'; printf %s '{half}'; {}; echo '{rest}'; {}; echo '{ANSWER}'; echo '{ALLOWED}'; echo '{REFUSED}'; echo '{RESULT}'",
+        until("answer"),
+        until("end")
+    ));
+    let mut running = stage.begin(false);
+    assert!(matches!(running.next().await, Some(Progress::Started { .. })));
+    assert!(matches!(running.next().await, Some(Progress::Heard(heard)) if is_limit(&heard, false)));
+    stage.file("answer", "");
+    assert!(matches!(running.next().await, Some(Progress::Heard(Heard::Answered))));
+    stage.file("end", "");
+    let (heard, report) = running.heard().await;
+    assert!(heard.len() == 1 && is_limit(&heard[0], true), "{heard:?}");
+    assert_eq!(report.session.result_text, "ok", "{report:#?}");
+}
+
+async fn what_a_session_told_is_heard_by_the_next_conductor_too(mut stage: Stage) {
+    stage.cli(&format!(
+        "echo '{ANSWER}'; until [ -e end ]; do sleep 0.02; done; echo '{ANSWER}'; echo '{REFUSED}'; echo '{RESULT}'"
+    ));
+    let mut running = stage.begin(false);
+    assert!(matches!(running.next().await, Some(Progress::Started { .. })));
+    assert!(matches!(running.next().await, Some(Progress::Heard(Heard::Answered))));
+    drop(running);
+    let stage = stage.again().await;
+    let mut running = stage.begin(true);
+    assert!(matches!(running.next().await, Some(Progress::Started { .. })));
+    assert!(matches!(running.next().await, Some(Progress::Heard(Heard::Answered))));
+    stage.file("end", "");
+    let (heard, _) = running.heard().await;
+    assert!(heard.len() == 1 && is_limit(&heard[0], true), "{heard:?}");
+    // One that ended while nobody was there.
+    let stage = stage.again().await;
+    let (heard, _) = stage.begin(true).heard().await;
+    assert!(heard.len() == 2 && heard[0] == Heard::Answered, "{heard:?}");
+}
+
+async fn a_session_that_cuts_its_own_output_is_followed_on(mut stage: Stage) {
+    stage.silence(20.0);
+    let out = stage.spool().stdout().display().to_string();
+    stage.cli(&format!(
+        "echo '{ANSWER}'; printf %s '{{\"half\": '; until [ -e cut ]; do sleep 0.02; done; : > '{out}'; \
+         echo '{REFUSED}'; echo '{ANSWER}'; until [ -e end ]; do sleep 0.02; done; echo '{RESULT}'"
+    ));
+    let mut running = stage.begin(false);
+    assert!(matches!(running.next().await, Some(Progress::Started { .. })));
+    assert!(matches!(running.next().await, Some(Progress::Heard(Heard::Answered))));
+    stage.file("cut", "");
+    assert!(matches!(running.next().await, Some(Progress::Heard(heard)) if is_limit(&heard, true)));
+    stage.file("end", "");
+    assert_eq!(running.heard().await.0, []);
+}
+
+async fn the_real_cli_is_heard_and_its_hang_is_ended(mut stage: Stage) {
+    let Some(program) = program() else { return };
+    let script = json!({"rules": [{"turns": [{"bash": "true"}, {"hang": 60}]}]});
+    let home = stage.directory("home");
+    let api = Api::start(&home, &script);
+    stage.claude(program.to_str().unwrap());
+    stage.variable("ANTHROPIC_BASE_URL", &api.url);
+    stage.variable("HOME", home.to_str().unwrap());
+    stage.variable("IS_SANDBOX", "1");
+    stage.secret("ANTHROPIC_API_KEY", "test-key");
+    // Longer than it takes to begin where the machine is busy.
+    stage.silence(8.0);
+    let (heard, report) = stage.begin(false).heard().await;
+    assert_eq!(heard, [Heard::Answered], "{report:#?}");
+    is_hung(&report, "The session hung: it printed nothing more for 8s.");
+    // What it did is not lost: the next attempt goes on with it.
+    assert!(report.outcome.worked && report.outcome.session_id.is_some());
+    assert_eq!(report.session.tool_calls, 1);
 }

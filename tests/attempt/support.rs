@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mozart::job::plan::{
-    Append, Backend, BackendKind, Check, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, Rule, Sheet,
+    Append, Backend, BackendKind, Check, ClaudeCli, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, Rule, Sheet,
     SubmitContext, TemplateEngine,
 };
 use mozart::model::{
     Ask, AttemptKind, AttemptNo, AttemptRef, AttemptReport, Failure, JobName, RunId, SheetNo, Span, StopHow,
 };
 use mozart::runner::attempt::{Runner, RunnerSettings};
+use mozart::runner::backend::Heard;
 use mozart::runner::launch::spool::Spool;
 use mozart::runner::spec::{AttemptSpec, Progress, Secrets};
 use tokio::sync::{mpsc, watch};
@@ -134,6 +136,44 @@ impl Stage {
         };
     }
 
+    /// A session of the Claude CLI's kind that is this script.
+    pub(super) fn cli(&mut self, script: &str) {
+        let program = self.path("claude");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        self.claude(program.to_str().unwrap());
+    }
+
+    /// A session of that Claude CLI.
+    pub(super) fn claude(&mut self, program: &str) {
+        self.backend().kind = BackendKind::ClaudeCli(ClaudeCli {
+            cli_path: program.to_owned(),
+            skip_permissions: true,
+            disable_mcp: true,
+            output_format: "text".to_owned(),
+            model: None,
+            allowed_tools: Vec::new(),
+            system_prompt: None,
+            extra_args: Vec::new(),
+        });
+    }
+
+    /// A variable that travels with the job.
+    pub(super) fn variable(&mut self, name: &str, value: &str) {
+        let context = Arc::make_mut(&mut self.spec.context);
+        context.environment.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Silence for so many seconds is a hang.
+    pub(super) fn silence(&mut self, seconds: f64) {
+        self.plan().idle_timeout = Some(Span::from_secs_f64(seconds));
+    }
+
+    /// Silence is no hang.
+    pub(super) fn patient(&mut self) {
+        self.plan().idle_timeout = None;
+    }
+
     pub(super) fn program(&mut self, program: &str) {
         self.backend().kind = BackendKind::Command {
             command: vec![program.to_owned()],
@@ -225,10 +265,17 @@ impl Running<'_> {
         self.stop.clone()
     }
 
-    pub(super) async fn report(mut self) -> AttemptReport {
+    pub(super) async fn report(self) -> AttemptReport {
+        self.heard().await.1
+    }
+
+    /// What else was heard of it, and its report.
+    pub(super) async fn heard(mut self) -> (Vec<Heard>, AttemptReport) {
+        let mut all = Vec::new();
         loop {
             match self.next().await {
-                Some(Progress::Finished(report)) => return *report,
+                Some(Progress::Finished(report)) => return (all, *report),
+                Some(Progress::Heard(heard)) => all.push(heard),
                 Some(_) => {}
                 None => panic!("it ended without a report"),
             }
@@ -295,6 +342,7 @@ fn plan() -> Plan {
             max_waits: 0,
             max_quota_waits: 0,
         },
+        idle_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,

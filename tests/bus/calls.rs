@@ -266,6 +266,7 @@ async fn rows_come_back_as_they_were() {
         attempts: vec![attempt(3), running],
         output,
         manager: ManagerView {
+            state_directory: "/s/mozart".to_owned(),
             slots: 5,
             running: 1,
             queued: 2,

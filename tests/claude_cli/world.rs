@@ -304,6 +304,7 @@ impl Running {
         stdout.chunks(777).for_each(|chunk| reader.feed(chunk));
         let report = reader.finish(&certificate, &fs::read(&self.stderr).unwrap(), Caps::of(spec));
         let outcome = classify(&ClassifyInput {
+            started_as: &spec.session_id,
             backend: kind,
             patterns: &[],
             certificate: &certificate,
@@ -377,6 +378,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
             max_waits: 1,
             max_quota_waits: 1,
         },
+        idle_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,

@@ -231,6 +231,17 @@ fn two_mozarts_in_one_user_manager_leave_each_other_alone() {
     wait_until("the other's session runs", Duration::from_secs(10), || {
         !other_desk.starts().is_empty()
     });
+    assert!(
+        other_desk.path("state/mozart/ledger.db").exists(),
+        "it has a ledger of its own"
+    );
+    let known = output(service.ctl(["status", "theirs"]));
+    assert_eq!(
+        known.status.code(),
+        Some(4),
+        "the service knows nothing of it: {}",
+        said(&known)
+    );
     first.kill().expect("kill");
     first.wait().expect("wait");
     let mut second = other("resume");

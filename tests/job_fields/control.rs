@@ -176,3 +176,35 @@ fn a_limit_that_the_job_describes_is_waited_for_or_ends_the_run() {
     assert!(cancel.status.success(), "{}", said(&cancel));
     run.wait().expect("mozartctl");
 }
+
+// field: stale_detection
+// field: stale_detection.enabled
+// field: stale_detection.idle_timeout_seconds
+#[test]
+fn a_session_that_is_silent_for_too_long_is_ended_and_tried_again() {
+    let retry = "retry: {max_retries: 0, transient_retries: 1, base_delay_seconds: 0.01, jitter: false}\n";
+    // The second attempt prints now and then, for longer than it may be silent, and on either output.
+    let script = "[ -e tried ] || { touch tried; exec sleep 60; }; for i in 1 2 3 4; do sleep 0.5; echo $i >&2; sleep 0.5; echo $i; done";
+    let person = Person::new();
+    let silence = "stale_detection: {idle_timeout_seconds: 1.5}\n";
+    person.completes(&person.job(1, script, &format!("{retry}{silence}"), &[]));
+    assert_eq!(person.desk.starts()[&1], 2);
+
+    let person = Person::new();
+    let retry = "retry: {max_retries: 0, transient_retries: 0}\n";
+    let failed = person.fails(&person.job(1, "echo begun; exec sleep 60", &format!("{retry}{silence}"), &[]));
+    assert_eq!(
+        (&failed["code"], &failed["cause"]),
+        (&"E006".into(), &"transient".into())
+    );
+    assert_eq!(
+        failed["message"], "The session hung: it printed nothing more for 1.5s.",
+        "{failed}"
+    );
+
+    // Silence is normal for a command whose job says nothing of it, or that it does not count.
+    for silence in ["", "stale_detection: {enabled: false, idle_timeout_seconds: 1}\n"] {
+        let person = Person::new();
+        person.completes(&person.job(1, "sleep 3", &format!("{retry}{silence}"), &[]));
+    }
+}

@@ -2,9 +2,10 @@
 //!
 //! In this order: whoever owns the name on the session bus; the service, if its unit is installed, started through
 //! systemd so that a failure is told at once; a conductor that answers on the private socket (another `mozartctl`,
-//! or one whose user has no session bus); a conductor embedded in this very process.
+//! or one whose user has no session bus); a conductor embedded in this very process. A conductor that keeps its state
+//! elsewhere than `XDG_STATE_HOME` says is somebody else's, and passed over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mozart::bus::client::Client;
@@ -70,19 +71,25 @@ impl<'a> Finder<'a> {
     /// # Errors
     /// [`Kind::NoConductor`] where one should be there and cannot be reached or started.
     pub(crate) async fn find(&self, need: Need) -> Result<Option<Link>, CliError> {
+        let paths = paths()?;
         let session = session_bus().await;
         if let Some(client) = &session
             && has_owner(client.connection(), BUS_NAME).await
         {
-            return Ok(session.map(Link::Service));
-        }
-        if let Some(manager) = UserManager::connect(session.as_ref().map(Client::connection)).await
+            if is_ours(client, &paths).await {
+                return Ok(session.map(Link::Service));
+            }
+        } else if let Some(manager) = UserManager::connect(session.as_ref().map(Client::connection)).await
             && let Some(service) = manager.service().await?
         {
-            return self.service(need, &manager, &service, session).await;
+            match self.service(need, &manager, &service, session).await? {
+                Some(Link::Service(client)) if !is_ours(&client, &paths).await => {}
+                found => return Ok(found),
+            }
         }
-        let paths = paths()?;
-        if let Ok(client) = Client::private(&paths.socket()).await {
+        if let Ok(client) = Client::private(&paths.socket()).await
+            && is_ours(&client, &paths).await
+        {
             return Ok(Some(Link::Private(client)));
         }
         match need {
@@ -168,6 +175,25 @@ impl<'a> Finder<'a> {
 /// Where Mozart keeps its things for this user.
 pub(crate) fn paths() -> Result<Paths, CliError> {
     Paths::from_environment(|name| std::env::var(name).ok()).map_err(|error| CliError::new(Kind::NoConductor, error))
+}
+
+/// Whether a conductor keeps its state where this user's shell says that it is. Where the shell says nothing there is only
+/// one, wherever the session's other processes have it.
+async fn is_ours(client: &Client, paths: &Paths) -> bool {
+    if std::env::var_os("XDG_STATE_HOME").is_none_or(|path| path.is_empty()) {
+        return true;
+    }
+    // One that does not say so is asked all the same, and says what is wrong.
+    let theirs = client.state_directory().await.unwrap_or_default();
+    theirs.is_empty() || same_place(Path::new(&theirs), &paths.state)
+}
+
+/// Whether two paths, of which the second may not be there yet, name one directory.
+fn same_place(theirs: &Path, ours: &Path) -> bool {
+    theirs == ours
+        || theirs
+            .canonicalize()
+            .is_ok_and(|theirs| ours.canonicalize().is_ok_and(|ours| theirs == ours))
 }
 
 /// `$XDG_RUNTIME_DIR`, or where it would be had the login set it.

@@ -344,3 +344,34 @@ fn a_hold_lets_running_sessions_end_and_starts_nothing() {
     assert_eq!(world.sheets(), [Completed, Running]);
     assert!(world.engine.run(RunId(1)).is_some());
 }
+
+#[test]
+fn a_refusal_that_a_session_tells_of_while_it_works_holds_the_others_at_once() {
+    let mut world = World::new(5);
+    world.submit(1, rules(2));
+    let reset = START.plus(minutes(30));
+    let seen = |refused| Event::LimitSeen {
+        attempt: attempt(1, 1),
+        limit: Limit {
+            resets_at: Some(reset),
+            ..limit(LimitKind::Usage, Some("five_hour"))
+        },
+        refused,
+    };
+    world.event(&seen(false));
+    assert_eq!(world.engine.gates().count(), 0, "a limit that lets it through is none");
+    world.event(&seen(true));
+    world.submit(2, rules(1));
+    assert_eq!(
+        (world.status_of(2).state, world.status().state),
+        (RunState::Waiting, RunState::Running)
+    );
+    let until = world.status_of(2).until;
+    world.finish_of(1, usage(Some(reset)));
+    assert_eq!(world.status_of(2).until, until, "its end says the same");
+    assert_eq!(
+        world.event(&seen(true)).facts,
+        [],
+        "and what is said after its end changes nothing"
+    );
+}

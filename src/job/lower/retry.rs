@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use crate::job::pattern::Pattern;
-use crate::job::plan::{CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy};
+use crate::job::plan::{Backend, BackendKind, CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy};
 use crate::job::schema;
 use crate::model::{Cost, Span};
 
@@ -16,6 +16,9 @@ const DETECTION_PATTERNS: &[&str] = &[
     "capacity",
     "try again later",
 ];
+
+/// The Claude CLI waits so long by itself for an API that does not answer, and prints nothing meanwhile.
+const OWN_SILENCE: f64 = 366.0;
 
 impl Lowering<'_> {
     pub(super) fn retry(&mut self) -> RetryPolicy {
@@ -98,5 +101,25 @@ impl Lowering<'_> {
             max_waits: self.count("rate_limit.max_waits", 24),
             max_quota_waits: self.count("rate_limit.max_quota_waits", 48),
         }
+    }
+    /// How long a session may be silent. Silence is normal for a `command`, so there it counts only where the job file
+    /// says so.
+    pub(super) fn idle_timeout(&mut self, backend: &Backend) -> Option<Span> {
+        const FIELD: &str = "stale_detection.idle_timeout_seconds";
+        let is_claude = matches!(backend.kind, BackendKind::ClaudeCli(_));
+        let meant = is_claude || self.node("stale_detection").is_some();
+        if !meant || !self.boolean("stale_detection.enabled", true) {
+            return None;
+        }
+        let seconds = self.number(FIELD, 900.0);
+        if is_claude && seconds <= OWN_SILENCE {
+            let message = format!(
+                "the CLI itself waits up to {OWN_SILENCE} s for an answer without printing anything, and is ended sooner here"
+            );
+            self.problems
+                .warning("V103", self.at(FIELD), FIELD, message)
+                .suggest("900 is the default");
+        }
+        Some(Span::from_secs_f64(seconds))
     }
 }

@@ -92,7 +92,7 @@ pub(crate) const JOB: &[Field] = &[
     works("parallel", Section(PARALLEL)),
     works("circuit_breaker", Section(CIRCUIT_BREAKER)),
     works("cost_limits", Section(COST_LIMITS)),
-    dormant("stale_detection", Section(STALE_DETECTION)),
+    works("stale_detection", Section(STALE_DETECTION)),
     dormant("checkpoints", Section(CHECKPOINTS)),
     dormant("cross_sheet", Section(CROSS_SHEET)),
     dormant("isolation", Section(ISOLATION)),
@@ -302,7 +302,7 @@ const COST_LIMITS: &[Field] = &[
 const STALE_DETECTION: &[Field] = &[
     works("enabled", Bool),
     works("idle_timeout_seconds", Number(above(0.0))),
-    works("check_interval_seconds", Number(above(0.0))),
+    dormant("check_interval_seconds", Number(above(0.0))),
 ];
 const CHECKPOINTS: &[Field] = &[
     refused("enabled", Bool, is_true),

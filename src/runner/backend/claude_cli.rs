@@ -97,7 +97,7 @@ fn counts_whole_session(version: &str) -> Option<bool> {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     report: SessionReport,
-    rejected: Option<Rejected>,
+    rejected: Option<Told>,
     throttle_hint: Option<Span>,
     last_message: Option<String>,
     messages: u32,
@@ -105,10 +105,22 @@ pub(super) struct Session {
     model_usage: Option<Tokens>,
 }
 
+/// What the CLI tells of a limit.
 #[derive(Debug)]
-struct Rejected {
-    window: Option<String>,
-    resets_at: Option<Timestamp>,
+pub(super) struct Told {
+    pub(super) window: Option<String>,
+    pub(super) resets_at: Option<Timestamp>,
+}
+
+impl Told {
+    pub(super) fn of(info: &Value) -> Self {
+        Self {
+            window: text(info, "rateLimitType").map(str::to_owned),
+            resets_at: info["resetsAt"]
+                .as_f64()
+                .and_then(|seconds| limits::from_epoch(seconds as i64)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -183,12 +195,7 @@ impl Session {
     }
 
     fn limit(&mut self, info: &Value) {
-        self.rejected = (text(info, "status") == Some("rejected")).then(|| Rejected {
-            window: text(info, "rateLimitType").map(str::to_owned),
-            resets_at: info["resetsAt"]
-                .as_f64()
-                .and_then(|seconds| limits::from_epoch(seconds as i64)),
-        });
+        self.rejected = (text(info, "status") == Some("rejected")).then(|| Told::of(info));
     }
 
     fn result(&mut self, event: &Value) {
@@ -251,7 +258,7 @@ impl Session {
             let named = report.api_error.as_deref() == Some("usage_limit_reached");
             report.limit = match self.rejected {
                 // A rejection without a time is plain throttling, unless the CLI calls it a usage limit.
-                Some(Rejected { window, resets_at }) if resets_at.is_some() || named => Some(Limit {
+                Some(Told { window, resets_at }) if resets_at.is_some() || named => Some(Limit {
                     kind: LimitKind::Usage,
                     window,
                     resets_at,
@@ -290,7 +297,7 @@ impl Session {
     }
 }
 
-fn throttle(retry_after: Option<Span>) -> Limit {
+pub(super) fn throttle(retry_after: Option<Span>) -> Limit {
     Limit {
         kind: LimitKind::Throttle,
         window: None,

@@ -7,6 +7,7 @@ mod claude_cli;
 mod command;
 mod environment;
 mod lines;
+mod listen;
 mod log;
 mod redact;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::runner::spec::{AttemptSpec, Secrets};
 pub use claude_cli::attempt_cost;
 pub(in crate::runner) use claude_cli::session_in_use;
 pub use environment::{CLI_PASSES, Passwd, SECRETS, account, environment};
+pub use listen::{Heard, Listener};
 pub use log::LogRenderer;
 pub use redact::redact;
 

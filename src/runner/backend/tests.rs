@@ -92,6 +92,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
             max_waits: 1,
             max_quota_waits: 1,
         },
+        idle_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,

@@ -268,6 +268,7 @@ fn captured_output_is_read_as_what_it_was() {
         let session = report(usize::MAX);
         assert_eq!(session, report(7), "{version}/{name}: chunks matter");
         let outcome = classify(&ClassifyInput {
+            started_as: "ours",
             backend: &backend,
             patterns: &[],
             certificate: &certificate,

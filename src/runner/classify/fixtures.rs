@@ -137,6 +137,7 @@ impl Attempt {
 
     pub(super) fn outcome(&self) -> Outcome {
         classify(&ClassifyInput {
+            started_as: "ours",
             backend: &self.backend,
             patterns: &self.patterns,
             certificate: &self.certificate,

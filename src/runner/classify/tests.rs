@@ -430,6 +430,40 @@ fn ends_from_outside() {
 }
 
 #[test]
+fn a_hang_is_transient_unless_the_result_was_told() {
+    let why = "some output\n\nmozart: the session hung: it printed nothing more for 900s\n";
+    let outcome = Attempt::ends(Exit::Code(143), HUNG)
+        .prints(&[init(), says("a")])
+        .stderr(why)
+        .is(Transient, Code::E006);
+    assert_eq!(
+        outcome.failure.map(|failure| failure.message).as_deref(),
+        Some("The session hung: it printed nothing more for 900s.")
+    );
+    Attempt::ends(Exit::Unknown, HUNG).is(Transient, Code::E006);
+    // Only its end was missing.
+    let told = || Attempt::ends(Exit::Signal(9), HUNG).prints(&[init(), says("a"), done("ok")]);
+    told().rules(&[(true, None, None)]).is_done();
+    told()
+        .rules(&[(false, Some(Code::E201), None)])
+        .is(Validation, Code::E201);
+    // Any command can be ended so that it exits with 0.
+    for exit in [Exit::Code(0), Exit::Signal(15)] {
+        Attempt::ends(exit, HUNG).of(command()).is(Transient, Code::E006);
+    }
+    Attempt::ends(Exit::Code(143), HUNG)
+        .prints(&[
+            init(),
+            rejected(json!({"resetsAt": 1_795_228_661, "rateLimitType": "seven_day"})),
+        ])
+        .is(RateLimit, Code::E104);
+    Attempt::ends(Exit::Code(143), HUNG)
+        .prints(&[init()])
+        .stopped_by_us()
+        .is(Interrupted, Code::E004);
+}
+
+#[test]
 fn a_signal_after_a_usage_limit_waits_for_the_limit() {
     let events = [
         init(),
@@ -450,6 +484,13 @@ fn lost_and_stopped_are_interruptions_unless_the_work_is_done() {
     Attempt::ends(Exit::Unknown, LOST)
         .of(command())
         .is(Interrupted, Code::E004);
+    // What it did is not known, but its session is.
+    let outcome = Attempt::ends(Exit::Unknown, LOST).is(Interrupted, Code::E004);
+    assert_eq!((outcome.worked, outcome.session_id.as_deref()), (true, Some("ours")));
+    let outcome = Attempt::ends(Exit::Unknown, LOST)
+        .of(command())
+        .is(Interrupted, Code::E004);
+    assert_eq!((outcome.worked, outcome.session_id), (false, None));
     let outcome = Attempt::ends(Exit::Unknown, LOST)
         .prints(&good)
         .rules(&[(true, None, None)])

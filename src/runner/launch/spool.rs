@@ -120,6 +120,10 @@ impl Spool {
         self.directory.join("stop-asked")
     }
 
+    fn hang_path(&self) -> PathBuf {
+        self.directory.join("hang")
+    }
+
     fn exec_error_path(&self) -> PathBuf {
         self.directory.join("exec-error")
     }
@@ -182,6 +186,19 @@ impl Spool {
     /// Whether Mozart itself asked for the end.
     pub fn stop_was_asked(&self) -> bool {
         self.stop_path().exists()
+    }
+
+    /// Notes that Mozart takes the session for hanging and is about to ask for its end.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn note_hang(&self, why: &str) -> io::Result<()> {
+        write_private(&self.hang_path(), why.as_bytes())
+    }
+
+    /// Why Mozart took the session for hanging, if it did.
+    pub fn hang(&self) -> Option<String> {
+        fs::read_to_string(self.hang_path()).ok()
     }
 
     /// Leaves word that the program could not be started.
@@ -268,6 +285,9 @@ pub(super) mod tests {
         assert!(!spool.stop_was_asked());
         spool.note_stop().unwrap();
         assert!(spool.stop_was_asked());
+        assert_eq!(spool.hang(), None);
+        spool.note_hang("it hung").unwrap();
+        assert_eq!(spool.hang().as_deref(), Some("it hung"));
     }
 
     #[test]

@@ -81,7 +81,10 @@ fn known_fields_without_effect_are_warned_of() {
             "learning",
         ),
         ("cost_limits: {warn_at_percent: 50}", "cost_limits.warn_at_percent"),
-        ("stale_detection: {idle_timeout_seconds: 300}", "stale_detection"),
+        (
+            "stale_detection: {check_interval_seconds: 30}",
+            "stale_detection.check_interval_seconds",
+        ),
         ("concert: {enabled: true, max_chain_depth: 3}", "concert"),
         ("conductor: {name: x, role: ai}", "conductor"),
         ("logging: {level: INFO}", "logging"),
@@ -199,6 +202,10 @@ fn doubtful_things_are_warned_of() {
         (
             plus("backend: {timeout_seconds: 8000}"),
             "INFO V104 6:28 backend.timeout_seconds: a timeout of 8000 s: a session that hangs is noticed late",
+        ),
+        (
+            plus("stale_detection: {idle_timeout_seconds: 300}"),
+            "WARNING V103 6:41 stale_detection.idle_timeout_seconds: the CLI itself waits up to 366 s for an answer without printing anything, and is ended sooner here; 900 is the default",
         ),
         (
             plus("backend: {timeout_overrides: {2: 30}}"),

@@ -509,6 +509,35 @@ fn rate_limit_has_its_defaults_and_its_values() {
     );
 }
 
+// field: stale_detection
+// field: stale_detection.enabled
+// field: stale_detection.idle_timeout_seconds
+#[test]
+fn silence_counts_by_default_for_the_cli_alone() {
+    const COMMAND: &str = "backend: {type: command, command: [x]}";
+    let patience = |line: &str| plan(&plus(line)).idle_timeout;
+    let seconds = |seconds| Some(Span::from_secs(seconds));
+    assert_eq!(plan(GOOD).idle_timeout, seconds(900));
+    assert_eq!(patience("stale_detection: {idle_timeout_seconds: 1200}"), seconds(1200));
+    assert_eq!(patience("stale_detection: {enabled: no}"), None);
+    assert_eq!(patience(COMMAND), None);
+    assert_eq!(patience(&format!("{COMMAND}\nstale_detection:")), None);
+    assert_eq!(
+        patience(&format!("{COMMAND}\nstale_detection: {{enabled: false}}")),
+        None
+    );
+    assert_eq!(patience(&format!("{COMMAND}\nstale_detection: {{}}")), seconds(900));
+    assert_eq!(
+        patience(&format!("{COMMAND}\nstale_detection: {{idle_timeout_seconds: 0.5}}")),
+        Some(Span(500_000))
+    );
+    // A plan that was stored before there was such a thing.
+    let mut stored = serde_json::to_value(plan(GOOD)).unwrap();
+    stored.as_object_mut().unwrap().remove("idle_timeout").unwrap();
+    let read: Plan = serde_json::from_value(stored).unwrap();
+    assert_eq!(read.idle_timeout, None);
+}
+
 // field: validations.type.file_exists
 // field: validations.type.file_modified
 // field: validations.type.content_contains

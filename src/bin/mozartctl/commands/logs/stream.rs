@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use mozart::job::plan::{BackendKind, ClaudeCli};
 use mozart::runner::backend::LogRenderer;
-use rustix::fs::inotify;
+use mozart::runner::growth::{Growth, Growths};
 use serde::Serialize;
-use tokio::io::unix::AsyncFd;
 
 use crate::error::{CliError, Kind};
 use crate::output::Out;
@@ -73,7 +73,7 @@ pub(super) struct Stream {
     partial: Vec<u8>,
     /// Empty lines that are shown only if something follows: one goes before the record.
     blank: usize,
-    growth: Option<AsyncFd<OwnedFd>>,
+    growth: Option<Growth>,
     /// The record of its end was read: nothing follows.
     pub(super) ended: bool,
 }
@@ -143,15 +143,9 @@ impl Stream {
 
     /// Waits until there may be more to read. Dropping the future loses nothing.
     pub(super) async fn grown(&self) {
-        let Some(growth) = &self.growth else {
-            return tokio::time::sleep(LOOK).await;
-        };
-        let ready = tokio::time::timeout(LOOK * 10, growth.readable()).await;
-        if let Ok(Ok(mut ready)) = ready {
-            let mut events = [0_u8; 4096];
-            // Which events they are is all one: the file is looked at.
-            while rustix::io::read(growth.get_ref(), &mut events[..]).is_ok_and(|count| count > 0) {}
-            ready.clear_ready();
+        match &self.growth {
+            Some(growth) => drop(tokio::time::timeout(LOOK * 10, growth.grown()).await),
+            None => tokio::time::sleep(LOOK).await,
         }
     }
 
@@ -253,12 +247,8 @@ fn kind(file: &File) -> Result<BackendKind, CliError> {
     })
 }
 
-/// A descriptor that becomes readable when the file grows.
-fn watch(file: &File) -> Option<AsyncFd<OwnedFd>> {
-    let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+/// Tells when the file grows, where the kernel does.
+fn watch(file: &File) -> Option<Growth> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    inotify::add_watch(&events, path, inotify::WatchFlags::MODIFY).ok()?;
-    #[expect(deprecated, reason = "its successor is unsafe; what it asks for holds of an OwnedFd")]
-    let growth = AsyncFd::new(events);
-    growth.ok()
+    Growths::new().ok()?.watch(Path::new(&path)).ok()
 }
