@@ -41,14 +41,24 @@ pub(super) mod test {
     thread_local! {
         /// Of this test's thread: how far its clocks are ahead.
         static AHEAD: Cell<i64> = const { Cell::new(0) };
+        /// Where they stand, if they do not run.
+        static STANDS: Cell<Option<Now>> = const { Cell::new(None) };
     }
 
     pub(super) fn ahead(now: Now) -> Now {
+        if let Some(now) = STANDS.get() {
+            return now;
+        }
         let ahead = AHEAD.get();
         Now {
             wall: Timestamp(now.wall.0 + ahead),
             boot: now.boot + ahead,
         }
+    }
+
+    /// From now on the clocks show that, or the real time again.
+    pub(crate) fn stand_at(now: Option<Now>) {
+        STANDS.set(now);
     }
 
     /// It is that moment now, unless it is later already.

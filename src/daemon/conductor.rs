@@ -30,6 +30,8 @@ use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
     AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
 };
+#[cfg(test)]
+use crate::probe::{self, Mutant, Point};
 use crate::runner::attempt::Runner;
 use crate::runner::backend::Heard;
 use crate::runner::launch::boot_id;
@@ -99,7 +101,7 @@ pub(super) struct Conductor {
     pub(super) adopting: HashSet<AttemptRef>,
     attempts: JoinSet<()>,
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
-    progress: mpsc::Receiver<(AttemptRef, Progress)>,
+    pub(super) progress: mpsc::Receiver<(AttemptRef, Progress)>,
     pub(super) checkpoints: super::checkpoints::Writers,
     alarm: Alarm,
     /// The moment of the last decision that was followed.
@@ -485,6 +487,14 @@ impl Conductor {
         if let Some(refusal) = decision.refusal {
             return Err(StepError::Refused(refusal));
         }
+        #[cfg(test)]
+        if Mutant::CommitAfterStart.is_on() {
+            for command in decision.commands.clone() {
+                self.act(command).await;
+            }
+        }
+        #[cfg(test)]
+        probe::reach(Point::Decided).map_err(StepError::Storage)?;
         if !decision.facts.is_empty() || report.is_some() {
             let batch = Batch {
                 facts: &decision.facts,
@@ -496,7 +506,14 @@ impl Conductor {
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
                 at: now.wall,
             };
-            if let Err(error) = self.ledger.commit(batch).await {
+            let committed = self.ledger.commit(batch).await;
+            #[cfg(test)]
+            let committed = if Mutant::CommitUnheeded.is_on() {
+                Ok(())
+            } else {
+                committed
+            };
+            if let Err(error) = committed {
                 let text = match &error {
                     StoreError::Database { full: true, .. } => room::needing(&error.to_string()),
                     _ => error.to_string(),
@@ -507,6 +524,11 @@ impl Conductor {
                 }
                 return Err(StepError::Storage(text));
             }
+        }
+        #[cfg(test)]
+        {
+            probe::committed(now, &decision.facts);
+            probe::reach(Point::Committed).map_err(StepError::Storage)?;
         }
         if matches!(event, Event::Restored { same_boot: false }) {
             // Only after what follows from it. Where it fails, the next conductor is as careful as this one.
@@ -529,7 +551,14 @@ impl Conductor {
         if let Some((attempt, _)) = &report {
             self.release(*attempt);
         }
+        #[cfg(test)]
+        probe::reach(Point::Applied).map_err(StepError::Storage)?;
         for command in decision.commands {
+            #[cfg(test)]
+            {
+                probe::reach(Point::Acting).map_err(StepError::Storage)?;
+                probe::acts(&command);
+            }
             self.act(command).await;
         }
         if self.backlog.is_empty() {
@@ -619,6 +648,8 @@ impl Conductor {
                 self.holds.started(clock::now());
                 self.launch(start, false).await;
             }
+            #[cfg(test)]
+            Command::AdoptAttempt(start) if Mutant::StartForAdopt.is_on() => self.launch(start, false).await,
             Command::AdoptAttempt(start) => self.launch(start, true).await,
             Command::StopAttempt { attempt, how } => {
                 if let Some(stop) = self.running.get(&attempt) {
@@ -668,6 +699,10 @@ impl Conductor {
         self.running.insert(start.attempt, stop);
         if adopt {
             self.adopting.insert(start.attempt);
+        }
+        #[cfg(test)]
+        if self.runner.scripted {
+            return;
         }
         let (runner, progress) = (Arc::clone(&self.runner), self.progress_in.clone());
         self.attempts

@@ -2,6 +2,8 @@
 
 mod faults;
 mod holds;
+mod launcher;
+mod simulation;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -76,19 +78,44 @@ fn paths_in(directory: &Path) -> Paths {
 
 /// A conductor that cannot start any process: what sessions do is said by the test.
 async fn conductor_of(paths: Paths, ledger: &Arc<Ledger>, conducts: bool) -> Result<Conductor, String> {
-    let spool_root = paths.spool(&ledger.tag());
-    let runner = Runner::new(RunnerSettings {
-        launcher: Launcher::supervised("/nonexistent/mozart".into(), spool_root.clone()),
-        spool_root,
+    let settings = Settings::load(&paths.settings)?.0;
+    conductor_with(settings, paths, ledger, conducts).await
+}
+
+async fn conductor_with(
+    settings: Settings,
+    paths: Paths,
+    ledger: &Arc<Ledger>,
+    conducts: bool,
+) -> Result<Conductor, String> {
+    let nobody = Launcher::supervised("/nonexistent/mozart".into(), paths.spool(&ledger.tag()));
+    let mut runner = runner_of(&paths, ledger, nobody);
+    runner.scripted = true;
+    restored(settings, paths, ledger, conducts, runner).await
+}
+
+fn runner_of(paths: &Paths, ledger: &Ledger, launcher: Launcher) -> Runner {
+    Runner::new(RunnerSettings {
+        launcher,
+        spool_root: paths.spool(&ledger.tag()),
         ledger_tag: ledger.tag(),
-    });
+    })
+}
+
+async fn restored(
+    settings: Settings,
+    paths: Paths,
+    ledger: &Arc<Ledger>,
+    conducts: bool,
+    runner: Runner,
+) -> Result<Conductor, String> {
     let paths_in_test = paths.runtime.join("host");
     let (ask, requests) = mpsc::channel(1);
     // A front end that is there and asks nothing: without one the loop would end.
     std::mem::forget(ask);
     let parts = Parts {
-        settings: Settings::load(&paths.settings)?.0,
         paths,
+        settings,
         environment: Environment::default(),
         ledger: Arc::clone(ledger),
         runner: Arc::new(runner),

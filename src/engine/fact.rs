@@ -12,6 +12,9 @@ use crate::model::{
     RunState, SheetNo, Span, Timestamp,
 };
 
+#[cfg(test)]
+use crate::probe::Mutant;
+
 /// Version written with every fact.
 pub const FACT_VERSION: u16 = 1;
 
@@ -468,6 +471,10 @@ impl Verdict {
 
     /// Whether a resume opens the sheet again.
     pub(super) fn is_to_be_resumed(&self) -> bool {
+        #[cfg(test)]
+        if Mutant::VerdictOverwritten.is_on() {
+            return true;
+        }
         match self {
             Self::Failed { .. } | Self::Blocked { .. } | Self::Cancelled => true,
             Self::Completed | Self::Skipped { .. } => false,

@@ -16,6 +16,9 @@ use crate::model::{
     AttemptRef, Cause, Cost, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
 };
 
+#[cfg(test)]
+use crate::probe::Mutant;
+
 /// A run that is live, or has ended and was not forgotten yet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Run {
@@ -208,6 +211,10 @@ impl Run {
         let mut ready = Bits::new(rules.sheets);
         (1..=rules.sheets).for_each(|no| ready.set(SheetNo(no), true));
         for sheet in rules.dependencies.iter().flat_map(|dependency| dependency.of.sheets()) {
+            #[cfg(test)]
+            if Mutant::DependencyIgnored.is_on() {
+                continue;
+            }
             ready.set(sheet, false);
         }
         Self {

@@ -9,6 +9,9 @@ use crate::model::{
     Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Cost, Generation, Outcome, SheetNo, SheetStatus, Timestamp,
 };
 
+#[cfg(test)]
+use crate::probe::Mutant;
+
 /// A sheet within its run. Small: a run may have 100,000 of them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sheet {
@@ -366,6 +369,8 @@ impl Sheet {
             }
             FactKind::SheetWaits { cause, kind, code, .. } => match cause {
                 Cause::Validation if *kind == AttemptKind::Completion => self.used.completions += 1,
+                #[cfg(test)]
+                Cause::Validation if Mutant::BudgetsMixed.is_on() => self.used.transients += 1,
                 Cause::Validation => self.used.retries += 1,
                 Cause::Transient => self.used.transients += 1,
                 Cause::Interrupted => self.used.interruptions += 1,

@@ -103,3 +103,17 @@ impl Ledger {
         handle.set_commit_hook(move || asked.goes_on(true));
     }
 }
+
+/// A new ledger of that id, as the bytes of its file: to be opened where they are written to, as often as wanted.
+pub(crate) async fn template(id: uuid::Uuid) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let ledger = Ledger::open(&path).await.unwrap();
+    let named = sqlx::query("UPDATE meta SET value = ? WHERE key = 'ledger'").bind(id.to_string());
+    named
+        .execute(&mut ledger.store().await.unwrap().connection)
+        .await
+        .unwrap();
+    ledger.close().await.unwrap();
+    std::fs::read(path).unwrap()
+}

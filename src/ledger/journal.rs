@@ -231,7 +231,8 @@ impl Ledger {
         Ok(written.last_insert_rowid())
     }
 
-    /// Of a gate or a question only the last fact is kept, and only while it is open.
+    /// Of a gate or a question only the last fact is kept, and only while it is open. One that only opens a gate further
+    /// stands where the gate was closed: the sessions that went through since come after it.
     async fn write_open(
         &self,
         connection: &mut SqliteConnection,
@@ -246,7 +247,8 @@ impl Ledger {
         let query = match open {
             true => sqlx::query(
                 "INSERT INTO gates (gate, seq, json) VALUES (?, (SELECT coalesce(max(seq), 0) FROM facts), ?)
-                 ON CONFLICT (gate) DO UPDATE SET seq = excluded.seq, json = excluded.json",
+                 ON CONFLICT (gate) DO UPDATE SET json = excluded.json, seq =
+                 iif(json_extract(gates.json, '$.until') IS json_extract(excluded.json, '$.until'), gates.seq, excluded.seq)",
             )
             .bind(name)
             .bind(codec::encode(fact)?),

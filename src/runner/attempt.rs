@@ -70,6 +70,9 @@ pub struct Runner {
     spool_root: PathBuf,
     ledger_tag: String,
     passwd: Passwd,
+    /// What sessions do is said by a test: none is started.
+    #[cfg(test)]
+    pub(crate) scripted: bool,
     /// `None` within: the kernel does not tell of growth.
     growths: OnceLock<Option<Growths>>,
 }
@@ -119,6 +122,8 @@ impl Runner {
             spool_root,
             ledger_tag,
             passwd: passwd::current(),
+            #[cfg(test)]
+            scripted: false,
             growths: OnceLock::new(),
         }
     }

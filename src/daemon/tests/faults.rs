@@ -13,10 +13,10 @@ use crate::ledger::faults::{Faults, Moment};
 use crate::ledger::tests::{failure, report};
 use crate::ledger::{OpenError, checkpoint};
 use crate::model::{AttemptReport, Cause, Code, Limit, LimitKind, Span};
-use canonical::{CANONICAL, Canonical, Ends};
+use canonical::Ends;
+pub(super) use canonical::{CANONICAL, Canonical};
 
 #[path = "../../../tests/canonical/jobs.rs"]
-#[expect(dead_code, reason = "its commands are for those who run them")]
 mod canonical;
 
 /// The sessions of a job. They outlive any conductor.
@@ -169,14 +169,14 @@ async fn audit(conductor: &Conductor, sessions: &mut Sessions, faults: &Faults) 
 }
 
 /// The engine but for what stands beside its facts.
-fn recorded(engine: &Engine) -> serde_json::Value {
+pub(super) fn recorded(engine: &Engine) -> serde_json::Value {
     let mut all = serde_json::to_value(engine).unwrap();
     assert!(all.as_object_mut().unwrap().remove("overlay").is_some());
     all
 }
 
 /// The verdicts, in the ledger and in the checkpoint.
-async fn outcome(job: &Canonical, ledger: &Ledger, paths: &Paths, directory: &Path) -> String {
+pub(super) async fn outcome(job: &Canonical, ledger: &Ledger, paths: &Paths, directory: &Path) -> String {
     let (runs, _) = ledger.runs(&RunFilter::default(), 10, "").await.unwrap();
     let [run] = runs.as_slice() else {
         panic!("one run was asked for: {runs:?}")
@@ -204,13 +204,13 @@ async fn outcome(job: &Canonical, ledger: &Ledger, paths: &Paths, directory: &Pa
 }
 
 /// A directory in memory, where there is one: nothing here depends on the disk, and hundreds of ledgers are made.
-fn quick_directory() -> TempDir {
+pub(super) fn quick_directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap()
 }
 
-async fn opened(paths: &Paths) -> Arc<Ledger> {
+pub(super) async fn opened(paths: &Paths) -> Arc<Ledger> {
     let begun = Instant::now();
     loop {
         match Ledger::open(&paths.ledger()).await {

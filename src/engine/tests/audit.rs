@@ -10,13 +10,13 @@ use crate::job::plan::FailFast;
 use crate::model::{AttemptKind, AttemptRef, Cause, Code, Generation, Now, RunId, RunState, SheetNo, Timestamp};
 
 #[derive(Debug, Clone)]
-pub(super) struct Audit {
-    pub(super) settings: EngineSettings,
+pub(crate) struct Audit {
+    pub(crate) settings: EngineSettings,
     runs: BTreeMap<RunId, AuditedRun>,
     gates: BTreeMap<GateKey, AuditedGate>,
     questions: BTreeMap<QuestionId, Question>,
     /// A person clears gates just now.
-    pub(super) clearing: bool,
+    pub(crate) clearing: bool,
     sessions: BTreeSet<String>,
 }
 
@@ -107,7 +107,7 @@ impl Default for AuditedSheet {
 }
 
 impl Audit {
-    pub(super) fn new(settings: EngineSettings) -> Self {
+    pub(crate) fn new(settings: EngineSettings) -> Self {
         Self {
             settings,
             runs: BTreeMap::new(),
@@ -118,11 +118,11 @@ impl Audit {
         }
     }
 
-    pub(super) fn forget(&mut self, run: RunId) {
+    pub(crate) fn forget(&mut self, run: RunId) {
         self.runs.remove(&run);
     }
 
-    pub(super) fn fact(&mut self, fact: &Fact, now: Now) {
+    pub(crate) fn fact(&mut self, fact: &Fact, now: Now) {
         let Some(id) = fact.kind.run() else {
             match &fact.kind {
                 FactKind::GateClosed {
@@ -255,29 +255,32 @@ impl Audit {
             && limit.is_none_or(|limit| sessions < limit as usize)
     }
 
-    pub(super) fn start(&self, start: &Start) {
+    pub(crate) fn start(&self, start: &Start) {
         let run = &self.runs[&start.attempt.run];
         assert!(run.running.contains(&start.attempt), "a start without an intent");
     }
 
-    pub(super) fn stop(&self, attempt: AttemptRef) {
+    pub(crate) fn stop(&self, attempt: AttemptRef) {
         let run = &self.runs[&attempt.run];
         assert!(run.running.contains(&attempt), "a stop of what does not run");
         assert!(run.sheets[&attempt.sheet].stop_asked, "a stop that was not noted");
     }
 
     /// Everything that must hold between two steps, and that something will move every run.
-    pub(super) fn check(&self, engine: &Engine, now: Now, machine: &BTreeMap<AttemptRef, Start>) {
+    pub(crate) fn check(&self, engine: &Engine, now: Now, machine: &BTreeMap<AttemptRef, Start>) {
         let wakeup = engine.next_wakeup(now);
         assert!(wakeup.is_none_or(|at| at > now.wall), "what is due was not done");
         let mut queued = 0;
         for (id, run) in &self.runs {
+            let Some(status) = engine.describe(*id, now) else {
+                assert!(run.ended.is_some(), "a run that goes on is forgotten");
+                continue;
+            };
             let time_left = self.settings.job_timeout.0 + CORRECTED - run.worked(now);
             assert!(
                 time_left >= 0 || run.out_of_time || run.held || run.working_since.is_none(),
                 "at work for longer than it may be"
             );
-            let status = engine.describe(*id, now).expect("is in memory");
             assert_eq!(status.sheets_running, run.running.len() as u32);
             assert_eq!(status.sheets_done, run.rules.sheets - run.left.len() as u32);
             assert_eq!(status.state.is_ended().then_some(status.state), run.ended);

@@ -137,6 +137,38 @@ async fn only_what_is_not_over_is_live() {
     assert_eq!(live.iter().filter(|fact| fact.kind.run() == Some(first)).count(), 3);
 }
 
+#[tokio::test]
+async fn a_gate_that_opens_further_stands_where_it_was_closed() {
+    let home = Home::new();
+    let ledger = home.open().await;
+    let run = submit(&ledger, &plan("a", 1), 0).await;
+    let closed = |until, places| FactKind::GateClosed {
+        gate: GateKey {
+            account: AccountId("claude_cli".to_owned()),
+            kind: LimitKind::Usage.into(),
+            window: None,
+        },
+        until: at(until),
+        by_calendar: true,
+        places,
+    };
+    let probe = intended(attempt(run, 1, 1), AttemptKind::First);
+    commit(&ledger, 1, [closed(2, 1)]).await;
+    commit(&ledger, 3, [probe.clone()]).await;
+    commit(&ledger, 4, [closed(2, 2)]).await;
+    let submitted = fact(0, submitted(run, RunNo(1), &plan("a", 1)));
+    let expected = [submitted.clone(), fact(4, closed(2, 2)), fact(3, probe.clone())];
+    assert_eq!(
+        ledger.live_facts().await.unwrap(),
+        expected,
+        "the probe has gone through it"
+    );
+
+    commit(&ledger, 5, [closed(900, 1)]).await;
+    let expected = [submitted, fact(3, probe), fact(5, closed(900, 1))];
+    assert_eq!(ledger.live_facts().await.unwrap(), expected);
+}
+
 /// A run, a usage limit that closes a gate, the ledger closed: the engine that is loaded is the one that was left.
 #[tokio::test]
 async fn an_engine_is_loaded_as_it_was_left() {

@@ -19,6 +19,8 @@ use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
 
 pub(crate) mod exec;
 pub mod record;
+#[cfg(test)]
+pub mod scripted;
 pub mod spool;
 mod supervised;
 mod supervisor;
@@ -160,6 +162,9 @@ pub enum Launcher {
     Systemd(Systemd),
     /// Guards and supervisors.
     Supervised(Supervised),
+    /// Plain processes, and calls that fail as a test says.
+    #[cfg(test)]
+    Scripted(scripted::Scripted),
 }
 
 impl Launcher {
@@ -182,6 +187,8 @@ impl Launcher {
         match self {
             Self::Systemd(_) => "systemd",
             Self::Supervised(_) => "supervised",
+            #[cfg(test)]
+            Self::Scripted(_) => "scripted",
         }
     }
 
@@ -198,6 +205,8 @@ impl Launcher {
         match self {
             Self::Systemd(systemd) => systemd.start(launch).await,
             Self::Supervised(supervised) => supervised.start(launch).await,
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.start(launch),
         }
     }
 
@@ -214,6 +223,8 @@ impl Launcher {
                 Self::Supervised(supervised) => {
                     supervised.manager().await.map_or(Starter::Supervisor, Starter::Manager)
                 }
+                #[cfg(test)]
+                Self::Scripted(scripted) => Starter::Script(scripted),
             });
         };
         match self {
@@ -225,6 +236,8 @@ impl Launcher {
                 supervised.manager().await.map(Starter::Manager)
             }
             Self::Supervised(_) => Ok(Starter::Supervisor),
+            #[cfg(test)]
+            Self::Scripted(scripted) => Ok(Starter::Script(scripted)),
         }
     }
 
@@ -237,6 +250,8 @@ impl Launcher {
         match self.starter(&spool).await? {
             Starter::Manager(systemd) => systemd.evidence(unit, &spool).await,
             Starter::Supervisor => supervised::evidence(&spool).await,
+            #[cfg(test)]
+            Starter::Script(scripted) => scripted.evidence(unit, &spool),
         }
     }
 
@@ -247,6 +262,8 @@ impl Launcher {
             match self.starter(&spool).await {
                 Ok(Starter::Manager(systemd)) => return systemd.wait(unit, &spool).await,
                 Ok(Starter::Supervisor) => return supervised::wait(&spool).await,
+                #[cfg(test)]
+                Ok(Starter::Script(scripted)) => return scripted.wait(unit, &spool).await,
                 Err(_) => tokio::time::sleep(WITHOUT_MANAGER).await,
             }
         }
@@ -264,6 +281,8 @@ impl Launcher {
         match self.starter(&spool).await? {
             Starter::Manager(systemd) => systemd.stop(unit, how).await,
             Starter::Supervisor => supervised::stop(&spool, how).await,
+            #[cfg(test)]
+            Starter::Script(scripted) => scripted.stop(unit, &spool, how),
         }
     }
 
@@ -272,6 +291,8 @@ impl Launcher {
         match self {
             Self::Systemd(systemd) => systemd.release(unit).await,
             Self::Supervised(supervised) => supervised.release(unit).await,
+            #[cfg(test)]
+            Self::Scripted(_) => {}
         }
     }
 
@@ -280,6 +301,8 @@ impl Launcher {
         match self {
             Self::Systemd(systemd) => systemd.slice().await,
             Self::Supervised(_) => None,
+            #[cfg(test)]
+            Self::Scripted(_) => None,
         }
     }
 
@@ -292,6 +315,8 @@ impl Launcher {
         match self {
             Self::Systemd(systemd) => systemd.limit_memory(bytes).await,
             Self::Supervised(_) => Err("sessions are no units here".to_owned()),
+            #[cfg(test)]
+            Self::Scripted(_) => Err("sessions are no units here".to_owned()),
         }
     }
 
@@ -304,6 +329,8 @@ impl Launcher {
         match self {
             Self::Systemd(systemd) => systemd.units(prefix).await,
             Self::Supervised(supervised) => Ok(supervised.units(prefix)),
+            #[cfg(test)]
+            Self::Scripted(_) => Ok(Vec::new()),
         }
     }
 }
@@ -314,6 +341,9 @@ enum Starter<'a> {
     Manager(&'a Systemd),
     /// The lock of the spool: it has a supervisor, or never had anything.
     Supervisor,
+    /// The test's own.
+    #[cfg(test)]
+    Script(&'a scripted::Scripted),
 }
 
 /// How often a user manager is looked for that a waiting attempt needs and that is not there.
