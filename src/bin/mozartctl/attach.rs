@@ -27,11 +27,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// After a signal, others are waited for so long: one look for a burst.
 const GATHER: Duration = Duration::from_millis(40);
 /// A conductor that restarts is waited for so long.
-const COME_BACK: Duration = Duration::from_secs(20);
+pub(crate) const COME_BACK: Duration = Duration::from_secs(20);
 /// Another `mozartctl` that conducted ends with its run; another conductor may be there after so long.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 /// Meanwhile it is looked for so often.
-const TRY_AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Runs of others in this process are looked at so often.
 const OTHERS: Duration = Duration::from_secs(1);
 
@@ -387,6 +387,6 @@ async fn typed(typed: &mut Option<Typed>) -> Option<String> {
     }
 }
 
-fn is_lost(error: &CliError) -> bool {
+pub(crate) fn is_lost(error: &CliError) -> bool {
     matches!(error.kind, Kind::NoConductor | Kind::Stopping)
 }

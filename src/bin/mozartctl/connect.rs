@@ -183,9 +183,14 @@ async fn is_ours(client: &Client, paths: &Paths) -> bool {
     if std::env::var_os("XDG_STATE_HOME").is_none_or(|path| path.is_empty()) {
         return true;
     }
-    // One that does not say so is asked all the same, and says what is wrong.
-    let theirs = client.state_directory().await.unwrap_or_default();
-    theirs.is_empty() || same_place(Path::new(&theirs), &paths.state)
+    // A service that restarts answers the next time.
+    for _ in 0..20 {
+        match client.state_directory().await {
+            Ok(theirs) => return theirs.is_empty() || same_place(Path::new(&theirs), &paths.state),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+    false
 }
 
 /// Whether two paths, of which the second may not be there yet, name one directory.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use mozart::api::request::{RunFilter, RunSelector};
 use mozart::model::{RunState, SheetStatus};
-use mozart::summary::SheetSummary;
+use mozart::summary::{AttemptSummary, SheetSummary};
 
 use self::stream::{Source, Stream};
+use crate::attach::{COME_BACK, TRY_AGAIN, is_lost};
 use crate::cli::LogsArgs;
 use crate::connect::{Finder, Need};
 use crate::error::{CliError, Kind};
@@ -190,9 +191,30 @@ impl Follower<'_> {
         }
     }
 
+    /// Asks again where a service went away before it answered: it comes back, and these questions change nothing.
+    async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, CliError>) -> Result<T, CliError> {
+        let deadline = tokio::time::Instant::now() + COME_BACK;
+        loop {
+            match ask().await {
+                Err(error)
+                    if is_lost(&error)
+                        && matches!(self.link, Link::Service(_))
+                        && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempts(&self, sheet: u32) -> Result<Vec<AttemptSummary>, CliError> {
+        self.patiently(async || self.link.attempts(self.run, sheet).await).await
+    }
+
     /// Everything but the newest attempt is the past, and not shown.
     async fn skip_history(&mut self) -> Result<(), CliError> {
-        let sheets = self.link.sheets(self.run).await?;
+        let sheets = self.patiently(async || self.link.sheets(self.run).await).await?;
         let newest = self.arguments.sheet.or_else(|| last_tried(&sheets));
         for sheet in sheets.iter().filter(|sheet| sheet.attempts > 0) {
             let past = sheet.attempts as usize - usize::from(Some(sheet.sheet_num) == newest);
@@ -203,13 +225,13 @@ impl Follower<'_> {
 
     /// The first attempt that was not shown yet.
     async fn next(&self) -> Result<Option<(u32, u32)>, CliError> {
-        let sheets = self.link.sheets(self.run).await?;
+        let sheets = self.patiently(async || self.link.sheets(self.run).await).await?;
         for sheet in sheets.iter().filter(|sheet| sheet.attempts > 0 && self.wanted(sheet)) {
             let shown = self.shown.get(&sheet.sheet_num).copied().unwrap_or_default();
             if shown >= sheet.attempts as usize {
                 continue;
             }
-            if let Some(new) = self.link.attempts(self.run, sheet.sheet_num).await?.get(shown) {
+            if let Some(new) = self.attempts(sheet.sheet_num).await?.get(shown) {
                 return Ok(Some((sheet.sheet_num, new.attempt)));
             }
         }
@@ -222,7 +244,7 @@ impl Follower<'_> {
 
     async fn is_over(&self) -> Result<bool, CliError> {
         if self.arguments.sheet.is_some() {
-            let sheets = self.link.sheets(self.run).await?;
+            let sheets = self.patiently(async || self.link.sheets(self.run).await).await?;
             if sheets
                 .iter()
                 .filter(|sheet| self.wanted(sheet))
@@ -231,7 +253,7 @@ impl Follower<'_> {
                 return Ok(true);
             }
         }
-        let run = self.link.run(self.run).await?.summary;
+        let run = self.patiently(async || self.link.run(self.run).await).await?.summary;
         Ok(self.link.is_still(&run))
     }
 
@@ -244,7 +266,8 @@ impl Follower<'_> {
         signals: &mut Signals,
     ) -> Result<bool, CliError> {
         let mut stream = loop {
-            match open(self.link, self.run, sheet, attempt, self.arguments.raw, self.out).await {
+            let open = async || open(self.link, self.run, sheet, attempt, self.arguments.raw, self.out).await;
+            match self.patiently(open).await {
                 // It is intended, but its process has not made the file yet.
                 Err(error) if error.kind == Kind::NoSuchSheet => {
                     if self.attempt_is_over(sheet, attempt).await? {
@@ -280,7 +303,7 @@ impl Follower<'_> {
     }
 
     async fn attempt_is_over(&self, sheet: u32, attempt: u32) -> Result<bool, CliError> {
-        let attempts = self.link.attempts(self.run, sheet).await?;
+        let attempts = self.attempts(sheet).await?;
         Ok(attempts
             .iter()
             .find(|known| known.attempt == attempt)
