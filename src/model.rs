@@ -618,7 +618,7 @@ impl ValidationReport {
 }
 
 /// What became of an attempt: the classifier's word, from the three reports.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// `None`: it succeeded.
     pub failure: Option<Failure>,

@@ -42,6 +42,14 @@ impl Job {
             run: run.filter(|run| *run > 0),
         })
     }
+
+    /// The same of a call that changes it, once nothing else is among the options and the caller may.
+    async fn to_change(&self, mut options: Options, connection: &Connection, call: &Header<'_>) -> Result<RunSelector> {
+        let run = self.selected(&mut options)?;
+        options.done()?;
+        self.link.callers.may_change(connection, call).await?;
+        Ok(run)
+    }
 }
 
 #[zbus::interface(name = "org.mozart.Mozart1.Job", proxy(default_service = "org.mozart.Mozart1"))]
@@ -54,9 +62,8 @@ impl Job {
         #[zbus(header)] call: Header<'_>,
     ) -> Result<()> {
         let mut options = Options::new(options);
-        let (run, now) = (self.selected(&mut options)?, options.take("now")?.unwrap_or_default());
-        options.done()?;
-        self.link.callers.may_change(connection, &call).await?;
+        let now = options.take("now")?.unwrap_or_default();
+        let run = self.to_change(options, connection, &call).await?;
         self.link.ask(|reply| Request::Pause(run, now, reply)).await
     }
 
@@ -67,10 +74,7 @@ impl Job {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] call: Header<'_>,
     ) -> Result<()> {
-        let mut options = Options::new(options);
-        let run = self.selected(&mut options)?;
-        options.done()?;
-        self.link.callers.may_change(connection, &call).await?;
+        let run = self.to_change(Options::new(options), connection, &call).await?;
         self.link.ask(|reply| Request::Resume(run, reply)).await
     }
 
@@ -82,10 +86,7 @@ impl Job {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] call: Header<'_>,
     ) -> Result<()> {
-        let mut options = Options::new(options);
-        let run = self.selected(&mut options)?;
-        options.done()?;
-        self.link.callers.may_change(connection, &call).await?;
+        let run = self.to_change(Options::new(options), connection, &call).await?;
         self.link
             .ask(|reply| Request::Retry(run, SheetNo(from_sheet), reply))
             .await
@@ -98,10 +99,7 @@ impl Job {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] call: Header<'_>,
     ) -> Result<()> {
-        let mut options = Options::new(options);
-        let run = self.selected(&mut options)?;
-        options.done()?;
-        self.link.callers.may_change(connection, &call).await?;
+        let run = self.to_change(Options::new(options), connection, &call).await?;
         self.link.ask(|reply| Request::Cancel(run, reply)).await
     }
 

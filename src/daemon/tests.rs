@@ -562,15 +562,7 @@ fn throttled() -> Outcome {
             hint: None,
             limit: None,
         }),
-        flags: Vec::new(),
-        rules_passed: 0,
-        rules_total: 0,
-        worked: false,
-        session_id: None,
-        session_lost: false,
-        cost: None,
-        tokens_in: None,
-        tokens_out: None,
+        ..Outcome::default()
     }
 }
 

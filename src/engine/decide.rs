@@ -1,22 +1,22 @@
 //! What each event leads to.
 
+mod gates;
+mod questions;
+mod requests;
+
+use super::Engine;
 use super::budget::{self, Budget};
-use super::event::{Command, Decision, Event, PauseWhy, Refusal, SessionChoice};
-use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
-use super::retry::{After, Limited, Situation, after, known_reset};
+use super::event::{Command, Decision, Event, Refusal, SessionChoice};
+use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, Verdict};
+use super::retry::{After, Limited, Situation, after};
 use super::rules::{RunRules, is_accounts};
 use super::run::{Phase, Run};
-use super::schedule::{Hold, Next};
 use super::sheet::{SheetState, Waiting, next_attempt};
-use super::{Engine, Gate};
 use crate::job::plan::FailFast;
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptRef, Cause, Code, Cost, Failure, JobName, Limit, Now, Outcome, RunId, RunNo,
-    RunState, SheetNo, Span, StopHow, Timestamp,
+    Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo, Span,
+    StopHow, Timestamp,
 };
-
-/// A gate through which that many sessions may be under way at once is open.
-const WIDE_OPEN: u32 = 16;
 
 /// Decides what follows from `event`.
 pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
@@ -240,187 +240,6 @@ impl Draft {
         })
     }
 
-    /// The API answered the session: gates that it was to find out about open further.
-    fn attempt_answered(&mut self, attempt: AttemptRef) {
-        let known = self.running(attempt).is_none_or(|running| running.answered);
-        if !known && self.open_further(attempt) {
-            self.fact(FactKind::AttemptAnswered { attempt });
-        }
-    }
-
-    /// A session that started after they were due got through: twice as many may be under way. Whether there was any.
-    fn open_further(&mut self, attempt: AttemptRef) -> bool {
-        let through = self
-            .engine
-            .gates
-            .iter()
-            .filter(|(_, gate)| gate.through.contains(&attempt));
-        let through: Vec<_> = through.map(|(key, gate)| (key.clone(), gate.clone())).collect();
-        for (
-            gate,
-            Gate {
-                until,
-                by_calendar,
-                places,
-                ..
-            },
-        ) in &through
-        {
-            let (gate, places) = (gate.clone(), places.saturating_mul(2));
-            self.fact(match places {
-                0..=WIDE_OPEN => FactKind::GateClosed {
-                    gate,
-                    until: *until,
-                    by_calendar: *by_calendar,
-                    places,
-                },
-                _ => FactKind::GateOpened { gate },
-            });
-        }
-        !through.is_empty()
-    }
-
-    fn clear_gates(&mut self, account: Option<&AccountId>) {
-        let keys = self.engine.gates.keys();
-        let cleared = keys.filter(|key| account.is_none_or(|account| key.account == *account));
-        for gate in cleared.cloned().collect::<Vec<_>>() {
-            self.fact(FactKind::GateOpened { gate });
-        }
-        let waiting = self
-            .engine
-            .runs()
-            .filter(|run| account.is_none() || run.rules.account.as_ref() == account);
-        // A sheet's own wait for the same limit is over with it.
-        let waiting = waiting.filter(|run| !run.has_ended() && run.waits_for_a_limit());
-        let runs: Vec<_> = waiting.map(|run| run.id).collect();
-        for run in runs {
-            self.fact(FactKind::LimitsLifted { run });
-        }
-    }
-
-    /// Asks a person, where nobody was asked the same yet. It is named after the attempt that gave rise to it.
-    fn ask(&mut self, attempt: AttemptRef, about: About, text: String, choices: &[Choice]) {
-        let same = |other: &Question| match (&other.about, &about) {
-            (About::Account { account, .. }, About::Account { account: this, .. }) => account == this,
-            (About::Limit { run, .. }, About::Limit { run: this, .. }) => run == this,
-            (About::Budget { run, .. }, About::Budget { run: this, .. }) => run == this,
-            (About::Account { .. } | About::Limit { .. } | About::Budget { .. }, _) => false,
-        };
-        if !self.engine.questions.values().any(same) {
-            let question = Question {
-                id: QuestionId(format!("q{attempt}")),
-                about,
-                text,
-                choices: choices.to_vec(),
-            };
-            self.fact(FactKind::QuestionAsked { question });
-        }
-    }
-
-    fn answered(&mut self, id: &QuestionId, choice: Choice) -> Result<(), Refusal> {
-        let question = self.engine.questions.get(id).cloned();
-        let question = question.ok_or_else(|| Refusal::NoSuchQuestion(id.clone()))?;
-        if !question.choices.contains(&choice) {
-            return Err(Refusal::WrongChoice {
-                question: question.id,
-                choices: question.choices,
-            });
-        }
-        let waiting: Vec<_> = self.engine.waiting_for(&question.about).map(|run| run.id).collect();
-        self.fact(FactKind::QuestionClosed {
-            id: question.id,
-            choice: Some(choice),
-        });
-        for run in waiting {
-            match (choice, &question.about) {
-                (Choice::Stop, _) => self.cancel(run)?,
-                (Choice::Retry, _) => self.reopen(run, |live, code| live.rules.is_accounts(code)),
-                (Choice::Wait, About::Limit { kind, .. }) => self.fact(FactKind::WaitsRenewed { run, kind: *kind }),
-                (Choice::Continue, About::Budget { sheet, .. }) => self.raise_budget(run, *sheet),
-                (Choice::Wait | Choice::Continue, _) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// As much again as the job file gives, from what it has cost so far.
-    fn raise_budget(&mut self, run: RunId, sheet: Option<SheetNo>) {
-        let Some(live) = self.engine.run(run) else { return };
-        let limits = live.rules.cost_limits;
-        let (limit, spent) = match sheet {
-            None => (limits.and_then(|limits| limits.per_job), Some(live.spent)),
-            Some(sheet) => (
-                limits.and_then(|limits| limits.per_sheet),
-                live.sheets.get(sheet).map(|sheet| sheet.spent),
-            ),
-        };
-        if let (Some(limit), Some(spent)) = (limit, spent) {
-            let limit = Cost(spent.0.saturating_add(limit.0));
-            self.fact(FactKind::BudgetRaised { run, sheet, limit });
-        }
-    }
-
-    /// Asks for money where nothing else keeps a run from going on.
-    fn ask_for_money(&mut self) {
-        let now = self.now.wall;
-        let short = self
-            .engine
-            .runs()
-            .filter_map(|run| match self.engine.next_of(run, now) {
-                Next::Held {
-                    why: Hold::Money(sheet, code),
-                    ..
-                } if !run.is_running() => Some((run, sheet, code)),
-                Next::Held { .. } | Next::Ready(_) | Next::Nothing => None,
-            });
-        let short: Vec<_> = short
-            .filter_map(|(run, sheet, code)| {
-                let state = run.sheets.get(sheet)?;
-                let attempt = next_attempt(run.id, sheet, state);
-                let (sheet, text) = if code == Code::E701 {
-                    let cost = usd(state.spent);
-                    (
-                        Some(sheet),
-                        format!("sheet {sheet} has cost {cost}, and its budget is used up"),
-                    )
-                } else {
-                    let cost = usd(run.spent);
-                    (None, format!("the job has cost {cost}, and its budget is used up"))
-                };
-                Some((attempt, About::Budget { run: run.id, sheet }, text))
-            })
-            .collect();
-        for (attempt, about, text) in short {
-            self.ask(attempt, about, text, &[Choice::Continue, Choice::Stop]);
-        }
-    }
-
-    /// Opens the next generation of sheets that failed with such a code.
-    fn reopen(&mut self, run: RunId, which: impl Fn(&Run, Code) -> bool) {
-        let Some(live) = self.engine.run(run) else { return };
-        let failed = live.sheets().filter(|(_, sheet)| match &sheet.state {
-            SheetState::Done(Verdict::Failed { code, .. }) => which(live, *code),
-            SheetState::Pending
-            | SheetState::Running(_)
-            | SheetState::Over(_)
-            | SheetState::Waiting(_)
-            | SheetState::Done(_) => false,
-        });
-        let failed: Vec<_> = failed.map(|(no, sheet)| (no, sheet.generation.next())).collect();
-        for (sheet, generation) in failed {
-            self.fact(FactKind::GenerationOpened { run, sheet, generation });
-        }
-    }
-
-    /// A question about which nobody waits any more needs no answer.
-    fn drop_questions(&mut self) {
-        let questions = self.engine.questions.values();
-        let moot = questions.filter(|question| self.engine.waiting_for(&question.about).next().is_none());
-        for id in moot.map(|question| question.id.clone()).collect::<Vec<_>>() {
-            self.fact(FactKind::QuestionClosed { id, choice: None });
-        }
-    }
-
     fn attempt_finished(&mut self, attempt: AttemptRef, mut outcome: Outcome) {
         let Some(running) = self.running(attempt) else { return };
         if running.stop_asked
@@ -495,60 +314,6 @@ impl Draft {
                     }
                 }
             }
-        }
-    }
-
-    /// Closes a gate, and says until when it is closed: one that another session closed for longer stays so.
-    fn close(&mut self, gate: GateKey, until: Timestamp, by_calendar: bool) -> (Timestamp, bool) {
-        match self.engine.gates.get(&gate).filter(|closed| closed.until >= until) {
-            Some(closed) => (closed.until, closed.by_calendar),
-            None => {
-                self.fact(FactKind::GateClosed {
-                    gate,
-                    until,
-                    by_calendar,
-                    places: 1,
-                });
-                (until, by_calendar)
-            }
-        }
-    }
-
-    /// A session that is still at work was refused: nobody else need find out.
-    fn limit_refused(&mut self, attempt: AttemptRef, limit: &Limit) {
-        let account = self.engine.run(attempt.run).and_then(|run| run.rules.account.clone());
-        let until = known_reset(limit, attempt, self.now.wall, self.engine.chance);
-        if let (Some(account), Some(until), Some(_)) = (account, until, self.running(attempt)) {
-            let gate = GateKey {
-                account,
-                kind: limit.kind.into(),
-                window: limit.window.clone(),
-            };
-            self.close(gate, until, true);
-        }
-    }
-
-    /// The circuit breaker: after so many transient faults in a row nothing of the account starts for a while.
-    fn rest_after_faults(&mut self, run: RunId) {
-        let Some(live) = self.engine.run(run) else { return };
-        let (Some(breaker), Some(account)) = (live.rules.circuit_breaker, live.rules.account.clone()) else {
-            return;
-        };
-        let faults = self.engine.overlay.faults.get(&account).copied().unwrap_or(0);
-        let gate = GateKey {
-            account,
-            kind: GateKind::Faults,
-            window: None,
-        };
-        let now = self.now.wall;
-        let rests = self.engine.gates.get(&gate).is_some_and(|gate| gate.until > now);
-        if faults >= breaker.failure_threshold && !rests {
-            self.fact(FactKind::GateClosed {
-                gate,
-                until: now.plus(breaker.recovery),
-                by_calendar: false,
-                places: 1,
-            });
         }
     }
 
@@ -689,132 +454,6 @@ impl Draft {
                  much again"
             ),
         }
-    }
-
-    fn pause(&mut self, run: RunId, now: bool, why: PauseWhy) -> Result<(), Refusal> {
-        let live = self.live_run(run)?;
-        let label = live.label();
-        match live.phase {
-            Phase::Open => self.fact(FactKind::RunPaused { run, why }),
-            // Asked again, perhaps with `now` this time.
-            Phase::Paused(_) => {}
-            Phase::Cancelling => return Err(Refusal::WrongState(format!("{label} is being cancelled"))),
-            Phase::Ended(state) => {
-                return Err(Refusal::WrongState(format!(
-                    "{label} is {state}; there is nothing to pause"
-                )));
-            }
-        }
-        if now {
-            self.stop_sessions(run);
-        }
-        Ok(())
-    }
-
-    fn resume(&mut self, run: RunId) -> Result<(), Refusal> {
-        let live = self.live_run(run)?;
-        let label = live.label();
-        match live.phase {
-            Phase::Paused(_) => self.fact(FactKind::RunResumed { run }),
-            Phase::Ended(RunState::Failed | RunState::Cancelled) => {
-                self.only_live_run(&live.job, run)?;
-                let again: Vec<_> = live
-                    .sheets()
-                    .filter(
-                        |(_, sheet)| matches!(&sheet.state, SheetState::Done(verdict) if verdict.is_to_be_resumed()),
-                    )
-                    .map(|(no, sheet)| (no, sheet.generation.next()))
-                    .collect();
-                self.fact(FactKind::RunResumed { run });
-                for (sheet, generation) in again {
-                    self.fact(FactKind::GenerationOpened { run, sheet, generation });
-                }
-                self.end_if_over(run);
-            }
-            Phase::Ended(state) => {
-                let text = format!("{label} is {state}: nothing of it is left to do; `run --fresh` starts a new run");
-                return Err(Refusal::WrongState(text));
-            }
-            Phase::Open => {
-                return Err(Refusal::WrongState(format!(
-                    "{label} is not paused; it goes on by itself"
-                )));
-            }
-            Phase::Cancelling => {
-                let text = format!("{label} is being cancelled; it can be resumed once its session has ended");
-                return Err(Refusal::WrongState(text));
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens every sheet from that one on again, whatever became of it.
-    fn retry(&mut self, run: RunId, from: SheetNo) -> Result<(), Refusal> {
-        let live = self.live_run(run)?;
-        let label = live.label();
-        let refuse = |text: String| Err(Refusal::WrongState(text));
-        match live.phase {
-            Phase::Paused(_) if !live.is_running() => {}
-            Phase::Ended(_) => self.only_live_run(&live.job, run)?,
-            Phase::Open | Phase::Paused(_) => {
-                return refuse(format!(
-                    "{label} is at work; pause it first, and wait until its sessions have ended"
-                ));
-            }
-            Phase::Cancelling => return refuse(format!("{label} is being cancelled; retry it once that is done")),
-        }
-        if !(1..=live.sheets.len()).contains(&from.0) {
-            let last = live.sheets.len();
-            return refuse(format!("there is no sheet {from} in {label}: it has {last}"));
-        }
-        // What waits for its next attempt has no verdict yet: it is begun anew like the others.
-        let later = |no: SheetNo| no >= from;
-        let waiting: Vec<_> = live.active.iter().copied().filter(|no| later(*no)).collect();
-        self.fact(FactKind::RunResumed { run });
-        for sheet in waiting {
-            let verdict = Verdict::Cancelled;
-            self.fact(FactKind::SheetEnded { run, sheet, verdict });
-        }
-        let Some(live) = self.engine.run(run) else {
-            return Ok(());
-        };
-        let done = live.sheets().filter(|(no, sheet)| {
-            let cut_off = matches!(&sheet.state, SheetState::Done(verdict) if verdict.is_to_be_resumed());
-            cut_off || (later(*no) && matches!(sheet.state, SheetState::Done(_)))
-        });
-        let again: Vec<_> = done.map(|(no, sheet)| (no, sheet.generation.next())).collect();
-        for (sheet, generation) in again {
-            self.fact(FactKind::GenerationOpened { run, sheet, generation });
-        }
-        Ok(())
-    }
-
-    fn cancel(&mut self, run: RunId) -> Result<(), Refusal> {
-        let live = self.live_run(run)?;
-        match live.phase {
-            Phase::Open | Phase::Paused(_) => {}
-            Phase::Cancelling | Phase::Ended(RunState::Cancelled) => return Ok(()),
-            Phase::Ended(state) => {
-                let text = format!("{} is {state}; there is nothing to cancel", live.label());
-                return Err(Refusal::WrongState(text));
-            }
-        }
-        let idle: Vec<_> = live
-            .sheets()
-            .filter(|(_, sheet)| matches!(sheet.state, SheetState::Pending | SheetState::Waiting(_)))
-            .map(|(no, _)| no)
-            .collect();
-        self.fact(FactKind::RunCancelling { run });
-        self.stop_sessions(run);
-        for sheet in idle {
-            self.fact(FactKind::SheetEnded {
-                run,
-                sheet,
-                verdict: Verdict::Cancelled,
-            });
-        }
-        self.end_if_over(run);
-        Ok(())
     }
 
     /// Ends the sessions of a run; each is noted before it is asked, and asked once.
@@ -964,10 +603,6 @@ impl Draft {
     }
 }
 
-fn usd(cost: Cost) -> String {
-    format!("${:.2}", cost.as_usd())
-}
-
 /// The outcome of an attempt that Mozart or the system cut off.
 fn interruption(message: &str, worked: bool, session_id: Option<String>) -> Outcome {
     Outcome {
@@ -975,15 +610,9 @@ fn interruption(message: &str, worked: bool, session_id: Option<String>) -> Outc
             message: message.into(),
             ..stopped()
         }),
-        flags: Vec::new(),
-        rules_passed: 0,
-        rules_total: 0,
         worked,
         session_id,
-        session_lost: false,
-        cost: None,
-        tokens_in: None,
-        tokens_out: None,
+        ..Outcome::default()
     }
 }
 

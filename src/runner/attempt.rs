@@ -697,15 +697,7 @@ fn fatal(code: Code, message: String) -> Failure {
 fn unstarted(failure: Failure) -> Progress {
     let outcome = Outcome {
         failure: Some(failure),
-        flags: Vec::new(),
-        rules_passed: 0,
-        rules_total: 0,
-        worked: false,
-        session_id: None,
-        session_lost: false,
-        cost: None,
-        tokens_in: None,
-        tokens_out: None,
+        ..Outcome::default()
     };
     Progress::Finished(Box::new(AttemptReport {
         started_at: None,

@@ -1,0 +1,140 @@
+//! Questions: what only a person can decide, and what follows on the answer.
+
+use super::Draft;
+use crate::engine::event::Refusal;
+use crate::engine::fact::{About, Choice, FactKind, Question, QuestionId, Verdict};
+use crate::engine::run::Run;
+use crate::engine::schedule::{Hold, Next};
+use crate::engine::sheet::{SheetState, next_attempt};
+use crate::model::{AttemptRef, Code, Cost, RunId, SheetNo};
+
+impl Draft {
+    /// Asks a person, where nobody was asked the same yet. It is named after the attempt that gave rise to it.
+    pub(super) fn ask(&mut self, attempt: AttemptRef, about: About, text: String, choices: &[Choice]) {
+        let same = |other: &Question| match (&other.about, &about) {
+            (About::Account { account, .. }, About::Account { account: this, .. }) => account == this,
+            (About::Limit { run, .. }, About::Limit { run: this, .. }) => run == this,
+            (About::Budget { run, .. }, About::Budget { run: this, .. }) => run == this,
+            (About::Account { .. } | About::Limit { .. } | About::Budget { .. }, _) => false,
+        };
+        if !self.engine.questions.values().any(same) {
+            let question = Question {
+                id: QuestionId(format!("q{attempt}")),
+                about,
+                text,
+                choices: choices.to_vec(),
+            };
+            self.fact(FactKind::QuestionAsked { question });
+        }
+    }
+
+    pub(super) fn answered(&mut self, id: &QuestionId, choice: Choice) -> Result<(), Refusal> {
+        let question = self.engine.questions.get(id).cloned();
+        let question = question.ok_or_else(|| Refusal::NoSuchQuestion(id.clone()))?;
+        if !question.choices.contains(&choice) {
+            return Err(Refusal::WrongChoice {
+                question: question.id,
+                choices: question.choices,
+            });
+        }
+        let waiting: Vec<_> = self.engine.waiting_for(&question.about).map(|run| run.id).collect();
+        self.fact(FactKind::QuestionClosed {
+            id: question.id,
+            choice: Some(choice),
+        });
+        for run in waiting {
+            match (choice, &question.about) {
+                (Choice::Stop, _) => self.cancel(run)?,
+                (Choice::Retry, _) => self.reopen(run, |live, code| live.rules.is_accounts(code)),
+                (Choice::Wait, About::Limit { kind, .. }) => self.fact(FactKind::WaitsRenewed { run, kind: *kind }),
+                (Choice::Continue, About::Budget { sheet, .. }) => self.raise_budget(run, *sheet),
+                (Choice::Wait | Choice::Continue, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// As much again as the job file gives, from what it has cost so far.
+    fn raise_budget(&mut self, run: RunId, sheet: Option<SheetNo>) {
+        let Some(live) = self.engine.run(run) else { return };
+        let limits = live.rules.cost_limits;
+        let (limit, spent) = match sheet {
+            None => (limits.and_then(|limits| limits.per_job), Some(live.spent)),
+            Some(sheet) => (
+                limits.and_then(|limits| limits.per_sheet),
+                live.sheets.get(sheet).map(|sheet| sheet.spent),
+            ),
+        };
+        if let (Some(limit), Some(spent)) = (limit, spent) {
+            let limit = Cost(spent.0.saturating_add(limit.0));
+            self.fact(FactKind::BudgetRaised { run, sheet, limit });
+        }
+    }
+
+    /// Asks for money where nothing else keeps a run from going on.
+    pub(super) fn ask_for_money(&mut self) {
+        let now = self.now.wall;
+        // Without a budget there is nothing to look at.
+        let idle = self
+            .engine
+            .runs()
+            .filter(|run| run.rules.cost_limits.is_some() && !run.is_running());
+        let short = idle.filter_map(|run| match self.engine.next_of(run, now) {
+            Next::Held {
+                why: Hold::Money(sheet, code),
+                ..
+            } => Some((run, sheet, code)),
+            Next::Held { .. } | Next::Ready(_) | Next::Nothing => None,
+        });
+        let short: Vec<_> = short
+            .filter_map(|(run, sheet, code)| {
+                let state = run.sheets.get(sheet)?;
+                let attempt = next_attempt(run.id, sheet, state);
+                let (sheet, text) = if code == Code::E701 {
+                    let cost = usd(state.spent);
+                    (
+                        Some(sheet),
+                        format!("sheet {sheet} has cost {cost}, and its budget is used up"),
+                    )
+                } else {
+                    let cost = usd(run.spent);
+                    (None, format!("the job has cost {cost}, and its budget is used up"))
+                };
+                Some((attempt, About::Budget { run: run.id, sheet }, text))
+            })
+            .collect();
+        for (attempt, about, text) in short {
+            self.ask(attempt, about, text, &[Choice::Continue, Choice::Stop]);
+        }
+    }
+
+    /// Opens the next generation of sheets that failed with such a code.
+    fn reopen(&mut self, run: RunId, which: impl Fn(&Run, Code) -> bool) {
+        let Some(live) = self.engine.run(run) else { return };
+        let failed = live.sheets().filter(|(_, sheet)| match &sheet.state {
+            SheetState::Done(Verdict::Failed { code, .. }) => which(live, *code),
+            SheetState::Pending
+            | SheetState::Running(_)
+            | SheetState::Over(_)
+            | SheetState::Waiting(_)
+            | SheetState::Done(_) => false,
+        });
+        let failed: Vec<_> = failed.map(|(no, sheet)| (no, sheet.generation.next())).collect();
+        for (sheet, generation) in failed {
+            self.fact(FactKind::GenerationOpened { run, sheet, generation });
+        }
+    }
+
+    /// A question about which nobody waits any more needs no answer.
+    pub(super) fn drop_questions(&mut self) {
+        let questions = self.engine.questions.values();
+        let moot = questions.filter(|question| self.engine.waiting_for(&question.about).next().is_none());
+        for id in moot.map(|question| question.id.clone()).collect::<Vec<_>>() {
+            self.fact(FactKind::QuestionClosed { id, choice: None });
+        }
+    }
+}
+
+fn usd(cost: Cost) -> String {
+    format!("${:.2}", cost.as_usd())
+}
