@@ -198,7 +198,8 @@ impl Phase {
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
-            | FactKind::QuestionClosed { .. } => illegal,
+            | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. } => illegal,
         }
     }
 }
@@ -518,6 +519,7 @@ impl Run {
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
             | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }

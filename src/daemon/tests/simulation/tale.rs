@@ -47,9 +47,10 @@ impl Tally {
 }
 
 /// What has to have happened where some hundred weeks are said to be survived.
-pub(super) const HAPPENS: [&str; 35] = [
+pub(super) const HAPPENS: [&str; 36] = [
     "Retry",
     "budget_raised",
+    "day_decided",
     "NoRoom",
     "attempt_answered",
     "attempt_started",
