@@ -181,6 +181,8 @@ impl Engine {
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
             | Event::RetryRequested { .. }
+            | Event::ModifyRequested { .. }
+            | Event::RecoverRequested { .. }
             | Event::CancelRequested { .. }
             | Event::Restored { .. } => {}
         }
@@ -290,6 +292,8 @@ impl Engine {
             | FactKind::BudgetRaised { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
+            | FactKind::SheetRecovered { .. }
+            | FactKind::RunModified { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }

@@ -20,7 +20,7 @@ use crate::daemon::clock;
 use crate::daemon::conductor::seed_of;
 use crate::engine::event::{Start, StartHold};
 use crate::engine::tests::audit::Audit;
-use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, SheetState, Verdict};
+use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, Run, SheetState, Verdict};
 use crate::ledger::faults::template;
 use crate::ledger::tests::{failure, report};
 use crate::model::{AttemptReport, Cause, Code, Cost, Limit, LimitKind, Now, Span};
@@ -134,6 +134,10 @@ enum Act {
     Resume(usize),
     Cancel(usize),
     Retry(usize),
+    /// A person gives the job's run another plan; `true`: and lets it go on.
+    Modify(usize, bool),
+    /// A person has sheets of the job's run checked, and some are done.
+    Recover(usize),
     Answer(usize),
     ClearGates,
     Hold(bool),
@@ -158,6 +162,8 @@ enum Next {
 
 struct Simulation {
     dice: Dice,
+    /// For what a person changes of runs, so that weeks without it stay what they are.
+    changes: Dice,
     directory: TempDir,
     settings: Settings,
     ledger: Option<Arc<Ledger>>,
@@ -236,8 +242,12 @@ impl Tally {
 }
 
 /// What has to have happened where some hundred weeks are said to be survived.
-const HAPPENS: [&str; 35] = [
+const HAPPENS: [&str; 39] = [
+    "Modify",
+    "Recover",
     "Retry",
+    "run_modified",
+    "sheet_recovered",
     "budget_raised",
     "NoRoom",
     "attempt_answered",
@@ -315,6 +325,7 @@ impl Simulation {
             jobs,
             runs: BTreeMap::new(),
             directory,
+            changes: Dice(!seed),
             dice,
         };
         simulation.plan_the_week();
@@ -359,6 +370,15 @@ impl Simulation {
             let latest = if near > 0 { 6 * HOUR } else { WEEK };
             let at = near + self.dice.span(SECOND, latest);
             self.acts.push((at, act));
+        }
+        for _ in 0..self.changes.from(-3, 6) {
+            let job = usize::try_from(self.changes.from(0, 4)).unwrap() % self.jobs.len();
+            let act = match self.changes.percent(60) {
+                true => Act::Modify(job, self.changes.percent(40)),
+                false => Act::Recover(job),
+            };
+            self.acts
+                .push((submitted[job] + self.changes.span(SECOND, 12 * HOUR), act));
         }
     }
 
@@ -508,6 +528,15 @@ impl Simulation {
                 let verdict = self.verdicts.get(&(*run, *sheet));
                 let done = matches!(verdict, Some(Verdict::Completed | Verdict::Skipped { .. }));
                 assert!(self.retrying || !done, "what is done is done again, and nobody asked");
+                self.verdicts.remove(&(*run, *sheet));
+            }
+            FactKind::SheetRecovered { run, sheet, .. } => {
+                let before = self.verdicts.insert((*run, *sheet), Verdict::Completed);
+                assert!(!matches!(before, Some(Verdict::Completed | Verdict::Skipped { .. })));
+            }
+            FactKind::RunModified { run, rules, .. } => {
+                self.verdicts
+                    .retain(|(of, sheet), _| of != run || sheet.0 <= rules.sheets);
             }
             FactKind::QuestionAsked { .. } => {
                 let at = self.time + self.dice.span(SECOND, 12 * HOUR);
@@ -799,6 +828,34 @@ impl Simulation {
                     .ok();
                 self.observe();
                 self.retrying = false;
+            }
+            Act::Modify(number, resume) => {
+                let directory = self.directory.path().to_owned();
+                let other = job(&mut self.changes, i64::try_from(number).unwrap(), &directory);
+                let (run, mut submit) = (name(number), other.submit.clone());
+                submit.resume = resume;
+                let conductor = self.conductor.as_mut().expect("there is one");
+                let modified = conductor.modify(&run, submit).await;
+                if modified.is_ok() || probe::has_ended() {
+                    self.jobs[number] = other;
+                } else if let Err(error @ (ApiError::InvalidJob { .. } | ApiError::InvalidArgument(_))) = modified {
+                    panic!("{error:?}");
+                }
+            }
+            Act::Recover(job) => {
+                let run = name(job);
+                let done = self.changes.roll();
+                let conductor = self.conductor.as_mut().expect("there is one");
+                if let Ok(row) = conductor.changeable(&run).await
+                    && conductor.take_up(&row).await.is_ok()
+                {
+                    let sheets = conductor.engine.run(row.id).into_iter().flat_map(Run::sheets);
+                    let sheets = sheets.filter(|(no, _)| done >> (no.0 % 64) & 1 == 1);
+                    let passed = sheets.map(|(no, sheet)| (no, sheet.attempts())).collect();
+                    let event = Event::RecoverRequested { run: row.id, passed };
+                    conductor.step(event, None).await.ok();
+                    conductor.put_back(row.id);
+                }
             }
             Act::Answer(choice) => {
                 let open = self.conductor().engine.questions().next().cloned();

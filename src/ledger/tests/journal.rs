@@ -230,6 +230,7 @@ async fn an_engine_is_loaded_as_it_was_left() {
                 submission,
                 report,
                 at: now.wall,
+                ..Batch::default()
             })
             .await
             .unwrap();

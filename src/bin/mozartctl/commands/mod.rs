@@ -7,7 +7,9 @@ mod conductor;
 mod limits;
 mod list;
 mod logs;
+mod modify;
 mod pause;
+mod recover;
 mod resume;
 mod run;
 mod status;
@@ -33,6 +35,8 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
         Verb::List(arguments) => drive(list::run(&arguments, &finder, out)),
         Verb::Resume(arguments) => drive(resume::run(&arguments, &finder, out)),
         Verb::Retry(arguments) => drive(resume::again(&arguments, &finder, out)),
+        Verb::Modify(arguments) => drive(modify::run(&arguments, &finder, out)),
+        Verb::Recover(arguments) => drive(recover::run(&arguments, &finder, out)),
         Verb::Pause(arguments) => drive(pause::run(&arguments, &finder, out)),
         Verb::Cancel(arguments) => drive(cancel::run(&arguments, &finder, out)),
         Verb::Logs(arguments) => drive(logs::run(&arguments, &finder, out)),
