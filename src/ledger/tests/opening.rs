@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use super::*;
+use crate::ledger::schema;
 use crate::ledger::{Holder, OpenError};
 
 fn mode(path: &std::path::Path) -> u32 {
