@@ -432,11 +432,11 @@ async fn rows_come_back_as_they_were() {
     };
     assert_eq!(client.costs(&asked).await.unwrap(), world.table.lock().unwrap().costs);
     assert_eq!(world.table.lock().unwrap().costs_asked, [asked]);
-    let wrong = client.costs(&CostRequest {
+    let of_no_job = CostRequest {
         run: Some(3),
         ..CostRequest::default()
-    });
-    let wrong = wrong.await.unwrap_err();
+    };
+    let wrong = client.costs(&of_no_job).await.unwrap_err();
     assert!(
         matches!(wrong, CallError::Api(ApiError::InvalidArgument(_))),
         "{wrong:?}"

@@ -986,14 +986,16 @@ fn costs_are_shown_as_asked() {
         day("2026-11-20", 3, 0, 1.5, 0.0),
         day("2026-11-21", 4, 1, 2.25, 0.5),
     ];
-    let shown = output(&ctl(&alone, &["costs", "--days", "3"]));
+    let answer = ctl(&alone, &["costs", "--days", "3"]);
+    let shown = stdout(&answer);
     let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["DAY", "COST", "SESSIONS", "TOKENS", "IN", "OUT"]);
     assert_eq!(lines[1][..3], ["2026-11-19", "unknown", "2"], "never shown as none");
     assert_eq!(lines[2][..3], ["2026-11-20", "$1.50", "3"]);
     assert_eq!(lines[3][..5], ["2026-11-21", "~$2.25", "and", "1", "unknown"]);
     assert_eq!(lines[4][..5], ["all", "~$3.75", "and", "3", "unknown"]);
-    assert!(shown.contains("~ $0.50 of it by the price of tokens"), "{shown}");
+    let notes = String::from_utf8_lossy(&answer.stderr);
+    assert!(notes.contains("~ $0.50 of it by the price of tokens"), "{notes}");
     let all = parsed(&ctl(&alone, &["costs", "--by", "model,run", "--json"]));
     assert_eq!(all["total"]["cost_usd"], 3.75);
     assert_eq!(

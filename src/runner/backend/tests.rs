@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::job::plan::{
-    Append, Backend, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, SubmitContext, TemplateEngine,
+    Append, Backend, CostLimits, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, SubmitContext, TemplateEngine,
 };
 use crate::model::{Ask, AttemptKind, AttemptNo, AttemptRef, Exit, JobName, LimitKind, RunId, SheetNo, Span};
 
@@ -455,6 +455,32 @@ fn what_a_killed_session_has_cost_is_told_by_its_tokens() {
     let resumed = read_chunks(&kind, [stream(&events).as_slice()], true);
     assert_eq!(resumed.cost, Some(exact));
     assert_eq!(resumed.total_cost, Some(Cost(exact.0 + 6100)));
+}
+
+// field: cost_limits.cost_per_1k_input_tokens
+// field: cost_limits.cost_per_1k_output_tokens
+#[test]
+fn the_job_files_own_price_counts_for_any_model() {
+    let mut spec = spec(claude_with(|_| {}));
+    Arc::get_mut(&mut spec.plan).unwrap().cost_limits = Some(CostLimits {
+        per_sheet: None,
+        per_job: Some(Cost(1)),
+        warn_at_percent: 80,
+        price: Some(TokenPrice {
+            input: Cost(3_000),
+            output: Cost(15_000),
+        }),
+    });
+    let mut reader = Reader::new(&spec.plan.backend.kind);
+    let mut events = killed("claude-next-9");
+    events.push(json!({"type": "result", "subtype": "success", "result": "Done.",
+                       "usage": {"input_tokens": 10_000, "cache_read_input_tokens": 2_000, "output_tokens": 1_000}}));
+    reader.feed(&stream(&events));
+    let report = reader.finish(&ended(0), b"", Caps::of(&spec));
+    assert_eq!(
+        (report.cost, report.cost_estimated),
+        (Some(Cost(36_000 + 15_000)), true)
+    );
 }
 
 #[test]
