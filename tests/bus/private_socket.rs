@@ -144,10 +144,13 @@ async fn a_hold_is_over_with_the_connection_that_asked_for_it() {
     // One that is gone before it is told the number.
     world.table.lock().unwrap().delay = Duration::from_millis(300);
     let connection = two.connection().clone();
-    let asking = tokio::spawn(async move { call::<u32>(&connection, "Inhibit", &("late", Dictionary::new())).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    two.connection().clone().close().await.unwrap();
-    assert!(soon(asking).await.unwrap().is_err());
+    let asking = async { call::<u32>(&connection, "Inhibit", &("late", Dictionary::new())).await };
+    let leaving = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.clone().close().await
+    };
+    let (asked, left) = soon(async { tokio::join!(asking, leaving) }).await;
+    assert!(asked.is_err() && left.is_ok());
     drop(two);
     until(&world, "inhibit late", 1).await;
     until(&world, "uninhibit", 3).await;

@@ -1,6 +1,8 @@
 //! Tests that need a real systemd, each run by `tests/host/suite` in a machine of its own, as the user `tester`.
 
+mod audit;
 mod buses;
+mod crashes;
 mod install;
 mod interrupts;
 mod launch;
