@@ -2,6 +2,7 @@
 
 mod audit;
 mod buses;
+mod chaos;
 mod crashes;
 mod install;
 mod interrupts;
