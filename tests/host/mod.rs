@@ -6,7 +6,6 @@ mod chaos;
 mod crashes;
 mod install;
 mod interrupts;
-mod launch;
 mod machine;
 mod night;
 mod recovery;
