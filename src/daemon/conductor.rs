@@ -34,7 +34,8 @@ use crate::model::{
     ValidationReport,
 };
 #[cfg(test)]
-use crate::probe::{self, Mutant, Point};
+use crate::probe::Mutant;
+use crate::probe::{self, Point};
 use crate::runner::attempt::Runner;
 use crate::runner::backend::Heard;
 use crate::runner::launch::boot_id;
@@ -546,7 +547,6 @@ impl Conductor {
                 self.act(command).await;
             }
         }
-        #[cfg(test)]
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
         if !decision.facts.is_empty() || report.is_some() {
             let day = Day::of(now.wall, &TimeZone::system());
@@ -588,10 +588,8 @@ impl Conductor {
             }
         }
         #[cfg(test)]
-        {
-            probe::committed(now, &decision.facts);
-            probe::reach(Point::Committed).map_err(StepError::Storage)?;
-        }
+        probe::committed(now, &decision.facts);
+        probe::reach(Point::Committed).map_err(StepError::Storage)?;
         if matches!(event, Event::Restored { same_boot: false }) {
             // Only after what follows from it. Where it fails, the next conductor is as careful as this one.
             if let Err(error) = self.ledger.note_boot(&boot_id()).await {
@@ -613,16 +611,14 @@ impl Conductor {
         if let Some((attempt, _)) = &report {
             self.release(*attempt);
         }
-        #[cfg(test)]
         probe::reach(Point::Applied).map_err(StepError::Storage)?;
         for command in decision.commands {
+            probe::reach(Point::Acting).map_err(StepError::Storage)?;
             #[cfg(test)]
-            {
-                probe::reach(Point::Acting).map_err(StepError::Storage)?;
-                probe::acts(&command);
-            }
+            probe::acts(&command);
             self.act(command).await;
         }
+        probe::pass(Point::Acted);
         if self.backlog.is_empty() {
             self.starved.retain(|attempt, _| self.running.contains_key(attempt));
             if self.storage_told {
@@ -878,6 +874,7 @@ impl Conductor {
         tracing::info!("{} old runs are forgotten (`max_job_history`)", forgotten.len());
         let spool = self.paths.spool(&self.ledger.tag());
         let delete = move || {
+            probe::pass(Point::Trimming);
             for run in forgotten {
                 let directory = spool.join(run.to_string());
                 match std::fs::remove_dir_all(&directory) {

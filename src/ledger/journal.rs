@@ -10,6 +10,7 @@ use super::{Ledger, codec, table};
 use crate::engine::fact::{Fact, FactKind, Subject};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, SheetNo, Timestamp, ValidationReport};
+use crate::probe::{self, Point};
 
 /// What is committed at once: all of it, or nothing.
 #[derive(Debug, Default)]
@@ -117,6 +118,7 @@ impl Ledger {
         store.synchronise(lasting).await.map_err(self.writing())?;
         store.begin().await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
+        probe::pass(Point::Committing);
         let ended = match written {
             Ok(()) => store.end().await.map_err(self.writing()),
             Err(error) => Err(error),
