@@ -354,7 +354,12 @@ fn a_hold_lets_running_sessions_end_and_starts_nothing() {
             one_at: None,
         }],
     });
+    assert!(
+        !world.engine.is_held(world.now),
+        "what runs in order starts nothing now"
+    );
     world.finish(success());
+    assert!(world.engine.is_held(world.now));
     assert_eq!((world.state(), world.status().until), (RunState::Waiting, until));
     assert_eq!(world.status().reason, "quiet hours");
     world.event(&Event::HoldsChanged { holds: Vec::new() });
