@@ -85,10 +85,12 @@ fn however_many_wait_one_session_finds_out() {
 #[test]
 fn a_probe_that_is_cut_off_proves_nothing_and_the_next_one_is_made() {
     let mut world = World::new(5);
-    world.submit(1, rules(1));
-    world.submit(2, rules(1));
-    world.finish_of(1, throttle(Some(secs(30))));
-    world.finish_of(2, throttle(Some(secs(30))));
+    for run in 1..=3 {
+        world.submit(run, rules(1));
+    }
+    for run in 1..=3 {
+        world.finish_of(run, throttle(Some(secs(30))));
+    }
     world.sleep();
     assert_eq!(
         world.status_of(2).reason,
@@ -99,6 +101,7 @@ fn a_probe_that_is_cut_off_proves_nothing_and_the_next_one_is_made() {
         (world.status_of(1).state, world.status_of(2).state),
         (RunState::Waiting, RunState::Running)
     );
+    assert_eq!(world.machine.len(), 1, "and no other beside it");
 }
 
 #[test]
@@ -152,6 +155,26 @@ fn a_person_may_say_that_a_limit_is_over() {
     assert_eq!(world.machine.len(), 1);
     world.event(&Event::GatesCleared { account: None });
     assert_eq!(world.machine.len(), 2);
+}
+
+#[test]
+fn what_is_over_for_one_account_is_not_for_another() {
+    let mut world = World::new(5);
+    let another = AccountId("another".into());
+    world.submit(1, rules(1));
+    world.submit(
+        2,
+        RunRules {
+            account: Some(another.clone()),
+            ..rules(1)
+        },
+    );
+    world.finish_of(1, usage(None));
+    world.finish_of(2, usage(None));
+    world.event(&Event::GatesCleared { account: Some(another) });
+    let at_work: Vec<_> = world.machine.keys().map(|attempt| attempt.run.0).collect();
+    assert_eq!(at_work, [2]);
+    assert_eq!(world.engine.gates().count(), 1);
 }
 
 // field: circuit_breaker

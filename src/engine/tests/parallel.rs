@@ -143,6 +143,7 @@ fn fail_fast_lets_running_sheets_end_and_starts_no_other() {
     assert_eq!(world.state(), RunState::Failed);
     world.resume();
     assert_eq!(world.sheets(), [Completed, Running, Running, Running, Pending]);
+    assert!(world.stops.is_empty());
 }
 
 #[test]
