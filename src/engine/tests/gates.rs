@@ -300,6 +300,24 @@ fn stop_ends_the_runs_that_wait() {
 }
 
 #[test]
+fn an_answer_moves_neither_ended_runs_nor_those_of_another_account() {
+    let mut world = World::new(5);
+    world.submit(1, rules(2));
+    world.finish_of(1, failure(Cause::Fatal, Code::E509));
+    world.submit(2, rules(2));
+    let another = RunRules {
+        account: Some(AccountId("another".into())),
+        ..rules(2)
+    };
+    world.submit(3, another);
+    world.finish_of(2, unauthorized());
+    let decision = world.answer(Choice::Stop);
+    assert_eq!(decision.refusal, None);
+    let states = [1, 2, 3].map(|run| world.status_of(run).state);
+    assert_eq!(states, [RunState::Failed, RunState::Cancelled, RunState::Running]);
+}
+
+#[test]
 fn a_question_that_nobody_waits_for_is_gone() {
     let mut world = World::with(rules(2));
     world.finish(unauthorized());
