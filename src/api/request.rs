@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{JobName, Problem, RunNo, SheetStatus};
+use crate::summary::CostKey;
 pub use crate::summary::RunFilter;
 
 /// A job file to run.
@@ -48,6 +49,19 @@ pub struct Submitted {
     pub attached: bool,
     /// Warnings and infos.
     pub problems: Vec<Problem>,
+}
+
+/// Which costs are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostRequest {
+    /// So many days of the calendar, with today; `None`: all.
+    pub days: Option<u32>,
+    /// Only this job's.
+    pub job: Option<String>,
+    /// Only this run's of the job.
+    pub run: Option<u32>,
+    /// What they are added up by; the day, where nothing is said.
+    pub by: Vec<CostKey>,
 }
 
 /// Answer to a run being given another plan.

@@ -20,10 +20,10 @@ use super::error::Dictionary;
 use super::job::JobProxy;
 use super::manager::{ATTACHED, ManagerProxy};
 use super::names;
-use crate::api::request::{Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted};
+use crate::api::request::{CostRequest, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted};
 use crate::api::view::{GateView, ManagerView, QuestionView, RunView};
 use crate::model::{JobName, Problem, RunNo, RunState, SheetNo};
-use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+use crate::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 
 /// Result of a call to the conductor.
 pub type Result<T> = std::result::Result<T, CallError>;
@@ -318,6 +318,22 @@ impl Client {
     pub async fn gates(&self) -> Result<Vec<GateView>> {
         let rows = self.manager_proxy().await?.list_gates(Dictionary::new()).await?;
         rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// What was spent.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn costs(&self, request: &CostRequest) -> Result<Vec<CostSummary>> {
+        let by: Vec<String> = request.by.iter().map(|key| key.as_str().to_owned()).collect();
+        let options = Dictionaries::default()
+            .with("by", Some(by))
+            .with("days", request.days)
+            .with("job", request.job.clone())
+            .with("run", request.run)
+            .build();
+        let rows = self.manager_proxy().await?.get_costs(options).await?;
+        Ok(rows.into_iter().map(Into::into).collect())
     }
 
     /// Opens the gates of an account, or all there are.

@@ -17,7 +17,7 @@ use crate::api::view::{GateView, QuestionView};
 use crate::model::{
     AttemptKind, AttemptReport, Code, Cost, JobName, Problem, RuleResult, RunId, RunNo, Severity, Span, Timestamp,
 };
-use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+use crate::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 
 /// Bytes of rows that one message carries at most; the design allows a message of 1 MB.
 pub const MESSAGE_LIMIT: usize = 900_000;
@@ -37,6 +37,7 @@ pub struct RunRow {
     reason: String,
     until_usec: Option<u64>,
     question: Option<String>,
+    warning: Option<String>,
     sheets_total: u32,
     sheets_done: u32,
     sheets_failed: u32,
@@ -65,6 +66,7 @@ impl RunRow {
             reason: run.reason.clone(),
             until_usec: run.until.map(usec),
             question: run.question.clone(),
+            warning: run.warning.clone(),
             sheets_total: run.sheets_total,
             sheets_done: run.sheets_done,
             sheets_failed: run.sheets_failed,
@@ -101,6 +103,7 @@ impl TryFrom<RunRow> for RunSummary {
             reason: row.reason,
             until: row.until_usec.map(moment),
             question: row.question,
+            warning: row.warning,
             sheets_total: row.sheets_total,
             sheets_done: row.sheets_done,
             sheets_failed: row.sheets_failed,
@@ -438,6 +441,59 @@ impl TryFrom<GateRow> for GateView {
             under_way: row.under_way,
             runs_waiting: row.runs_waiting,
         })
+    }
+}
+
+/// What was spent: the row of `GetCosts`.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct CostRow {
+    day: Option<String>,
+    account: Option<String>,
+    job: Option<String>,
+    run: Option<u32>,
+    model: Option<String>,
+    sessions: u32,
+    unknown: u32,
+    cost_usd: f64,
+    estimated_usd: f64,
+    tokens_in: u64,
+    tokens_out: u64,
+}
+
+impl From<&CostSummary> for CostRow {
+    fn from(cost: &CostSummary) -> Self {
+        Self {
+            day: cost.day.clone(),
+            account: cost.account.clone(),
+            job: cost.job.clone(),
+            run: cost.run,
+            model: cost.model.clone(),
+            sessions: cost.sessions,
+            unknown: cost.unknown,
+            cost_usd: cost.cost.as_usd(),
+            estimated_usd: cost.estimated.as_usd(),
+            tokens_in: cost.tokens_in,
+            tokens_out: cost.tokens_out,
+        }
+    }
+}
+
+impl From<CostRow> for CostSummary {
+    fn from(row: CostRow) -> Self {
+        Self {
+            day: row.day,
+            account: row.account,
+            job: row.job,
+            run: row.run,
+            model: row.model,
+            sessions: row.sessions,
+            unknown: row.unknown,
+            cost: Cost::from_usd(row.cost_usd),
+            estimated: Cost::from_usd(row.estimated_usd),
+            tokens_in: row.tokens_in,
+            tokens_out: row.tokens_out,
+        }
     }
 }
 

@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::clock::{self, Alarm};
+use super::day::Day;
 use super::environment::Environment;
 use super::holds::Holds;
 use super::journal;
@@ -22,13 +24,13 @@ use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
 use crate::api::request::ApiError;
 use crate::api::view::{Change, ManagerView};
-use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold};
+use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold, Today};
 use crate::engine::fact::{Fact, FactKind};
-use crate::engine::{Engine, Run};
+use crate::engine::{Engine, REMEMBERED, Run};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
-    AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
+    AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
     ValidationReport,
 };
 #[cfg(test)]
@@ -121,6 +123,8 @@ pub(super) struct Conductor {
     /// When it leaves although sessions that were stopped have not ended.
     pub(super) leave_at: Option<Instant>,
     pub(super) holds: Holds,
+    /// The day of the calendar, as it was at the last look.
+    pub(super) day: Day,
     pub(super) ending: Ending,
     pub(super) status: watch::Sender<project::Status>,
     /// The conductor's own view, as it was told last.
@@ -219,6 +223,7 @@ impl Conductor {
             drained: Vec::new(),
             leave_at: None,
             holds: Holds::of(host),
+            day: Day::default(),
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
             shown: watch::channel(ManagerView::default()).0,
@@ -242,8 +247,10 @@ impl Conductor {
                 .map_err(|error| error.to_string())?;
             let owed = conductor.write_owed_checkpoints().await;
             owed.map_err(|error| conductor.unreadable(&error))?;
-            let holds = conductor.holds.look(clock::now(), &conductor.settings);
-            conductor.engine.begin_with(holds);
+            let now = clock::now();
+            let holds = conductor.holds.look(now, &conductor.settings);
+            let (today, starts) = conductor.spent_and_started().await?;
+            conductor.engine.begin_with(now, holds, today, starts);
             conductor.step_or_log(Event::Restored { same_boot }).await;
             conductor.limit_memory(None);
         } else {
@@ -253,6 +260,32 @@ impl Conductor {
         }
         conductor.publish_status();
         Ok(conductor)
+    }
+
+    /// What was spent today, and the latest starts: also by runs that have ended.
+    async fn spent_and_started(&mut self) -> Result<(Today, Vec<(Timestamp, AccountId)>), String> {
+        let now = clock::now().wall;
+        self.day = Day::of(now, &TimeZone::system());
+        let today = self.spent_today().await.map_err(|error| error.to_string())?;
+        let starts = self.ledger.starts_since(now.plus(Span(-REMEMBERED.0))).await;
+        Ok((today, starts.map_err(|error| error.to_string())?))
+    }
+
+    /// The day, and what was spent on it so far.
+    async fn spent_today(&self) -> Result<Today, StoreError> {
+        let Day { date, begins, ends } = &self.day;
+        let spent = self.ledger.spent_on(date).await?;
+        #[cfg(test)]
+        let spent = if Mutant::DayForgets.is_on() {
+            BTreeMap::new()
+        } else {
+            spent
+        };
+        Ok(Today {
+            begins: *begins,
+            ends: *ends,
+            spent,
+        })
     }
 
     /// What a live run is made of cannot be read: without it the ledger is of no use.
@@ -465,7 +498,17 @@ impl Conductor {
         if !self.conducts {
             return Ok(());
         }
-        let holds = self.holds.look(clock::now(), &self.settings);
+        let now = clock::now();
+        if !(self.day.begins..self.day.ends).contains(&now.wall) {
+            self.day = Day::of(now.wall, &TimeZone::system());
+        }
+        let told = self.engine.today().map(|today| (today.begins, today.ends));
+        if told != Some((self.day.begins, self.day.ends)) {
+            let today = self.spent_today().await;
+            let today = today.map_err(|error| StepError::Storage(error.to_string()))?;
+            self.follow(Event::DayBegan { today }, None, Brought::Nothing).await?;
+        }
+        let holds = self.holds.look(now, &self.settings);
         if self.engine.holds() == holds {
             return Ok(());
         }
@@ -506,6 +549,7 @@ impl Conductor {
         #[cfg(test)]
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
         if !decision.facts.is_empty() || report.is_some() {
+            let day = Day::of(now.wall, &TimeZone::system());
             let batch = Batch {
                 facts: &decision.facts,
                 submission: match &brought {
@@ -522,6 +566,7 @@ impl Conductor {
                 },
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
                 at: now.wall,
+                day: &day.date,
             };
             let committed = self.ledger.commit(batch).await;
             #[cfg(test)]
@@ -583,6 +628,11 @@ impl Conductor {
             if self.storage_told {
                 self.tell_storage();
             }
+        }
+        for warning in &decision.warnings {
+            journal::budget_nearly_used(warning, |run| {
+                self.live.get(&run).map(|live| (live.job.as_str(), live.no))
+            });
         }
         self.tell(&decision.facts, now).await;
         Ok(())
@@ -716,6 +766,7 @@ impl Conductor {
             lessons,
             budget: start.budget,
             earlier_cost,
+            prices: Arc::clone(&self.settings.prices),
             extra_env: self.environment.extra(&self.settings.pass_env),
             secrets,
         };

@@ -74,6 +74,8 @@ kinds! {
     QUESTION_ANSWERED = "question-answered" "d72893e7838d4919a1842eef87afe57f";
     /// A budget is used up.
     BUDGET_REACHED = "budget-reached" "f4625815334b4f299664b175621bd99b";
+    /// A large part of a budget is used.
+    BUDGET_NEARLY_REACHED = "budget-nearly-reached" "6498d310843d4c92b1d5b20db83dfcd0";
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod checkpoints;
 pub mod clock;
 mod conductor;
+mod day;
 mod embedded;
 pub mod environment;
 mod holds;

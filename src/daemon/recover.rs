@@ -132,6 +132,7 @@ impl Conductor {
                     lessons: Vec::new(),
                     budget: None,
                     earlier_cost: None,
+                    prices: Arc::clone(&self.settings.prices),
                     extra_env: self.environment.extra(&self.settings.pass_env),
                     secrets: self
                         .environment

@@ -4,19 +4,21 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tokio::time::Instant;
 
 use super::clock;
 use super::conductor::{Conductor, Ending, StepError};
+use super::day::Day;
 use super::journal;
 use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
-use crate::api::request::{ApiError, RunFilter, RunSelector};
+use crate::api::request::{ApiError, CostRequest, RunFilter, RunSelector};
 use crate::api::view::RunView;
 use crate::engine::event::{Event, PauseWhy, Refusal};
 use crate::engine::{Choice, QuestionId, Run};
 use crate::model::{AccountId, AttemptNo, AttemptRef, RunId, RunState, SheetNo};
-use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+use crate::summary::{AttemptSummary, CostFilter, CostKey, CostSummary, RunSummary, SheetSummary};
 
 /// Rows in one answer; more are paged.
 const PAGE: u32 = 500;
@@ -50,6 +52,7 @@ impl Conductor {
             Request::Questions(reply) => send(reply, Ok(self.questions())),
             Request::Gates(reply) => send(reply, Ok(self.gates())),
             Request::ClearGates(account, reply) => send(reply, self.clear_gates(account).await),
+            Request::Costs(request, reply) => send(reply, self.costs(request).await),
             Request::Stop(stop_sessions, reply) => self.stop(stop_sessions, reply).await,
             Request::Reload(reply) => send(reply, self.reload().await),
             Request::Manager(reply) => send(reply, Ok(self.manager())),
@@ -242,10 +245,8 @@ impl Conductor {
             return Ok(());
         }
         // Told again from the beginning: over an earlier telling the facts would mean something else.
-        self.engine.forget(row.id);
-        for fact in self.ledger.facts_of(row.id).await.map_err(storage)? {
-            self.engine.apply(&fact);
-        }
+        let facts = self.ledger.facts_of(row.id).await.map_err(storage)?;
+        self.engine.recall(row.id, &facts);
         if let Err(error) = self.hold(row.id).await {
             self.engine.forget(row.id);
             return Err(storage(error));
@@ -307,6 +308,21 @@ impl Conductor {
             }
         }
         Ok(self.step(Event::GatesCleared { account }, None).await?)
+    }
+
+    async fn costs(&self, request: CostRequest) -> Result<Vec<CostSummary>, ApiError> {
+        let CostRequest { days, job, run, mut by } = request;
+        if let Some(job) = &job {
+            let job = job.clone();
+            self.find(&RunSelector { job, run }).await?;
+        }
+        if by.is_empty() {
+            by.push(CostKey::Day);
+        }
+        let today = Day::of(clock::now().wall, &TimeZone::system());
+        let since = days.map_or_else(String::new, |days| today.before(days.saturating_sub(1)));
+        let filter = CostFilter { since, job, run, by };
+        self.ledger.costs(&filter).await.map_err(storage)
     }
 
     async fn stop(&mut self, stop_sessions: bool, reply: Reply<()>) {

@@ -1,7 +1,10 @@
 //! Everything that can happen, and everything that can be asked of the shell.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::budget::Use;
 use super::fact::{Choice, Fact, QuestionId};
 use super::rules::RunRules;
 use crate::model::{
@@ -76,6 +79,11 @@ pub enum Event {
     HoldsChanged {
         /// All that do so now.
         holds: Vec<StartHold>,
+    },
+    /// Another day of the calendar than before, as the wall clock of the person has it: midnight, or the clock was set.
+    DayBegan {
+        /// The day, and what was spent on it already.
+        today: Today,
     },
     /// Time has passed.
     Tick,
@@ -161,6 +169,33 @@ pub struct StartHold {
     pub one_at: Option<Timestamp>,
 }
 
+/// A day of the calendar, and what was spent on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Today {
+    /// Its first moment.
+    pub begins: Timestamp,
+    /// The first moment of the next.
+    pub ends: Timestamp,
+    /// By account.
+    pub spent: BTreeMap<AccountId, Spent>,
+}
+
+impl Today {
+    /// Whether that moment is in it.
+    pub fn holds(&self, at: Timestamp) -> bool {
+        self.begins <= at && at < self.ends
+    }
+}
+
+/// What was spent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// So much.
+    pub cost: Cost,
+    /// By so many sessions.
+    pub sessions: u32,
+}
+
 /// Who paused a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -182,6 +217,8 @@ pub struct EngineSettings {
     pub max_sessions_per_account: Option<u32>,
     /// Starts of one account in a minute; `None`: as many as there are places. The first minute's worth may start at once.
     pub max_starts_per_minute: Option<u32>,
+    /// What each account may spend in a day of the calendar; `None`: anything.
+    pub daily_budget: Option<Cost>,
     /// A run with sessions at work for so long altogether is ended.
     pub job_timeout: Span,
 }
@@ -193,6 +230,7 @@ impl Default for EngineSettings {
             max_concurrent_sheets: 10,
             max_sessions_per_account: None,
             max_starts_per_minute: None,
+            daily_budget: None,
             job_timeout: Span::from_secs(86_400),
         }
     }
@@ -275,6 +313,8 @@ pub struct Decision {
     pub facts: Vec<Fact>,
     /// To be carried out in this order, once the facts are applied.
     pub commands: Vec<Command>,
+    /// Budgets of which a large part is used now.
+    pub warnings: Vec<Use>,
     /// Why a request was not followed; then there are no facts that it asked for.
     pub refusal: Option<Refusal>,
 }

@@ -204,6 +204,15 @@ pub enum FactKind {
         /// The question.
         question: Question,
     },
+    /// A person said what becomes of an account whose budget for the day is used up.
+    DayDecided {
+        /// Whose.
+        account: AccountId,
+        /// The end of that day: on another it means nothing.
+        ends: Timestamp,
+        /// So much may be spent on it; `None`: what is left waits for the next day.
+        limit: Option<Cost>,
+    },
     /// It is answered, or there is nobody left whom it is about.
     QuestionClosed {
         /// Which.
@@ -274,6 +283,7 @@ impl FactKind {
             Self::AttemptAnswered { .. } => "attempt_answered",
             Self::QuestionAsked { .. } => "question_asked",
             Self::QuestionClosed { .. } => "question_closed",
+            Self::DayDecided { .. } => "day_decided",
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed { .. } => "run_resumed",
             Self::RunOutOfTime { .. } => "run_out_of_time",
@@ -282,7 +292,7 @@ impl FactKind {
         }
     }
 
-    /// The run that it is about; `None` for the facts of gates and questions, which runs share.
+    /// The run that it is about; `None` for the facts of gates, questions and days, which runs share.
     pub fn run(&self) -> Option<RunId> {
         match self {
             Self::AttemptIntended { attempt, .. }
@@ -308,7 +318,8 @@ impl FactKind {
             Self::GateClosed { .. }
             | Self::GateOpened { .. }
             | Self::QuestionAsked { .. }
-            | Self::QuestionClosed { .. } => None,
+            | Self::QuestionClosed { .. }
+            | Self::DayDecided { .. } => None,
         }
     }
 
@@ -344,11 +355,12 @@ impl FactKind {
             | Self::GateClosed { .. }
             | Self::GateOpened { .. }
             | Self::QuestionAsked { .. }
-            | Self::QuestionClosed { .. } => None,
+            | Self::QuestionClosed { .. }
+            | Self::DayDecided { .. } => None,
         }
     }
 
-    /// Of gates and questions only what is still open is kept, under this name; `None` for the facts of runs, which are
+    /// Of gates, questions and days only what is still open is kept, under this name; `None` for the facts of runs, which are
     /// kept for ever.
     pub fn subject(&self) -> Option<Subject<'_>> {
         match self {
@@ -356,6 +368,7 @@ impl FactKind {
             Self::GateOpened { gate } => Some(Subject::Gate(gate, false)),
             Self::QuestionAsked { question } => Some(Subject::Question(&question.id, true)),
             Self::QuestionClosed { id, .. } => Some(Subject::Question(id, false)),
+            Self::DayDecided { account, .. } => Some(Subject::Day(account)),
             Self::RunSubmitted { .. }
             | Self::AttemptIntended { .. }
             | Self::AttemptStarted { .. }
@@ -387,6 +400,8 @@ pub enum Subject<'a> {
     Gate(&'a GateKey, bool),
     /// A question.
     Question(&'a QuestionId, bool),
+    /// A day of an account; the next one takes its place.
+    Day(&'a AccountId),
 }
 
 /// A question's id, such as `q3-12-1`: it is named after the attempt that gave rise to it.
@@ -432,6 +447,11 @@ pub enum About {
         /// The sheet whose budget it is; `None`: the job's.
         sheet: Option<SheetNo>,
     },
+    /// The budget of the day is used up: every run of that account waits, at most until the day is over.
+    Day {
+        /// Whose.
+        account: AccountId,
+    },
 }
 
 /// An answer.
@@ -440,7 +460,7 @@ pub enum About {
 pub enum Choice {
     /// The cause is mended: what failed of it is tried again.
     Retry,
-    /// Wait until the limit is over, and go on.
+    /// Wait until the limit, or the day, is over, and go on.
     Wait,
     /// As much money again, and go on.
     Continue,

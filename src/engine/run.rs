@@ -203,7 +203,8 @@ impl Phase {
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
-            | FactKind::QuestionClosed { .. } => illegal,
+            | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. } => illegal,
         }
     }
 }
@@ -615,6 +616,7 @@ impl Run {
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
             | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }

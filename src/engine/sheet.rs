@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::budget::{charge, is_capped};
 use super::event::{SessionChoice, Start};
 use super::fact::{Fact, FactKind, Verdict};
 use crate::model::{
@@ -317,6 +318,7 @@ impl SheetState {
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
             | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }
@@ -381,14 +383,8 @@ impl Sheet {
             }
             FactKind::AttemptEnded { outcome, .. } => {
                 let budget = self.state.attempt().and_then(|attempt| attempt.budget);
-                let capped = outcome
-                    .failure
-                    .as_ref()
-                    .is_some_and(|failure| failure.code == Code::E701);
-                // What used up its budget has cost that, if it does not say what it has cost.
-                let cost = outcome.cost.or(budget.filter(|_| capped)).unwrap_or_default();
-                self.spent = Cost(self.spent.0.saturating_add(cost.0));
-                if capped {
+                self.spent = Cost(self.spent.0.saturating_add(charge(outcome, budget).0));
+                if is_capped(outcome) {
                     self.capped = self.capped.max(budget);
                 }
                 let limited = outcome
@@ -435,6 +431,7 @@ impl Sheet {
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
             | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }

@@ -13,6 +13,7 @@ mod paths;
 pub mod pattern;
 pub mod placeholder;
 pub mod plan;
+pub mod prices;
 pub mod problem;
 pub mod rules;
 mod schema;

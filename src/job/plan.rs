@@ -356,6 +356,26 @@ pub struct CostLimits {
     pub per_sheet: Option<Cost>,
     /// All sheets.
     pub per_job: Option<Cost>,
+    /// A budget is told of when so much of it is used; 0: never.
+    #[serde(default = "warn_at_percent")]
+    pub warn_at_percent: u8,
+    /// What the job file says that tokens cost, for sessions that do not say what they have cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<TokenPrice>,
+}
+
+/// The share of a budget at which it is told of, where the job file says nothing.
+pub const fn warn_at_percent() -> u8 {
+    80
+}
+
+/// What 1,000 tokens cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenPrice {
+    /// Of input.
+    pub input: Cost,
+    /// Of output.
+    pub output: Cost,
 }
 
 /// When an account's sessions are given a rest.

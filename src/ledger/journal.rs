@@ -24,6 +24,8 @@ pub struct Batch<'a> {
     pub report: Option<(AttemptRef, &'a AttemptReport)>,
     /// When: told of late evidence, facts have their own times.
     pub at: Timestamp,
+    /// The day of the calendar on which what was spent is booked.
+    pub day: &'a str,
 }
 
 /// What a run is made of.
@@ -207,6 +209,14 @@ impl Ledger {
             };
             let seq = self.append(connection, fact, evidence).await?;
             rows::project(&mut rows, seq, fact).map_err(StoreError::Inconsistent)?;
+            if let FactKind::AttemptEnded { attempt, outcome } = &fact.kind
+                && let Some(run) = rows.runs.get(&attempt.run)
+            {
+                let of_it = batch.report.filter(|(of, _)| of == attempt);
+                let model = of_it.and_then(|(_, report)| report.session.model.as_deref());
+                self.write_spending(connection, batch.day, run, *attempt, outcome, model)
+                    .await?;
+            }
         }
         if let Some((attempt, report)) = report {
             self.write_late(connection, batch.at, attempt, report).await?;
@@ -257,7 +267,7 @@ impl Ledger {
         Ok(written.last_insert_rowid())
     }
 
-    /// Of a gate or a question only the last fact is kept, and only while it is open. One that only opens a gate further
+    /// Of a gate, a question or a day only the last fact is kept, and only while it is open. One that only opens a gate further
     /// stands where the gate was closed: the sessions that went through since come after it.
     async fn write_open(
         &self,
@@ -265,10 +275,11 @@ impl Ledger {
         subject: Subject<'_>,
         fact: &Fact,
     ) -> Result<(), StoreError> {
-        // A gate's name is a map, a question's a text: they cannot meet in one column.
+        // A gate's name is a map, a question's a text, a day's a list: they cannot meet in one column.
         let (name, open) = match subject {
             Subject::Gate(gate, open) => (codec::encode(gate)?, open),
             Subject::Question(id, open) => (codec::encode(id)?, open),
+            Subject::Day(account) => (codec::encode(&[account])?, true),
         };
         let query = match open {
             true => sqlx::query(

@@ -398,6 +398,7 @@ fn run_summary(row: &SqliteRow) -> sqlx::Result<RunSummary> {
     let state = run.state();
     Ok(RunSummary {
         question: None,
+        warning: None,
         reason: run_reason(&run, code.and_then(|code| code.parse().ok()), message),
         until: run.until.filter(|_| state == RunState::Waiting),
         id: run.id,

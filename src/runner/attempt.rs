@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::backend::{self, Caps, Passwd, Reader};
+use super::backend::{self, Caps, Passwd, Reader, Tariff};
 use super::classify::{ClassifyInput, HUNG, LOST, START_FAILED, classify};
 use super::follow::Follower;
 use super::growth::Growths;
@@ -669,6 +669,10 @@ async fn read_session(
         spec.resume,
         spec.earlier_cost,
     );
+    let (price, prices) = (
+        spec.plan.cost_limits.and_then(|limits| limits.price),
+        Arc::clone(&spec.prices),
+    );
     let spool = spool.clone();
     let read = tokio::task::spawn_blocking(move || {
         let mut reader = Reader::new(&kind);
@@ -679,6 +683,10 @@ async fn read_session(
             tail_bytes,
             resumed,
             earlier_cost,
+            tariff: Tariff {
+                own: price,
+                prices: &prices,
+            },
             secrets: &secrets,
         };
         caps.tail_bytes = caps.tail_bytes.min(STDERR_BYTES);

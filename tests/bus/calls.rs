@@ -3,14 +3,14 @@
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
-use mozart::api::request::{ApiError, RunFilter, RunSelector, Submit};
+use mozart::api::request::{ApiError, CostRequest, RunFilter, RunSelector, Submit};
 use mozart::api::view::{GateState, GateView, ManagerView, QuestionView};
 use mozart::bus::client::{CallError, Client};
 use mozart::model::{
     AttemptKind, AttemptReport, Cause, Certificate, Code, Cost, Exit, Failure, Limit, LimitKind, Outcome, RuleResult,
     RunState, SessionReport, Severity, SheetNo, SheetStatus, Span, Timestamp, ValidationReport,
 };
-use mozart::summary::{AttemptSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostKey, CostSummary, SheetSummary};
 use zbus::Variant;
 
 use super::script::{Table, World, change, gate, problem, question, recovered, run_view, sheet};
@@ -129,6 +129,7 @@ fn attempt(number: u32) -> AttemptSummary {
             session_id: Some("b5f1".to_owned()),
             session_lost: true,
             cost: None,
+            cost_estimated: false,
             tokens_in: Some(8),
             tokens_out: None,
         },
@@ -348,6 +349,25 @@ async fn rows_come_back_as_they_were() {
         output,
         questions: vec![question("q1-1-1"), bare],
         gates: vec![gate(GateState::Closed), of_model],
+        costs: vec![
+            CostSummary {
+                day: Some("2026-11-21".to_owned()),
+                model: Some("claude".to_owned()),
+                sessions: 3,
+                unknown: 1,
+                cost: Cost::from_usd(1.25),
+                estimated: Cost::from_usd(0.5),
+                tokens_in: 7,
+                tokens_out: 8,
+                ..CostSummary::default()
+            },
+            CostSummary {
+                account: Some("me".to_owned()),
+                job: Some("a".to_owned()),
+                run: Some(3),
+                ..CostSummary::default()
+            },
+        ],
         manager: ManagerView {
             state_directory: "/s/mozart".to_owned(),
             slots: 5,
@@ -404,6 +424,23 @@ async fn rows_come_back_as_they_were() {
     assert_eq!(client.questions().await.unwrap(), world.table.lock().unwrap().questions);
     assert_eq!(client.gates().await.unwrap(), world.table.lock().unwrap().gates);
     assert_eq!(property(&client, "b", "Question").await, "q2-1-1");
+    let asked = CostRequest {
+        days: Some(7),
+        job: Some("a".to_owned()),
+        run: Some(3),
+        by: vec![CostKey::Day, CostKey::Model],
+    };
+    assert_eq!(client.costs(&asked).await.unwrap(), world.table.lock().unwrap().costs);
+    assert_eq!(world.table.lock().unwrap().costs_asked, [asked]);
+    let of_no_job = CostRequest {
+        run: Some(3),
+        ..CostRequest::default()
+    };
+    let wrong = client.costs(&of_no_job).await.unwrap_err();
+    assert!(
+        matches!(wrong, CallError::Api(ApiError::InvalidArgument(_))),
+        "{wrong:?}"
+    );
     assert_eq!(property(&client, "a", "Question").await, "");
     assert_eq!(client.version().await.unwrap(), env!("CARGO_PKG_VERSION"));
 }

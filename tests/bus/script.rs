@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, Modified, RecoveredSheet, SheetsChange, Submit, Submitted};
+use mozart::api::request::{ApiError, CostRequest, Modified, RecoveredSheet, SheetsChange, Submit, Submitted};
 use mozart::api::view::{Change, GateState, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::caller::Callers;
 use mozart::bus::client::Client;
 use mozart::bus::server::Server;
 use mozart::model::{Code, Cost, JobName, Problem, RunId, RunNo, RunState, Severity, SheetStatus, Span, Timestamp};
-use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
@@ -25,6 +25,8 @@ pub(crate) struct Table {
     pub(crate) problems: Vec<Problem>,
     pub(crate) questions: Vec<QuestionView>,
     pub(crate) gates: Vec<GateView>,
+    pub(crate) costs: Vec<CostSummary>,
+    pub(crate) costs_asked: Vec<CostRequest>,
     pub(crate) attached: bool,
     /// Every request that changes something fails so.
     pub(crate) fails: Option<ApiError>,
@@ -110,6 +112,10 @@ impl Table {
             None => Ok(()),
         };
         match request {
+            Request::Costs(request, reply) => {
+                self.costs_asked.push(request);
+                drop(reply.send(fails.map(|()| self.costs.clone())));
+            }
             Request::Submit(submit, reply) => {
                 let job = JobName::new("my-batch job").unwrap();
                 let dry_run = submit.dry_run;
@@ -288,6 +294,7 @@ pub(crate) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
         reason: "limit five_hour".to_owned(),
         until: Some(Timestamp(1_795_228_661_000_001)),
         question: None,
+        warning: None,
         sheets_total: 10,
         sheets_done: 3,
         sheets_failed: 1,

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use mozart::api::request::{ApiError, Modified, RecoveredSheet, SheetsChange};
 use mozart::api::view::{GateState, GateView, QuestionView};
-use mozart::model::{Cause, Code, JobName, Problem, RuleResult, RunNo, RunState, Severity, SheetStatus, Timestamp};
+use mozart::model::{
+    Cause, Code, Cost, JobName, Problem, RuleResult, RunNo, RunState, Severity, SheetStatus, Timestamp,
+};
+use mozart::summary::{CostKey, CostSummary};
 use serde_json::json;
 
 use super::fake::{Fake, State, run, sheet};
@@ -962,4 +965,70 @@ fn limits_are_shown_and_cleared() {
         fake.state().asked,
         ["clear Some(\"claude_cli:host:usage\")", "clear None"]
     );
+}
+
+#[test]
+fn costs_are_shown_as_asked() {
+    let (alone, fake) = with(live());
+    assert_eq!(stdout(&ctl(&alone, &["costs"])), "no session has cost anything\n");
+    let day = |day: &str, sessions, unknown, usd: f64, estimated: f64| CostSummary {
+        day: Some(day.to_owned()),
+        sessions,
+        unknown,
+        cost: Cost::from_usd(usd),
+        estimated: Cost::from_usd(estimated),
+        tokens_in: 12_000,
+        tokens_out: 300,
+        ..CostSummary::default()
+    };
+    fake.state().costs = vec![
+        day("2026-11-19", 2, 2, 0.0, 0.0),
+        day("2026-11-20", 3, 0, 1.5, 0.0),
+        day("2026-11-21", 4, 1, 2.25, 0.5),
+    ];
+    let answer = ctl(&alone, &["costs", "--days", "3"]);
+    let shown = stdout(&answer);
+    let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["DAY", "COST", "SESSIONS", "TOKENS", "IN", "OUT"]);
+    assert_eq!(lines[1][..3], ["2026-11-19", "unknown", "2"], "never shown as none");
+    assert_eq!(lines[2][..3], ["2026-11-20", "$1.50", "3"]);
+    assert_eq!(lines[3][..5], ["2026-11-21", "~$2.25", "and", "1", "unknown"]);
+    assert_eq!(lines[4][..5], ["all", "~$3.75", "and", "3", "unknown"]);
+    let notes = String::from_utf8_lossy(&answer.stderr);
+    assert!(notes.contains("~ $0.50 of it by the price of tokens"), "{notes}");
+    let all = parsed(&ctl(&alone, &["costs", "--by", "model,run", "--json"]));
+    assert_eq!(all["total"]["cost_usd"], 3.75);
+    assert_eq!(
+        (&all["costs"][2]["estimated_usd"], &all["costs"][2]["unknown"]),
+        (&json!(0.5), &json!(1))
+    );
+    let asked = fake.state().costs_asked.clone();
+    assert_eq!((asked[1].days, &asked[1].by[..]), (Some(3), &[CostKey::Day][..]));
+    assert_eq!(
+        (asked[2].days, &asked[2].by[..]),
+        (None, &[CostKey::Model, CostKey::Run][..])
+    );
+    let job = fake.state().runs[0].summary.clone();
+    for (word, run) in [
+        (job.job.to_string(), None),
+        (format!("{}#{}", job.job, job.run), Some(job.run.0)),
+    ] {
+        assert_eq!(code(&ctl(&alone, &["costs", &word])), 0);
+        let asked = fake.state().costs_asked.last().cloned().expect("was asked");
+        assert_eq!((asked.job, asked.run), (Some(job.job.to_string()), run), "{word}");
+    }
+}
+
+#[test]
+fn a_budget_that_is_nearly_used_up_is_shown() {
+    let (alone, fake) = with(live());
+    fake.run(|run| run.warning = Some("$4.10 of the job's budget of $5.00 used".to_owned()));
+    let job = fake.state().runs[0].summary.job.to_string();
+    let shown = stdout(&ctl(&alone, &["status", &job]));
+    assert!(
+        shown.contains("Budget  $4.10 of the job's budget of $5.00 used"),
+        "{shown}"
+    );
+    let json = parsed(&ctl(&alone, &["status", &job, "--json"]));
+    assert_eq!(json["warning"], "$4.10 of the job's budget of $5.00 used");
 }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, Modified, RecoveredSheet, RunSelector, Submit, Submitted};
+use mozart::api::request::{ApiError, CostRequest, Modified, RecoveredSheet, RunSelector, Submit, Submitted};
 use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::server::Server;
 use mozart::model::{
     AttemptKind, AttemptReport, Certificate, Exit, JobName, Outcome, RunId, RunNo, RunState, SessionReport,
     SheetStatus, Span, Timestamp, ValidationReport,
 };
-use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// What it knows, and what it was asked to do.
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) recovered: Vec<RecoveredSheet>,
     pub(super) questions: Vec<QuestionView>,
     pub(super) gates: Vec<GateView>,
+    pub(super) costs: Vec<CostSummary>,
+    pub(super) costs_asked: Vec<CostRequest>,
     /// How often somebody asked for the sheets.
     pub(super) looks: u32,
     /// `pause now review`, …
@@ -160,6 +162,7 @@ pub(super) fn run(job: &str, number: u32, state: RunState, total: u32) -> RunVie
             reason: String::new(),
             until: None,
             question: None,
+            warning: None,
             sheets_total: total,
             sheets_done: 0,
             sheets_failed: 0,
@@ -235,6 +238,7 @@ fn attempt(sheet: u32, number: u32, over: bool) -> AttemptSummary {
                 session_lost: false,
                 session_id: None,
                 cost: None,
+                cost_estimated: false,
                 tokens_in: None,
                 tokens_out: None,
             },
@@ -262,6 +266,10 @@ impl State {
 
 fn answer(request: Request, state: &mut State) {
     match request {
+        Request::Costs(request, reply) => {
+            state.costs_asked.push(request);
+            drop(reply.send(Ok(state.costs.clone())));
+        }
         Request::Submit(submit, reply) => {
             state.submitted.push(*submit);
             let answer = state.submit.clone().unwrap_or(Ok(false));

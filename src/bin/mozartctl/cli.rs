@@ -124,6 +124,8 @@ pub(crate) enum Verb {
     Wait(WaitArgs),
     /// Answer what only a person can decide; without arguments: show what is asked
     Answer(AnswerArgs),
+    /// Show what sessions have cost: by day, or by account, job, run or model
+    Costs(CostsArgs),
     /// Show the limits that keep sessions from starting
     RateLimits,
     /// Take limits for over that were noted: what waits for them starts
@@ -368,6 +370,19 @@ pub(crate) struct AnswerArgs {
     pub(crate) choice: Option<String>,
 }
 
+/// Arguments of `costs`.
+#[derive(Debug, Args)]
+pub(crate) struct CostsArgs {
+    /// Only this job's; `NAME#3` is its third run
+    pub(crate) job: Option<String>,
+    /// So many days of the calendar, today one of them [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) days: Option<u32>,
+    /// A row for each of these (repeat it, or separate them by commas)
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', default_value = "day", value_parser = cost_key)]
+    pub(crate) by: Vec<mozart::summary::CostKey>,
+}
+
 /// Arguments of `clear-rate-limits`.
 #[derive(Debug, Args)]
 pub(crate) struct ClearRateLimitsArgs {
@@ -419,6 +434,12 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+fn cost_key(text: &str) -> Result<mozart::summary::CostKey, String> {
+    let mut all = mozart::summary::CostKey::ALL.into_iter();
+    all.find(|key| key.as_str() == text)
+        .ok_or_else(|| "expected day, account, job, run or model".to_owned())
+}
+
 fn state(text: &str) -> Result<mozart::model::RunState, String> {
     text.parse()
         .map_err(|()| "expected queued, running, waiting, paused, completed, failed or cancelled".to_owned())
@@ -453,6 +474,7 @@ mod tests {
             "answer q1-1-1 retry",
             "answer",
             "rate-limits -j",
+            "costs job#3 --days 7 --by day,model -j",
             "clear-rate-limits --account me",
             "-v -L debug --log-format json conductor-status",
             "-q restart",
@@ -467,6 +489,8 @@ mod tests {
         for line in [
             "run job.yaml -s 0",
             "list -s nowhere",
+            "costs --by week",
+            "costs --days 0",
             "modify job",
             "resume job -r -c job.yaml",
             "recover job -s 0",

@@ -5,7 +5,7 @@
 use mozart::api::request::{Modified, RecoveredSheet};
 use mozart::api::view::{GateView, QuestionView, RunView};
 use mozart::model::{Cost, Problem, RuleResult, Timestamp};
-use mozart::summary::{RunSummary, SheetSummary};
+use mozart::summary::{CostSummary, RunSummary, SheetSummary};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -29,6 +29,8 @@ pub(crate) struct Run {
     until: Option<String>,
     /// Id of the question that it waits for.
     question: Option<String>,
+    /// Which of its budgets are nearly used up, in words.
+    warning: Option<String>,
     /// Absolute path of the workspace.
     workspace: String,
     /// Path of the job file, where it came from one.
@@ -55,6 +57,7 @@ impl From<&RunSummary> for Run {
             reason: run.reason.clone(),
             until: time(run.until),
             question: run.question.clone(),
+            warning: run.warning.clone(),
             workspace: run.workspace.clone(),
             job_file: run.job_file.clone(),
             sheets_total: run.sheets_total,
@@ -447,5 +450,51 @@ pub(crate) fn error(error: &CliError) -> impl Serialize + '_ {
             hints: &error.hints,
             problems: &error.problems,
         },
+    }
+}
+
+/// `costs`: `{"costs": [...], "total": {...}}`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Costs {
+    pub(crate) costs: Vec<CostLine>,
+    pub(crate) total: CostLine,
+}
+
+/// What was spent; a key by which nothing was added up, or that nobody knows, is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CostLine {
+    /// On which the sessions ended, such as `2026-11-21`.
+    day: Option<String>,
+    account: Option<String>,
+    job: Option<String>,
+    run: Option<u32>,
+    model: Option<String>,
+    /// Sessions that did anything.
+    sessions: u32,
+    /// Those of them of which nobody knows what they have cost.
+    unknown: u32,
+    /// What the others have cost.
+    cost_usd: f64,
+    /// How much of it was worked out from the price of tokens.
+    estimated_usd: f64,
+    tokens_in: u64,
+    tokens_out: u64,
+}
+
+impl From<&CostSummary> for CostLine {
+    fn from(cost: &CostSummary) -> Self {
+        Self {
+            day: cost.day.clone(),
+            account: cost.account.clone(),
+            job: cost.job.clone(),
+            run: cost.run,
+            model: cost.model.clone(),
+            sessions: cost.sessions,
+            unknown: cost.unknown,
+            cost_usd: cost.cost.as_usd(),
+            estimated_usd: cost.estimated.as_usd(),
+            tokens_in: cost.tokens_in,
+            tokens_out: cost.tokens_out,
+        }
     }
 }

@@ -7,12 +7,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted};
+use mozart::api::request::{
+    ApiError, CostRequest, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted,
+};
 use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::client::{CallError, Client, Hint, JobWatch};
 use mozart::daemon::Embedded;
 use mozart::model::{RunState, SheetNo};
-use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -290,6 +292,14 @@ impl Link {
             Voice::Direct(own) => Ok(own
                 .ask(|reply| Request::ClearGates(account.map(str::to_owned), reply))
                 .await?),
+        }
+    }
+
+    /// What was spent.
+    pub(crate) async fn costs(&self, request: &CostRequest) -> Result<Vec<CostSummary>> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.costs(request).await?),
+            Voice::Direct(own) => Ok(own.ask(|reply| Request::Costs(request.clone(), reply)).await?),
         }
     }
 

@@ -101,7 +101,7 @@ impl Draft {
                 *of == run
                     && (new_account || old.on_limit != plan.rules.on_limit || old.rate_limit != plan.rules.rate_limit)
             }
-            About::Account { .. } => false,
+            About::Account { .. } | About::Day { .. } => false,
         };
         let moot = self
             .engine

@@ -298,6 +298,8 @@ fn a_new_budget_is_the_answer_to_the_question_for_more() {
         Some(CostLimits {
             per_sheet: None,
             per_job: Some(Cost::from_usd(usd)),
+            warn_at_percent: 80,
+            price: None,
         })
     };
     let costly = crate::model::Outcome {

@@ -290,9 +290,9 @@ const COST_LIMITS: &[Field] = &[
     works("enabled", Bool),
     works("max_cost_per_sheet", Number(above(0.0))),
     works("max_cost_per_job", Number(above(0.0))),
-    dormant("cost_per_1k_input_tokens", Number(at_least(0.0))),
-    dormant("cost_per_1k_output_tokens", Number(at_least(0.0))),
-    dormant("warn_at_percent", Number(within(0.0, 100.0))),
+    works("cost_per_1k_input_tokens", Number(at_least(0.0))),
+    works("cost_per_1k_output_tokens", Number(at_least(0.0))),
+    works("warn_at_percent", Number(within(0.0, 100.0))),
 ];
 const STALE_DETECTION: &[Field] = &[
     works("enabled", Bool),

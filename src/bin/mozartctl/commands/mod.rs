@@ -4,6 +4,7 @@ pub(crate) mod answer;
 mod cancel;
 mod completions;
 mod conductor;
+mod costs;
 mod limits;
 mod list;
 mod logs;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
         Verb::Logs(arguments) => drive(logs::run(&arguments, &finder, out)),
         Verb::Wait(arguments) => drive(wait::run(&arguments, &finder, out)),
         Verb::Answer(arguments) => drive(answer::run(&arguments, &finder, out)),
+        Verb::Costs(arguments) => drive(costs::run(&arguments, &finder, out)),
         Verb::RateLimits => drive(limits::show(&finder, out)),
         Verb::ClearRateLimits(arguments) => drive(limits::clear(&arguments, &finder, out)),
         Verb::Start(arguments) if arguments.foreground => conductor::foreground(&arguments, &cli.global),

@@ -1,6 +1,20 @@
 //! What is held against what the conductor committed, commanded and left in its ledger.
 
+use jiff::tz::TimeZone;
+
 use super::*;
+use crate::daemon::day::Day;
+
+/// The account of a conductor with those settings.
+pub(super) fn audit(settings: EngineSettings) -> Audit {
+    let mut audit = Audit::new(settings);
+    audit.turn = Some(TURN);
+    audit.day = |at| {
+        let day = Day::of(at, &TimeZone::system());
+        (day.begins, day.ends)
+    };
+    audit
+}
 
 impl Simulation {
     /// What was committed and commanded since the last look.

@@ -193,6 +193,11 @@ impl Simulation {
                 self.conductor().step(Event::HoldsChanged { holds }, None).await.ok();
             }
             Act::Settings if self.conductor().storage().is_empty() => {
+                // What follows from the time that has passed follows by the old ones.
+                if self.conductor().look_around().await.is_err() {
+                    return self.settle().await;
+                }
+                self.observe();
                 let settings = settings(&mut self.dice);
                 let event = Event::SettingsChanged {
                     settings: settings.clone(),
@@ -209,6 +214,7 @@ impl Simulation {
             Act::SetClock if self.conductor().storage().is_empty() => {
                 probe::watch(None);
                 let far = self.dice.span(SECOND / 2, 24 * HOUR);
+                self.clock_set = Some(self.time);
                 self.skew += if self.dice.percent(50) { far } else { -far };
                 self.look_at_the_clock();
                 self.conductor().wake().await;

@@ -76,7 +76,6 @@ fn known_fields_without_effect_are_warned_of() {
             "learning: {enabled: true, exploration_budget: {floor: 0.1}}",
             "learning",
         ),
-        ("cost_limits: {warn_at_percent: 50}", "cost_limits.warn_at_percent"),
         (
             "stale_detection: {check_interval_seconds: 30}",
             "stale_detection.check_interval_seconds",
