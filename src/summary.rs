@@ -156,6 +156,8 @@ pub struct RunSummary {
     pub workspace: String,
     /// Hash of its plan.
     pub plan_hash: String,
+    /// The job file, where it came from one.
+    pub job_file: Option<String>,
     /// Counts every change of the run; a reader that missed one reads again.
     pub revision: u64,
 }

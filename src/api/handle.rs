@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::request::{ApiError, CostRequest, RunFilter, RunSelector, Submit, Submitted};
+use super::request::{ApiError, CostRequest, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted};
 use super::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use crate::model::{Problem, SheetNo};
 use crate::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
@@ -30,6 +30,10 @@ pub enum Request {
     Resume(RunSelector, Reply<()>),
     /// Run the sheets from that number on again.
     Retry(RunSelector, SheetNo, Reply<()>),
+    /// Give it the job file as it is now; `Submit.resume`: let it go on, too.
+    Modify(RunSelector, Box<Submit>, Reply<Modified>),
+    /// Take sheets for completed whose rules hold (all that are not completed, or one); `true`: only say which.
+    Recover(RunSelector, Option<SheetNo>, bool, Reply<Vec<RecoveredSheet>>),
     /// Cancel.
     Cancel(RunSelector, Reply<()>),
     /// `count` sheets from number `first` on.

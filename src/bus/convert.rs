@@ -12,6 +12,7 @@ use zbus::wire::{LE, serialized_size};
 use zbus::{DeserializeDict, OwnedVariant, SerializeDict, Type, Variant};
 
 use super::error::{CallError, Dictionary, Error, Result};
+use crate::api::request::{RecoveredSheet, SheetsChange};
 use crate::api::view::{GateView, QuestionView};
 use crate::model::{
     AttemptKind, AttemptReport, Code, Cost, JobName, Problem, RuleResult, RunId, RunNo, Severity, Span, Timestamp,
@@ -49,6 +50,7 @@ pub struct RunRow {
     tokens_out: u64,
     workspace: String,
     plan_hash: String,
+    job_file: Option<String>,
     revision: u64,
     eta_usec: Option<u64>,
 }
@@ -77,6 +79,7 @@ impl RunRow {
             tokens_out: run.tokens_out,
             workspace: run.workspace.clone(),
             plan_hash: run.plan_hash.clone(),
+            job_file: run.job_file.clone(),
             revision: run.revision,
             eta_usec: eta.map(span_usec),
         }
@@ -113,6 +116,7 @@ impl TryFrom<RunRow> for RunSummary {
             tokens_out: row.tokens_out,
             workspace: row.workspace,
             plan_hash: row.plan_hash,
+            job_file: row.job_file,
             revision: row.revision,
         })
     }
@@ -554,6 +558,83 @@ pub fn problem_rows(problems: &[Problem]) -> Vec<ProblemRow> {
     let mut rows = problems.iter().map(ProblemRow::from).collect();
     fit(&mut rows);
     rows
+}
+
+/// What another plan means for sheets in a row: a row of `Modify`'s answer.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct ChangeRow {
+    first: u32,
+    last: u32,
+    state: String,
+    becomes: String,
+}
+
+impl From<&SheetsChange> for ChangeRow {
+    fn from(change: &SheetsChange) -> Self {
+        Self {
+            first: change.first,
+            last: change.last,
+            state: change.state.to_string(),
+            becomes: change.becomes.clone(),
+        }
+    }
+}
+
+impl TryFrom<ChangeRow> for SheetsChange {
+    type Error = CallError;
+
+    fn try_from(row: ChangeRow) -> std::result::Result<Self, CallError> {
+        Ok(Self {
+            first: row.first,
+            last: row.last,
+            state: word("state", &row.state)?,
+            becomes: row.becomes,
+        })
+    }
+}
+
+/// What the rules of a sheet gave without a session: a row of `Recover`'s answer.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct RecoveredRow {
+    sheet: u32,
+    was: String,
+    is: String,
+    reason: String,
+    rules_passed: u32,
+    rules_total: u32,
+    failed: Vec<String>,
+}
+
+impl From<&RecoveredSheet> for RecoveredRow {
+    fn from(sheet: &RecoveredSheet) -> Self {
+        Self {
+            sheet: sheet.sheet,
+            was: sheet.was.to_string(),
+            is: sheet.is.to_string(),
+            reason: start(&sheet.reason, TEXT_LIMITS[1]),
+            rules_passed: sheet.rules_passed,
+            rules_total: sheet.rules_total,
+            failed: sheet.failed.iter().map(|line| start(line, TEXT_LIMITS[1])).collect(),
+        }
+    }
+}
+
+impl TryFrom<RecoveredRow> for RecoveredSheet {
+    type Error = CallError;
+
+    fn try_from(row: RecoveredRow) -> std::result::Result<Self, CallError> {
+        Ok(Self {
+            sheet: row.sheet,
+            was: word("was", &row.was)?,
+            is: word("is", &row.is)?,
+            reason: row.reason,
+            rules_passed: row.rules_passed,
+            rules_total: row.rules_total,
+            failed: row.failed,
+        })
+    }
 }
 
 /// The row under the first text limit that keeps it below a quarter of a message.

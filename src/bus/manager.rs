@@ -29,10 +29,12 @@ const PAGE: u32 = 500;
 const REASON_LIMIT: usize = 200;
 
 /// What this build can do beyond the interfaces themselves.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 8] = [
     "dry-run",
     "inhibit",
+    "modify",
     "private-socket",
+    "recover",
     "resume-from-artifacts",
     "resume-from-checkpoint",
     "subscribe",
@@ -427,7 +429,7 @@ impl Manager {
 }
 
 /// Reads a job file from the descriptor that a client passed.
-async fn read(file: OwnedFd) -> Result<String> {
+pub(super) async fn read(file: OwnedFd) -> Result<String> {
     let wrong = |why: String| Error::InvalidArgument(format!("the job file {why}"));
     let file = StdFd::from(file);
     let read = tokio::task::spawn_blocking(move || {
@@ -479,8 +481,8 @@ fn not_text(error: &std::string::FromUtf8Error) -> ApiError {
     }
 }
 
-/// The options that Submit and Validate share.
-fn submission(text: String, options: &mut Options) -> Result<Submit> {
+/// The options that Submit, Validate and a job's Modify share.
+pub(super) fn submission(text: String, options: &mut Options) -> Result<Submit> {
     let base_directory: String = options.need("base_directory")?;
     let workspace: Option<String> = options.take("workspace")?;
     for (name, path) in [

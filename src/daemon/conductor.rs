@@ -26,11 +26,12 @@ use crate::api::request::ApiError;
 use crate::api::view::{Change, ManagerView};
 use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold, Today};
 use crate::engine::fact::{Fact, FactKind};
-use crate::engine::{Engine, REMEMBERED};
+use crate::engine::{Engine, REMEMBERED, Run};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
     AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
+    ValidationReport,
 };
 #[cfg(test)]
 use crate::probe::{self, Mutant, Point};
@@ -105,6 +106,8 @@ pub(super) struct Conductor {
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
     pub(super) progress: mpsc::Receiver<(AttemptRef, Progress)>,
     pub(super) checkpoints: super::checkpoints::Writers,
+    /// Rules that are being asked without a session.
+    pub(super) recoveries: JoinSet<super::recover::Examined>,
     alarm: Alarm,
     /// The moment of the last decision that was followed.
     decided_at: Now,
@@ -131,8 +134,17 @@ pub(super) struct Conductor {
 /// What is kept of an attempt that ended.
 type Evidence = (AttemptRef, Box<AttemptReport>);
 
-/// What a new run is made of.
-type Source = (RunId, Arc<Plan>, Arc<SubmitContext>);
+/// What comes with an event, to be stored with what follows from it.
+#[derive(Default)]
+pub(super) enum Brought {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What a run is made of: a new one, or one that is given another plan.
+    Source(RunId, Arc<Plan>, Arc<SubmitContext>),
+    /// What the rules of sheets gave without a session.
+    Checked(Vec<(SheetNo, ValidationReport)>),
+}
 
 /// Whether an event cannot be refused, because it is no wish: it is kept until it can be decided.
 fn happened(event: &Event) -> bool {
@@ -201,6 +213,7 @@ impl Conductor {
             progress_in,
             progress,
             checkpoints: super::checkpoints::Writers::default(),
+            recoveries: JoinSet::new(),
             alarm: Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?,
             decided_at: clock::now(),
             blocked: None,
@@ -327,6 +340,7 @@ impl Conductor {
                     }
                 }
                 Some(done) = self.checkpoints.finished() => self.checkpoint_written(done),
+                Some(done) = self.recoveries.join_next(), if !self.recoveries.is_empty() => self.examined(done).await,
                 rung = self.alarm.rings() => {
                     if let Err(error) = rung {
                         tracing::error!(%error, "the timer cannot be read");
@@ -388,7 +402,7 @@ impl Conductor {
     /// Decides what happened while the ledger could not be written, in the order in which it happened.
     async fn catch_up(&mut self) -> Result<(), StepError> {
         while let Some((event, report)) = self.backlog.pop_front() {
-            match self.follow(event, report, None).await {
+            match self.follow(event, report, Brought::Nothing).await {
                 Err(error @ StepError::Storage(_)) => return Err(error),
                 Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, "a late report changes nothing"),
                 Ok(()) => {}
@@ -454,15 +468,15 @@ impl Conductor {
 
     /// Decide, commit, apply, act. `report` is the evidence of an attempt that ended.
     pub(super) async fn step(&mut self, event: Event, report: Option<Evidence>) -> Result<(), StepError> {
-        self.step_with(event, report, None).await
+        self.step_with(event, report, Brought::Nothing).await
     }
 
-    /// The same, with what a new run brings along.
+    /// The same, with what comes along.
     pub(super) async fn step_with(
         &mut self,
         event: Event,
         report: Option<Evidence>,
-        submission: Option<Source>,
+        brought: Brought,
     ) -> Result<(), StepError> {
         // What is decided now would be decided from a state that lacks what happened before.
         let ready = match self.catch_up().await {
@@ -476,7 +490,7 @@ impl Conductor {
             }
             return Err(error);
         }
-        self.follow(event, report, submission).await
+        self.follow(event, report, brought).await
     }
 
     /// Tells the engine what holds starts, where that is not what it was told last.
@@ -492,7 +506,7 @@ impl Conductor {
         if told != Some((self.day.begins, self.day.ends)) {
             let today = self.spent_today().await;
             let today = today.map_err(|error| StepError::Storage(error.to_string()))?;
-            self.follow(Event::DayBegan { today }, None, None).await?;
+            self.follow(Event::DayBegan { today }, None, Brought::Nothing).await?;
         }
         let holds = self.holds.look(now, &self.settings);
         if self.engine.holds() == holds {
@@ -503,7 +517,8 @@ impl Conductor {
             shown.collect()
         };
         let news = shown(&holds) != shown(self.engine.holds());
-        self.follow(Event::HoldsChanged { holds }, None, None).await?;
+        self.follow(Event::HoldsChanged { holds }, None, Brought::Nothing)
+            .await?;
         if !news {
             return Ok(());
         }
@@ -519,12 +534,7 @@ impl Conductor {
     }
 
     /// A step with nothing left to be decided before it.
-    async fn follow(
-        &mut self,
-        event: Event,
-        report: Option<Evidence>,
-        submission: Option<Source>,
-    ) -> Result<(), StepError> {
+    async fn follow(&mut self, event: Event, report: Option<Evidence>, brought: Brought) -> Result<(), StepError> {
         let now = clock::now();
         let decision = self.engine.decide(now, &event);
         if let Some(refusal) = decision.refusal {
@@ -542,11 +552,18 @@ impl Conductor {
             let day = Day::of(now.wall, &TimeZone::system());
             let batch = Batch {
                 facts: &decision.facts,
-                submission: submission.as_ref().map(|(run, plan, context)| Submission {
-                    run: *run,
-                    plan,
-                    context,
-                }),
+                submission: match &brought {
+                    Brought::Source(run, plan, context) => Some(Submission {
+                        run: *run,
+                        plan,
+                        context,
+                    }),
+                    Brought::Nothing | Brought::Checked(_) => None,
+                },
+                checked: match &brought {
+                    Brought::Checked(checked) => checked,
+                    Brought::Nothing | Brought::Source(..) => &[],
+                },
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
                 at: now.wall,
                 day: &day.date,
@@ -587,7 +604,7 @@ impl Conductor {
         self.decided_at = now;
         // Only now: a stop or settings that could not be followed are not to be half in force.
         self.engine.observe(now, &event);
-        if let Some((run, plan, context)) = submission {
+        if let Brought::Source(run, plan, context) = brought {
             self.insert(run, plan, context);
         }
         for fact in &decision.facts {
@@ -714,7 +731,17 @@ impl Conductor {
             tracing::error!(attempt = %start.attempt, "an attempt of a run that is not loaded cannot start");
             return;
         };
-        let (plan, context) = (Arc::clone(&live.plan), Arc::clone(&live.context));
+        let mut source = (Arc::clone(&live.plan), Arc::clone(&live.context));
+        if self.engine.run(start.attempt.run).map(Run::revision) != Some(start.revision) {
+            // It goes on with the plan that it was intended with.
+            match self.ledger.plan_of(start.attempt.run, start.revision).await {
+                Ok((plan, context)) => source = (Arc::new(plan), Arc::new(context)),
+                Err(error) => {
+                    tracing::error!(attempt = %start.attempt, %error, "its plan cannot be read; it goes on with the newest");
+                }
+            }
+        }
+        let (plan, context) = source;
         // What is only told to the session is worth less than the start: a read that fails costs the lessons.
         let lessons = self
             .ledger
@@ -768,6 +795,10 @@ impl Conductor {
     }
 
     fn insert(&mut self, run: RunId, plan: Arc<Plan>, context: Arc<SubmitContext>) {
+        if let Some(live) = self.live.get_mut(&run) {
+            (live.plan, live.context) = (plan, context);
+            return;
+        }
         let no = self.engine.run(run).map_or(RunNo(0), |run| run.no());
         let job = plan.name.clone();
         self.live.insert(
@@ -788,7 +819,7 @@ impl Conductor {
         let mut sheets: BTreeSet<(RunId, SheetNo)> = BTreeSet::new();
         let mut runs: BTreeSet<RunId> = BTreeSet::new();
         let mut ended: BTreeMap<RunId, crate::model::RunState> = BTreeMap::new();
-        let mut paused: BTreeSet<RunId> = BTreeSet::new();
+        let mut written: BTreeSet<RunId> = BTreeSet::new();
         for fact in facts {
             if let FactKind::RunSubmitted { run, no, .. } = &fact.kind
                 && let Some(live) = self.live.get_mut(run)
@@ -804,10 +835,10 @@ impl Conductor {
                 FactKind::RunEnded { run, state } => {
                     ended.insert(*run, *state);
                 }
-                FactKind::RunPaused { run, .. } => {
-                    paused.insert(*run);
+                FactKind::RunPaused { run, .. } | FactKind::RunModified { run, .. } => {
+                    written.insert(*run);
                 }
-                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
+                FactKind::SheetEnded { run, .. } | FactKind::SheetRecovered { run, .. } => self.sheet_ended(*run, now),
                 kind if kind.subject().is_some() => runs.extend(self.live.keys()),
                 _ => {}
             }
@@ -817,7 +848,7 @@ impl Conductor {
             return;
         }
         self.tell_states(&runs, now);
-        for run in ended.keys().chain(&paused) {
+        for run in ended.keys().chain(&written) {
             self.write_checkpoint(*run).await;
         }
         self.write_due_checkpoints();

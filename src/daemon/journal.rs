@@ -162,6 +162,30 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 "{job}#{no} sheet {sheet} is open again (generation {generation})"
             );
         }
+        FactKind::SheetRecovered { run, sheet, .. } => {
+            let (job, no) = name(*run);
+            line!(
+                info,
+                id::SHEET_COMPLETED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                "{job}#{no} sheet {sheet} completed: a person had its rules asked, and they hold"
+            );
+        }
+        FactKind::RunModified {
+            run, revision, rules, ..
+        } => {
+            let (job, no) = name(*run);
+            let sheets = rules.sheets;
+            line!(
+                info,
+                id::RUN_MODIFIED,
+                job,
+                no,
+                "{job}#{no} has another plan from now on (change {revision}): {sheets} sheets"
+            );
+        }
         FactKind::WaitsMoved { run, by } => {
             let (job, no) = name(*run);
             let (seconds, way) = (by.as_secs_f64().abs(), if by.0 < 0 { "back" } else { "forward" });
@@ -179,7 +203,7 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 id::GATE_OPENED,
                 job,
                 no,
-                "{job}#{no} waits for no limit any more: a person says they are over"
+                "{job}#{no} waits for no limit any more: a person says they are over, or its account is another"
             );
         }
         FactKind::WaitsRenewed { run, .. } => {

@@ -22,7 +22,7 @@ pub(super) struct Status {
     pub(super) live: usize,
     /// Runs with a session at work.
     pub(super) running: u32,
-    /// Somebody holds starts, which would be forgotten if the conductor left.
+    /// Somebody holds starts, or has rules asked: it would be forgotten if the conductor left.
     pub(super) held: bool,
 }
 
@@ -253,7 +253,7 @@ impl Conductor {
             text: status_text(&view, self.storage(), until),
             live: self.live.len(),
             running: view.running,
-            held: self.holds.are_asked(),
+            held: self.holds.are_asked() || !self.recoveries.is_empty(),
         };
         self.status.send_if_modified(|old| {
             let changed = *old != status;

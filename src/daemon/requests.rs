@@ -16,7 +16,7 @@ use crate::api::handle::{Reply, Request};
 use crate::api::request::{ApiError, CostRequest, RunFilter, RunSelector};
 use crate::api::view::RunView;
 use crate::engine::event::{Event, PauseWhy, Refusal};
-use crate::engine::{Choice, QuestionId};
+use crate::engine::{Choice, QuestionId, Run};
 use crate::model::{AccountId, AttemptNo, AttemptRef, RunId, RunState, SheetNo};
 use crate::summary::{AttemptSummary, CostFilter, CostKey, CostSummary, RunSummary, SheetSummary};
 
@@ -40,6 +40,8 @@ impl Conductor {
                 let retry = |run| Event::RetryRequested { run, from };
                 send(reply, self.go_on(&selector, retry).await);
             }
+            Request::Modify(selector, submit, reply) => send(reply, self.modify(&selector, *submit).await),
+            Request::Recover(selector, sheet, dry_run, reply) => self.recover(&selector, sheet, dry_run, reply).await,
             Request::Cancel(selector, reply) => send(reply, self.cancel(&selector).await),
             Request::Sheets(selector, first, count, reply) => send(reply, self.sheets(&selector, first, count).await),
             Request::Attempts(selector, sheet, reply) => send(reply, self.attempts_at(&selector, sheet).await),
@@ -213,6 +215,15 @@ impl Conductor {
 
     /// Lets a run that may have ended go on, as the event has it.
     async fn go_on(&mut self, selector: &RunSelector, event: impl FnOnce(RunId) -> Event) -> Result<(), ApiError> {
+        let row = self.changeable(selector).await?;
+        self.take_up(&row).await?;
+        let done = self.step(event(row.id), None).await;
+        self.put_back(row.id);
+        Ok(done?)
+    }
+
+    /// The run that is meant, if no newer one of its job is live.
+    pub(super) async fn changeable(&self, selector: &RunSelector) -> Result<RunSummary, ApiError> {
         let row = self.find(selector).await?;
         if selector.run.is_some() {
             let newest = self
@@ -225,22 +236,30 @@ impl Conductor {
                 return Err(ApiError::Busy(format!("run {} of `{}` is live", newest.run, row.job)));
             }
         }
-        let ended = row.state.is_ended();
-        if ended {
-            // Told again from the beginning: over an earlier telling the facts would mean something else.
-            let facts = self.ledger.facts_of(row.id).await.map_err(storage)?;
-            self.engine.recall(row.id, &facts);
-            if let Err(error) = self.hold(row.id).await {
-                self.engine.forget(row.id);
-                return Err(storage(error));
-            }
+        Ok(row)
+    }
+
+    /// Takes a run that has ended back into memory, for something that may let it go on.
+    pub(super) async fn take_up(&mut self, row: &RunSummary) -> Result<(), ApiError> {
+        if !row.state.is_ended() {
+            return Ok(());
         }
-        let done = self.step(event(row.id), None).await;
-        if ended && done.is_err() {
+        // Told again from the beginning: over an earlier telling the facts would mean something else.
+        let facts = self.ledger.facts_of(row.id).await.map_err(storage)?;
+        self.engine.recall(row.id, &facts);
+        if let Err(error) = self.hold(row.id).await {
             self.engine.forget(row.id);
-            self.live.remove(&row.id);
+            return Err(storage(error));
         }
-        Ok(done?)
+        Ok(())
+    }
+
+    /// Forgets it again, if it has not gone on.
+    pub(super) fn put_back(&mut self, run: RunId) {
+        if self.engine.run(run).is_some_and(Run::has_ended) {
+            self.engine.forget(run);
+            self.live.remove(&run);
+        }
     }
 
     /// The engine's number of a run that can be changed now.
@@ -379,7 +398,7 @@ impl Conductor {
     }
 }
 
-fn has_sheet(run: &RunSummary, sheet: u32) -> Result<(), ApiError> {
+pub(super) fn has_sheet(run: &RunSummary, sheet: u32) -> Result<(), ApiError> {
     if (1..=run.sheets_total).contains(&sheet) {
         return Ok(());
     }
@@ -394,7 +413,7 @@ pub(super) fn storage(error: crate::ledger::StoreError) -> ApiError {
     ApiError::Storage(error.to_string())
 }
 
-fn send<T>(reply: Reply<T>, answer: Result<T, ApiError>) {
+pub(super) fn send<T>(reply: Reply<T>, answer: Result<T, ApiError>) {
     // An asker that has gone loses only its answer.
     drop(reply.send(answer));
 }

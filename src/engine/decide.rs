@@ -1,6 +1,7 @@
 //! What each event leads to.
 
 mod gates;
+mod modify;
 mod questions;
 mod requests;
 
@@ -75,6 +76,8 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
         Event::ResumeRequested { run } => draft.resume(*run),
         Event::RetryRequested { run, from } => draft.retry(*run, *from),
+        Event::ModifyRequested { run, plan, resume } => draft.modify(*run, plan.as_deref(), *resume),
+        Event::RecoverRequested { run, passed } => draft.recover(*run, passed),
         Event::CancelRequested { run } => draft.cancel(*run),
         Event::ShutdownRequested { stop_sessions } => {
             if *stop_sessions {
@@ -604,6 +607,7 @@ impl Draft {
             ask,
             session,
             budget,
+            revision: self.engine.run(run).map_or(0, |live| live.revision),
         };
         self.decision.commands.push(Command::StartAttempt(start));
     }

@@ -108,6 +108,22 @@ pub enum Event {
         /// The first of them.
         from: SheetNo,
     },
+    /// A person gives a run the job file as it is now.
+    ModifyRequested {
+        /// Which.
+        run: RunId,
+        /// The new plan; `None`: it is the one that it has.
+        plan: Option<Box<NewPlan>>,
+        /// Go on, too: with what failed or was left out, also where the run has ended.
+        resume: bool,
+    },
+    /// A person had the rules of sheets asked without a session.
+    RecoverRequested {
+        /// Which run.
+        run: RunId,
+        /// The sheets whose rules all hold, each with the attempts that had been made at it when they were asked.
+        passed: Vec<(SheetNo, u32)>,
+    },
     /// Cancel a run: its sessions get TERM, grace, KILL.
     CancelRequested {
         /// Which.
@@ -129,6 +145,17 @@ pub enum Event {
         /// may be gone although it ran, so what an earlier boot intended counts as started.
         same_boot: bool,
     },
+}
+
+/// A plan for a run that has another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewPlan {
+    /// How the run is to go with it.
+    pub rules: RunRules,
+    /// Sheets of both plans whose number is another piece of work in each.
+    pub other_work: Vec<SheetNo>,
+    /// Sessions of the old plan can be resumed with the new one.
+    pub same_sessions: bool,
 }
 
 /// What keeps the conductor from starting anything. What runs goes on.
@@ -238,6 +265,8 @@ pub struct Start {
     pub session: SessionChoice,
     /// What it may cost at most.
     pub budget: Option<Cost>,
+    /// The number of the plan within the run that it is an attempt at.
+    pub revision: u32,
 }
 
 /// Which session an attempt is.

@@ -154,6 +154,27 @@ pub enum FactKind {
         /// The new generation.
         generation: Generation,
     },
+    /// A person had the sheet's rules asked without a session, and all of them hold: it is completed, in a generation
+    /// of its own.
+    SheetRecovered {
+        /// The run.
+        run: RunId,
+        /// The sheet.
+        sheet: SheetNo,
+        /// The new generation.
+        generation: Generation,
+    },
+    /// A person gave the run another plan. Attempts under way go on with the one that they were started with.
+    RunModified {
+        /// Which.
+        run: RunId,
+        /// The plan's number within the run: the one that was submitted is 0.
+        revision: u32,
+        /// How it goes from now on.
+        rules: RunRules,
+        /// Sessions of the plan before can be resumed with this one.
+        same_sessions: bool,
+    },
     /// No starts for that account until then, and no more than so many at once after it.
     GateClosed {
         /// Which gate.
@@ -255,6 +276,8 @@ impl FactKind {
             Self::BudgetRaised { .. } => "budget_raised",
             Self::SheetEnded { .. } => "sheet_ended",
             Self::GenerationOpened { .. } => "generation_opened",
+            Self::SheetRecovered { .. } => "sheet_recovered",
+            Self::RunModified { .. } => "run_modified",
             Self::GateClosed { .. } => "gate_closed",
             Self::GateOpened { .. } => "gate_opened",
             Self::AttemptAnswered { .. } => "attempt_answered",
@@ -285,6 +308,8 @@ impl FactKind {
             | Self::BudgetRaised { run, .. }
             | Self::SheetEnded { run, .. }
             | Self::GenerationOpened { run, .. }
+            | Self::SheetRecovered { run, .. }
+            | Self::RunModified { run, .. }
             | Self::RunPaused { run, .. }
             | Self::RunResumed { run }
             | Self::RunOutOfTime { run }
@@ -312,14 +337,16 @@ impl FactKind {
             | Self::StopAsked { attempt }
             | Self::AttemptAnswered { attempt }
             | Self::AttemptEnded { attempt, .. } => Some(attempt.sheet),
-            Self::SheetWaits { sheet, .. } | Self::SheetEnded { sheet, .. } | Self::GenerationOpened { sheet, .. } => {
-                Some(*sheet)
-            }
+            Self::SheetWaits { sheet, .. }
+            | Self::SheetEnded { sheet, .. }
+            | Self::GenerationOpened { sheet, .. }
+            | Self::SheetRecovered { sheet, .. } => Some(*sheet),
             Self::RunSubmitted { .. }
             | Self::WaitsMoved { .. }
             | Self::LimitsLifted { .. }
             | Self::WaitsRenewed { .. }
             | Self::BudgetRaised { .. }
+            | Self::RunModified { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
             | Self::RunOutOfTime { .. }
@@ -355,6 +382,8 @@ impl FactKind {
             | Self::BudgetRaised { .. }
             | Self::SheetEnded { .. }
             | Self::GenerationOpened { .. }
+            | Self::SheetRecovered { .. }
+            | Self::RunModified { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
             | Self::RunOutOfTime { .. }

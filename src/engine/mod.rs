@@ -191,6 +191,8 @@ impl Engine {
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
             | Event::RetryRequested { .. }
+            | Event::ModifyRequested { .. }
+            | Event::RecoverRequested { .. }
             | Event::CancelRequested { .. }
             | Event::Restored { .. } => {}
         }
@@ -308,6 +310,8 @@ impl Engine {
             | FactKind::BudgetRaised { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
+            | FactKind::SheetRecovered { .. }
+            | FactKind::RunModified { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }

@@ -315,7 +315,9 @@ impl Run {
             }
         };
         let mut first: Option<(SheetNo, &Waiting)> = None;
-        for (no, wait) in self.active.iter().filter_map(waiting) {
+        // In order the lowest goes first, however long it waits.
+        let looked_at = if self.rules.parallel.is_some() { usize::MAX } else { 1 };
+        for (no, wait) in self.active.iter().take(looked_at).filter_map(waiting) {
             if wait.until <= now {
                 return Some((no, None));
             }

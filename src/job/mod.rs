@@ -5,6 +5,7 @@
 //! for through [`files::Files`].
 
 pub mod artifacts;
+pub mod changes;
 pub mod condition;
 pub mod files;
 mod lower;

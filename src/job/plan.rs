@@ -491,4 +491,22 @@ pub struct SubmitContext {
     pub job_file: Option<String>,
     /// Whose limits the run's sessions use; `None` for `command`.
     pub account: Option<AccountId>,
+    /// What was said beside the job file; it holds for the next one that the run is given, too.
+    #[serde(default)]
+    pub given: Given,
+}
+
+/// What a submitter says beside the job file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Given {
+    /// In place of the job file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// Variables of the prompt.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// In place of the job file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
 }

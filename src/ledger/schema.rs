@@ -14,6 +14,7 @@ const APPLICATION_ID: i64 = 0x4d5a_5254;
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_init.sql"),
     include_str!("migrations/0002_spending.sql"),
+    include_str!("migrations/0003_former_sources.sql"),
 ];
 
 /// Reads the first pages of every table that the first schema has: of the tables, where an index would do.

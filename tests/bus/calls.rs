@@ -8,12 +8,12 @@ use mozart::api::view::{GateState, GateView, ManagerView, QuestionView};
 use mozart::bus::client::{CallError, Client};
 use mozart::model::{
     AttemptKind, AttemptReport, Cause, Certificate, Code, Cost, Exit, Failure, Limit, LimitKind, Outcome, RuleResult,
-    RunState, SessionReport, Severity, SheetStatus, Span, Timestamp, ValidationReport,
+    RunState, SessionReport, Severity, SheetNo, SheetStatus, Span, Timestamp, ValidationReport,
 };
 use mozart::summary::{AttemptSummary, CostKey, CostSummary, SheetSummary};
 use zbus::Variant;
 
-use super::script::{Table, World, gate, problem, question, run_view, sheet};
+use super::script::{Table, World, change, gate, problem, question, recovered, run_view, sheet};
 
 fn newest(job: &str) -> RunSelector {
     RunSelector {
@@ -144,6 +144,72 @@ fn attempt(number: u32) -> AttemptSummary {
         started_at: Some(Timestamp(3)),
         invocation: Some("f00d".to_owned()),
         report: Some(report),
+    }
+}
+
+#[tokio::test]
+async fn another_plan_and_a_recovery_arrive_as_they_were_sent() {
+    let warning = problem("V101", Severity::Warning, "no validation");
+    let mut world = World::new(Table {
+        problems: vec![warning.clone()],
+        runs: vec![run_view("review", 3, RunState::Paused)],
+        ..Table::default()
+    });
+    let client = world.client().await;
+    let third = RunSelector {
+        run: Some(3),
+        ..newest("review")
+    };
+    let plan = Submit {
+        start_sheet: None,
+        fresh: false,
+        infer: false,
+        ..submit()
+    };
+    let modified = client.modify(&third, &plan).await.unwrap();
+    assert_eq!((modified.job.as_str(), modified.run.0), ("review", 3));
+    assert_eq!(modified.parts, ["prompt", "retry"]);
+    assert_eq!(modified.sheets, [change(1, 4, SheetStatus::Completed, "kept")]);
+    assert_eq!(modified.problems, [warning]);
+    assert_eq!(world.table.lock().unwrap().submitted, [plan]);
+
+    let rows = client.recover(&third, Some(SheetNo(3)), true).await.unwrap();
+    assert_eq!(rows, [recovered(3)]);
+    client.recover(&newest("review"), None, false).await.unwrap();
+    assert_eq!(
+        world.calls(),
+        [
+            "recent",
+            "modify review Some(3) resume true",
+            "recover review Some(3) Some(SheetNo(3)) true",
+            "recover review None None false"
+        ]
+    );
+
+    // What is for new runs is no wish to be forgotten silently.
+    let error = client.modify(&third, &submit()).await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::Api(ApiError::InvalidArgument(text)) if text.contains("start_sheet")),
+        "{error:?}"
+    );
+    let refusal = ApiError::WrongState("sheet 4 is completed".to_owned());
+    world.table.lock().unwrap().fails = Some(refusal.clone());
+    for answer in [
+        client
+            .modify(
+                &third,
+                &Submit {
+                    start_sheet: None,
+                    fresh: false,
+                    infer: false,
+                    ..submit()
+                },
+            )
+            .await
+            .map(drop),
+        client.recover(&third, None, false).await.map(drop),
+    ] {
+        assert!(matches!(answer, Err(CallError::Api(error)) if error == refusal));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, CostRequest, RunSelector, Submit, Submitted};
+use mozart::api::request::{ApiError, CostRequest, Modified, RecoveredSheet, RunSelector, Submit, Submitted};
 use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::server::Server;
 use mozart::model::{
@@ -29,6 +29,9 @@ pub(super) struct State {
     /// What `Submit` answers.
     pub(super) submit: Option<Result<bool, ApiError>>,
     pub(super) submitted: Vec<Submit>,
+    /// What `Modify` answers, where `submit` holds no error.
+    pub(super) modified: Option<Modified>,
+    pub(super) recovered: Vec<RecoveredSheet>,
     pub(super) questions: Vec<QuestionView>,
     pub(super) gates: Vec<GateView>,
     pub(super) costs: Vec<CostSummary>,
@@ -172,6 +175,7 @@ pub(super) fn run(job: &str, number: u32, state: RunState, total: u32) -> RunVie
             tokens_out: 0,
             workspace: "/ws".to_owned(),
             plan_hash: "hash".to_owned(),
+            job_file: None,
             revision: 1,
         },
         eta: None,
@@ -290,6 +294,19 @@ fn answer(request: Request, state: &mut State) {
         }
         Request::Retry(selector, from, reply) => {
             drop(reply.send(state.changed(&format!("retry from {from}"), &selector)));
+        }
+        Request::Modify(selector, submit, reply) => {
+            let changed = state.changed(if submit.resume { "modify and resume" } else { "modify" }, &selector);
+            state.submitted.push(*submit);
+            let answer = match &state.submit {
+                Some(Err(error)) => Err(error.clone()),
+                Some(Ok(_)) | None => changed.map(|()| state.modified.clone().expect("an answer")),
+            };
+            drop(reply.send(answer));
+        }
+        Request::Recover(selector, sheet, dry_run, reply) => {
+            let asked = format!("recover {sheet:?} {dry_run}");
+            drop(reply.send(state.changed(&asked, &selector).map(|()| state.recovered.clone())));
         }
         Request::Resume(selector, reply) => drop(reply.send(state.changed("resume", &selector))),
         Request::Cancel(selector, reply) => drop(reply.send(state.changed("cancel", &selector))),

@@ -2,6 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC, lengths are seconds, money is US dollars; what is not known is `null`.
 
+use mozart::api::request::{Modified, RecoveredSheet};
 use mozart::api::view::{GateView, QuestionView, RunView};
 use mozart::model::{Cost, Problem, RuleResult, Timestamp};
 use mozart::summary::{CostSummary, RunSummary, SheetSummary};
@@ -32,6 +33,8 @@ pub(crate) struct Run {
     warning: Option<String>,
     /// Absolute path of the workspace.
     workspace: String,
+    /// Path of the job file, where it came from one.
+    job_file: Option<String>,
     sheets_total: u32,
     /// Completed or skipped.
     sheets_done: u32,
@@ -56,6 +59,7 @@ impl From<&RunSummary> for Run {
             question: run.question.clone(),
             warning: run.warning.clone(),
             workspace: run.workspace.clone(),
+            job_file: run.job_file.clone(),
             sheets_total: run.sheets_total,
             sheets_done: run.sheets_done,
             sheets_failed: run.sheets_failed,
@@ -66,6 +70,102 @@ impl From<&RunSummary> for Run {
             cost_usd: run.cost.map(Cost::as_usd),
             tokens_in: run.tokens_in,
             tokens_out: run.tokens_out,
+        }
+    }
+}
+
+/// What another plan means for a run: `modify`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Changed<'a> {
+    id: &'a str,
+    run: u32,
+    /// The run's state now.
+    state: &'static str,
+    /// Whether the plan is another one than before.
+    changed: bool,
+    /// The parts of the job file that differ; `text`: only comments or the like.
+    parts: &'a [String],
+    sheets: Vec<SheetsChange<'a>>,
+    problems: &'a [Problem],
+}
+
+/// Sheets in a row for which another plan means the same.
+#[derive(Debug, Serialize)]
+struct SheetsChange<'a> {
+    first: u32,
+    last: u32,
+    /// What they were.
+    state: &'static str,
+    /// `kept`, `next_attempt`, `new_plan`, `reopened`, `added` or `dropped`.
+    becomes: &'a str,
+}
+
+impl<'a> Changed<'a> {
+    /// From what the conductor tells.
+    pub(crate) fn new(run: &'a RunSummary, modified: &'a Modified) -> Self {
+        let sheets = modified.sheets.iter().map(|change| SheetsChange {
+            first: change.first,
+            last: change.last,
+            state: change.state.as_str(),
+            becomes: &change.becomes,
+        });
+        Self {
+            id: run.job.as_str(),
+            run: run.run.0,
+            state: run.state.as_str(),
+            changed: !modified.parts.is_empty(),
+            parts: &modified.parts,
+            sheets: sheets.collect(),
+            problems: &modified.problems,
+        }
+    }
+}
+
+/// What the rules of sheets gave: `recover`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Recovered<'a> {
+    id: &'a str,
+    run: u32,
+    /// The run's state now.
+    state: &'static str,
+    /// Nothing was changed.
+    dry_run: bool,
+    sheets: Vec<Examined<'a>>,
+}
+
+/// A sheet that was not completed.
+#[derive(Debug, Serialize)]
+struct Examined<'a> {
+    sheet_num: u32,
+    was: &'static str,
+    /// `completed`, or what it was; with `dry_run` what it would be.
+    is: &'static str,
+    /// Why it is not completed; empty where it is.
+    reason: &'a str,
+    rules_passed: u32,
+    rules_total: u32,
+    /// A line for each rule that does not hold.
+    failed: &'a [String],
+}
+
+impl<'a> Recovered<'a> {
+    /// From what the conductor tells.
+    pub(crate) fn new(run: &'a RunSummary, dry_run: bool, sheets: &'a [RecoveredSheet]) -> Self {
+        let sheets = sheets.iter().map(|sheet| Examined {
+            sheet_num: sheet.sheet,
+            was: sheet.was.as_str(),
+            is: sheet.is.as_str(),
+            reason: &sheet.reason,
+            rules_passed: sheet.rules_passed,
+            rules_total: sheet.rules_total,
+            failed: &sheet.failed,
+        });
+        Self {
+            id: run.job.as_str(),
+            run: run.run.0,
+            state: run.state.as_str(),
+            dry_run,
+            sheets: sheets.collect(),
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::daemon::clock;
 use crate::daemon::conductor::seed_of;
 use crate::engine::event::{Start, StartHold};
 use crate::engine::tests::audit::Audit;
-use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, REMEMBERED, SheetState, Verdict};
+use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, REMEMBERED, Run, SheetState, Verdict};
 use crate::ledger::faults::template;
 use crate::ledger::tests::{failure, report};
 use crate::model::{AttemptReport, Cause, Code, Cost, Limit, LimitKind, Now, Span};
@@ -55,6 +55,8 @@ enum Next {
 
 struct Simulation {
     dice: Dice,
+    /// For what a person changes of runs, so that weeks without it stay what they are.
+    changes: Dice,
     directory: TempDir,
     settings: Settings,
     ledger: Option<Arc<Ledger>>,
@@ -131,6 +133,7 @@ impl Simulation {
             jobs,
             runs: BTreeMap::new(),
             directory,
+            changes: Dice(!seed),
             dice,
         };
         simulation.plan_the_week();

@@ -164,15 +164,18 @@ impl Draft {
 
     /// A question about which nobody waits any more needs no answer.
     pub(super) fn drop_questions(&mut self) {
+        // Of a sheet that has its verdict, or was dropped, no session costs anything; a day ends.
+        let is_over = |about: &About| match about {
+            About::Budget { run, sheet: Some(no) } => {
+                let state = self.engine.run(*run).and_then(|run| Some(&run.sheets.get(*no)?.state));
+                state.is_none_or(|state| matches!(state, SheetState::Done(_)))
+            }
+            About::Day { account } => !self.engine.is_used_up_today(account, self.now.wall),
+            About::Account { .. } | About::Limit { .. } | About::Budget { .. } => false,
+        };
         let questions = self.engine.questions.values();
-        let now = self.now.wall;
-        let moot = questions.filter(|question| {
-            let over = match &question.about {
-                About::Day { account } => !self.engine.is_used_up_today(account, now),
-                About::Account { .. } | About::Limit { .. } | About::Budget { .. } => false,
-            };
-            over || self.engine.waiting_for(&question.about).next().is_none()
-        });
+        let moot = questions
+            .filter(|question| is_over(&question.about) || self.engine.waiting_for(&question.about).next().is_none());
         for id in moot.map(|question| question.id.clone()).collect::<Vec<_>>() {
             self.fact(FactKind::QuestionClosed { id, choice: None });
         }

@@ -81,8 +81,8 @@ struct AuditedRun {
     done: BTreeSet<SheetNo>,
     /// A sheet failed since it was submitted or resumed.
     failed: bool,
-    /// On the clock that never steps.
-    last_end: Option<i64>,
+    /// The pause after the last sheet, which the next one waits for.
+    pause: Option<Due>,
     spent: Cost,
     /// What it may cost, where a person let it cost more.
     raised: Option<Cost>,
@@ -90,6 +90,10 @@ struct AuditedRun {
     budgets: BTreeMap<AttemptRef, Option<Cost>>,
     /// Sessions at work when it started one last.
     at_once: i64,
+    /// Plans so far.
+    revision: u32,
+    /// Sheets were recovered, and nothing was started since: a run that had failed stays as it was.
+    recovered: bool,
     held: bool,
     ended: Option<RunState>,
     /// Time with sessions at work, on the clock that never steps, and since when there are some.
@@ -343,11 +347,13 @@ impl Audit {
                 running: BTreeSet::new(),
                 done: BTreeSet::new(),
                 failed: false,
-                last_end: None,
+                pause: None,
                 spent: Cost(0),
                 raised: None,
                 budgets: BTreeMap::new(),
                 at_once: 0,
+                revision: 0,
+                recovered: false,
                 held: false,
                 ended: None,
                 worked: 0,
@@ -521,6 +527,12 @@ impl AuditedRun {
         self.budgets.values().flatten().map(|budget| budget.0).sum()
     }
 
+    /// A sheet has failed, and it is no matter of the account.
+    fn any_failed(&self) -> bool {
+        let failed = |sheet: &AuditedSheet| matches!(&sheet.verdict, Some(Verdict::Failed { code, .. }) if !self.rules.is_accounts(*code));
+        self.sheets.values().any(failed)
+    }
+
     fn worked(&self, now: Now) -> i64 {
         self.worked + self.working_since.map_or(0, |since| now.boot - since)
     }
@@ -541,6 +553,7 @@ impl AuditedRun {
                     "a start in a run that is held or over"
                 );
                 assert!(!self.out_of_time, "a start after the run's time");
+                self.recovered = false;
                 self.working_since.get_or_insert(now.boot);
                 assert!(
                     !self.failed || self.rules.fail_fast() == FailFast::Off,
@@ -556,7 +569,9 @@ impl AuditedRun {
                     .find(|sheet| !self.done.contains(sheet));
                 assert_eq!(unmet, None, "a start before what it waits for is done");
                 if self.rules.parallel.is_none() && self.rules.dependencies.is_empty() {
-                    assert_eq!(self.left.first(), Some(&attempt.sheet), "out of order");
+                    // One that has begun goes first, which it may have done under another plan.
+                    let next = sheet.wait.is_some() || self.left.first() == Some(&attempt.sheet);
+                    assert!(next, "out of order");
                 }
                 assert!(self.running.insert(*attempt));
                 self.budgets.insert(*attempt, *budget);
@@ -569,12 +584,9 @@ impl AuditedRun {
                 assert_eq!(sheets.len(), self.running.len(), "two attempts at one sheet");
                 assert_eq!(sheet.verdict, None, "a start after the verdict");
                 assert_eq!((*generation, attempt.attempt.0), (sheet.generation, sheet.attempts + 1));
-                match (sheet.wait.take(), self.last_end) {
+                match (sheet.wait.take(), self.pause) {
                     (Some(due), _) => assert!(due.is_over(now), "a start before the wait is over"),
-                    (None, Some(end)) if self.rules.parallel.is_none() => {
-                        let due = Due::After(end + self.rules.pause_between_sheets.0);
-                        assert!(due.is_over(now), "no pause");
-                    }
+                    (None, Some(due)) if self.rules.parallel.is_none() => assert!(due.is_over(now), "no pause"),
                     (None, _) => {}
                 }
                 sheet.attempts += 1;
@@ -642,8 +654,8 @@ impl AuditedRun {
                     assert!(self.failed && !self.done.contains(by));
                 }
                 self.failed |= matches!(verdict, Verdict::Failed { code, .. } if !self.rules.is_accounts(*code));
-                if sheet.attempts > 0 && *verdict != Verdict::Cancelled {
-                    self.last_end = Some(now.boot);
+                if sheet.attempts > 0 && *verdict != Verdict::Cancelled && self.rules.parallel.is_none() {
+                    self.pause = Some(Due::After(now.boot + self.rules.pause_between_sheets.0));
                 }
                 sheet.wait = None;
             }
@@ -660,6 +672,63 @@ impl AuditedRun {
                     raised: sheet.raised,
                     ..AuditedSheet::default()
                 };
+                self.failed = self.any_failed();
+            }
+            FactKind::SheetRecovered {
+                sheet: no, generation, ..
+            } => {
+                let sheet = sheet.expect(in_sheet);
+                assert!(self.running.is_empty(), "recovered while sessions are at work");
+                assert!(!self.done.contains(no), "it was done already");
+                assert_eq!(generation.0, sheet.generation.0 + 1);
+                *sheet = AuditedSheet {
+                    generation: *generation,
+                    attempts: sheet.attempts,
+                    spent: sheet.spent,
+                    raised: sheet.raised,
+                    verdict: Some(Verdict::Completed),
+                    ..AuditedSheet::default()
+                };
+                self.left.remove(no);
+                self.done.insert(*no);
+                self.failed = self.any_failed();
+                self.recovered = true;
+            }
+            FactKind::RunModified { revision, rules, .. } => {
+                self.revision += 1;
+                assert_eq!(self.revision, *revision, "a plan was left out");
+                let completed = |sheet: &AuditedSheet| sheet.verdict == Some(Verdict::Completed);
+                let dropped = self.sheets.iter_mut().filter(|(no, _)| no.0 > rules.sheets);
+                for (no, sheet) in dropped.filter(|(_, sheet)| sheet.verdict.is_some() || sheet.wait.is_some()) {
+                    assert!(!completed(sheet), "what was done is dropped");
+                    assert!(
+                        self.running.iter().all(|attempt| attempt.sheet != *no),
+                        "dropped at work"
+                    );
+                    *sheet = AuditedSheet {
+                        generation: sheet.generation.next(),
+                        attempts: sheet.attempts,
+                        spent: sheet.spent,
+                        ..AuditedSheet::default()
+                    };
+                    self.done.remove(no);
+                }
+                let other_account = self.rules.account != rules.account;
+                assert!(!other_account || self.running.is_empty(), "another account's sessions");
+                self.left = (1..=rules.sheets).map(SheetNo).collect();
+                self.left.retain(|no| {
+                    let verdict = self.sheets.get(no).and_then(|sheet| sheet.verdict.as_ref());
+                    !matches!(
+                        verdict,
+                        Some(Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. })
+                    )
+                });
+                if self.rules.cost_limits != rules.cost_limits {
+                    self.raised = None;
+                    self.sheets.values_mut().for_each(|sheet| sheet.raised = None);
+                }
+                self.rules = rules.clone();
+                self.failed = self.any_failed();
             }
             // The account is kept by a clock that is never set.
             FactKind::WaitsMoved { .. } | FactKind::AttemptAnswered { .. } | FactKind::WaitsRenewed { .. } => {}
@@ -676,7 +745,7 @@ impl AuditedRun {
                 self.held = false;
                 if self.ended.take().is_some() {
                     self.failed = false;
-                    self.last_end = None;
+                    self.pause = None;
                     (self.worked, self.out_of_time) = (0, false);
                 }
             }
@@ -687,7 +756,11 @@ impl AuditedRun {
                 );
                 let all_done = self.done.len() == self.rules.sheets as usize;
                 assert_eq!(*state == RunState::Completed, all_done && *state != RunState::Cancelled);
-                if *state == RunState::Failed && self.rules.fail_fast() == FailFast::Off && !self.out_of_time {
+                if *state == RunState::Failed
+                    && self.rules.fail_fast() == FailFast::Off
+                    && !self.out_of_time
+                    && !self.recovered
+                {
                     let verdicts = self.sheets.values().filter(|sheet| sheet.verdict.is_some()).count();
                     assert_eq!(verdicts, self.rules.sheets as usize, "a sheet without a verdict");
                 }

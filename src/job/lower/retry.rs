@@ -100,7 +100,16 @@ impl Lowering<'_> {
         })
     }
 
-    pub(super) fn circuit_breaker(&self) -> Option<CircuitBreaker> {
+    pub(super) fn circuit_breaker(&mut self) -> Option<CircuitBreaker> {
+        for name in ["cross_workspace_coordination", "honor_other_jobs_rate_limits"] {
+            let field = format!("circuit_breaker.{name}");
+            if !self.boolean(&field, true) {
+                let message = format!(
+                    "`{field}: false` has no effect: limits and faults are those of an account, and all of its jobs wait for them"
+                );
+                self.problems.warning("V190", self.at(&field), &field, message);
+            }
+        }
         let enabled = self.boolean("circuit_breaker.enabled", true);
         enabled.then(|| CircuitBreaker {
             failure_threshold: self.count("circuit_breaker.failure_threshold", 5),

@@ -48,11 +48,6 @@ fn says(node: &Node, words: &[&str]) -> bool {
     node.scalar().is_some_and(|scalar| words.contains(&scalar.raw.as_str()))
 }
 
-/// Limits and faults of an account are shared by all jobs; a job cannot leave that.
-fn is_false(node: &Node) -> bool {
-    boolean(node) == Some(false)
-}
-
 fn is_private(node: &Node) -> bool {
     says(node, &["private"])
 }
@@ -288,8 +283,8 @@ const CIRCUIT_BREAKER: &[Field] = &[
     works("enabled", Bool),
     works("failure_threshold", Int(1, 100)),
     works("recovery_timeout_seconds", Number(up_to(3600.0))),
-    refused("cross_workspace_coordination", Bool, is_false),
-    refused("honor_other_jobs_rate_limits", Bool, is_false),
+    works("cross_workspace_coordination", Bool),
+    works("honor_other_jobs_rate_limits", Bool),
 ];
 const COST_LIMITS: &[Field] = &[
     works("enabled", Bool),

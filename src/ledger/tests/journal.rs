@@ -231,6 +231,7 @@ async fn an_engine_is_loaded_as_it_was_left() {
                 report,
                 at: now.wall,
                 day: "2026-11-21",
+                ..Batch::default()
             })
             .await
             .unwrap();

@@ -8,7 +8,9 @@ mod costs;
 mod limits;
 mod list;
 mod logs;
+mod modify;
 mod pause;
+mod recover;
 mod resume;
 mod run;
 mod status;
@@ -34,6 +36,8 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
         Verb::List(arguments) => drive(list::run(&arguments, &finder, out)),
         Verb::Resume(arguments) => drive(resume::run(&arguments, &finder, out)),
         Verb::Retry(arguments) => drive(resume::again(&arguments, &finder, out)),
+        Verb::Modify(arguments) => drive(modify::run(&arguments, &finder, out)),
+        Verb::Recover(arguments) => drive(recover::run(&arguments, &finder, out)),
         Verb::Pause(arguments) => drive(pause::run(&arguments, &finder, out)),
         Verb::Cancel(arguments) => drive(cancel::run(&arguments, &finder, out)),
         Verb::Logs(arguments) => drive(logs::run(&arguments, &finder, out)),
