@@ -170,7 +170,7 @@ fn edits() -> impl Strategy<Value = (usize, Vec<Edit>)> {
 }
 
 fn place(text: &[u8], part: u16) -> usize {
-    text.len() * usize::from(part) >> 16
+    (text.len() * usize::from(part)) >> 16
 }
 
 fn piece(text: &[u8], from: u16, length: u8) -> Vec<u8> {
