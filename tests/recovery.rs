@@ -19,7 +19,7 @@ impl Chance {
             .unwrap_or_else(|| {
                 // In a new machine process ids are always the same.
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-                u64::from(now.subsec_nanos()) << 32 ^ now.as_secs()
+                (u64::from(now.subsec_nanos()) << 32) ^ now.as_secs()
             });
         eprintln!("MOZART_TEST_SEED={seed}");
         Self(seed | 1)

@@ -54,7 +54,7 @@ fn job(desk: &Desk, number: usize, sheets: u32) -> PathBuf {
              backend: {{{backend}, working_directory: ., env: {{BEHAVIOUR: {}, TAKES: \"0.1 1.5\"{account}}}}}\n\
              sheet: {{size: 1, total_items: {sheets}}}\nprompt: {{template: \"Do {{{{ sheet_num }}}}.\"}}\n\
              retry: {{max_retries: 1, transient_retries: 1, max_completion_attempts: 1, completion_delay_seconds: 0, \
-             base_delay_seconds: 0.2, max_delay_seconds: 1}}\n{parallel}\
+             base_delay_seconds: 0.2, max_delay_seconds: 1}}\ncircuit_breaker: {{recovery_timeout_seconds: 3}}\n{parallel}\
              validations:\n  - {{type: file_exists, path: \"{{workspace}}/half-{{sheet_num}}\"}}\n\
              \x20 - {{type: file_modified, path: \"{{workspace}}/out-{{sheet_num}}\"}}\n",
             behaviours(number),
