@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use crate::bus::session_bus::Bus;
 use crate::support::{Alone, Desk};
@@ -33,7 +34,8 @@ fn is_held(locks: &Locks, number: usize) -> bool {
     };
     let mut fds = [PollFd::new(lock, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&now)).unwrap() == 0
+    // Other tests' children end meanwhile, and each end is a signal.
+    retry_on_intr(|| poll(&mut fds, Some(&now))).unwrap() == 0
 }
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {

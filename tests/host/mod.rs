@@ -3,7 +3,6 @@
 mod buses;
 mod install;
 mod interrupts;
-mod launch;
 mod machine;
 mod night;
 mod recovery;
