@@ -212,6 +212,8 @@ async fn every_copy_of_the_files_of_a_ledger_that_is_written_holds_what_was_ackn
     let mut acknowledged: u32 = other.next("done ").unwrap().parse().unwrap();
     for _ in 0..40 {
         other.signal(Signal::CONT);
+        // However busy the machine is, something is written in between.
+        acknowledged = other.next("done ").unwrap().parse().unwrap();
         std::thread::sleep(Duration::from_micros(chance.below(50_000) as u64));
         if let Some(more) = other.last("done ") {
             acknowledged = more.parse().unwrap();
@@ -222,7 +224,7 @@ async fn every_copy_of_the_files_of_a_ledger_that_is_written_holds_what_was_ackn
         assert_eq!(set_aside, None);
         holds(&ledger, acknowledged).await;
     }
-    assert!(acknowledged > 100, "it hardly wrote: {acknowledged}");
+    assert!(acknowledged > 40, "it hardly wrote: {acknowledged}");
 }
 
 const SHEETS: u32 = 1_000;
