@@ -1,6 +1,8 @@
 //! Engine decisions in a second: whole jobs run through in memory, in virtual time, with everything but the ledger and the
 //! sessions. An event is one that the conductor would tell: started, answered, over, time has passed.
 
+#![expect(clippy::print_stdout, reason = "its table is what it is for")]
+
 mod rules;
 
 use std::collections::BTreeMap;
