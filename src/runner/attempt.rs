@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::backend::{self, Caps, Passwd, Reader};
+use super::backend::{self, Caps, Passwd, Reader, Tariff};
 use super::classify::{ClassifyInput, HUNG, LOST, START_FAILED, classify};
 use super::follow::Follower;
 use super::growth::Growths;
@@ -24,6 +24,7 @@ use super::room;
 use super::spec::{AttemptSpec, Progress};
 use super::validate::baseline::Baseline;
 use super::validate::{Checks, end_leftovers};
+use crate::job::plan::Check;
 use crate::job::rules::{SheetRule, rules_for};
 use crate::model::{
     AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
@@ -214,6 +215,41 @@ impl Runner {
         }
         let report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
         tell.say(Progress::Finished(Box::new(report))).await;
+    }
+
+    /// What the rules of a sheet give now, without a session: `spec` is of attempt 0, which no session has. The error says
+    /// why they cannot tell whether it is done.
+    pub async fn examine(&self, spec: &AttemptSpec) -> Result<ValidationReport, String> {
+        let sheet = spec.plan.sheet(spec.attempt.sheet);
+        let sheet = sheet.ok_or_else(|| format!("the plan has no sheet {}", spec.attempt.sheet))?;
+        let rules = rules_for(&spec.plan, sheet)?;
+        let compares = |rule: &&SheetRule| matches!(rule.check, Check::FileModified { .. });
+        let baseline = match rules.iter().find(compares) {
+            None => Baseline::take(&[]),
+            Some(rule) => {
+                let kept = self.baseline(spec.attempt);
+                let read = tokio::task::spawn_blocking(move || Baseline::read(&kept));
+                let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+                read.ok().flatten().ok_or_else(|| {
+                    let rule = &rule.description;
+                    format!("what the files were before its first attempt is not known, and a rule asks for it: {rule}")
+                })?
+            }
+        };
+        let spool = self.spool_dir(spec.attempt);
+        let unit = self.unit_name(spec.attempt);
+        // Those of a conductor that was killed while it asked.
+        end_leftovers(&self.launcher, &unit, &spool).await;
+        let env = backend::environment(spec, &self.passwd);
+        let checks = Checks {
+            launcher: &self.launcher,
+            unit: &unit,
+            spool: &spool,
+            env: &env,
+            secrets: &spec.secrets,
+            baseline: Arc::new(baseline),
+        };
+        Ok(checks.run(&rules).await)
     }
 
     /// Why there is no room for what an attempt writes, if there is none.
@@ -633,6 +669,10 @@ async fn read_session(
         spec.resume,
         spec.earlier_cost,
     );
+    let (price, prices) = (
+        spec.plan.cost_limits.and_then(|limits| limits.price),
+        Arc::clone(&spec.prices),
+    );
     let spool = spool.clone();
     let read = tokio::task::spawn_blocking(move || {
         let mut reader = Reader::new(&kind);
@@ -643,6 +683,10 @@ async fn read_session(
             tail_bytes,
             resumed,
             earlier_cost,
+            tariff: Tariff {
+                own: price,
+                prices: &prices,
+            },
             secrets: &secrets,
         };
         caps.tail_bytes = caps.tail_bytes.min(STDERR_BYTES);
