@@ -30,6 +30,7 @@ use crate::model::{
     AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
     StopHow, Timestamp, ValidationReport,
 };
+use crate::probe::{self, Point};
 use crate::prompt;
 
 /// Between TERM and KILL. The Claude CLI takes up to 1.5 s to end its tools' processes after TERM.
@@ -156,6 +157,7 @@ impl Runner {
 
     /// Lets the system forget an attempt whose verdict is committed.
     pub async fn release(&self, attempt: AttemptRef) {
+        probe::pass(Point::Releasing);
         self.launcher.release(&self.unit_name(attempt)).await;
     }
 
@@ -205,6 +207,7 @@ impl Runner {
                 }
             }
         };
+        probe::pass(Point::Over);
         // Whoever else wanted its end is told that it was stopped.
         if stop.borrow().is_none()
             && let Some(why) = spool.hang()
@@ -214,6 +217,7 @@ impl Runner {
             end.hung = Some(why);
         }
         let report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
+        probe::pass(Point::Judged);
         tell.say(Progress::Finished(Box::new(report))).await;
     }
 
@@ -316,6 +320,7 @@ impl Runner {
         }
         match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
+                probe::pass(Point::Started);
                 tell.say(Progress::Started { at, invocation }).await;
                 let certificate = self.until_over(spec, spool, stop, tell).await;
                 Some(End::new(Some(at), certificate))
@@ -376,6 +381,7 @@ impl Runner {
             Evidence::Ended(_) | Evidence::EndedUnknown => (None, None),
             Evidence::NeverRan => return None,
         };
+        probe::pass(Point::Adopting);
         let started_at = started_at.or_else(|| spool.ordered_at());
         tell.say(Progress::Started {
             at: started_at.unwrap_or_else(now),
