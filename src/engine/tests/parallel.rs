@@ -407,6 +407,20 @@ fn who_lacks_a_slot_holds_up_no_run_of_its_own_priority() {
 }
 
 #[test]
+fn of_several_waits_the_one_that_ends_first_wakes_the_run() {
+    let mut world = World::with(at_once(2, 2, FailFast::Off));
+    end(&mut world, 1, transient());
+    assert_eq!(world.sleep(), secs(10));
+    end(&mut world, 1, transient());
+    end(&mut world, 2, validation(0, 2));
+    assert_eq!(world.status().reason, "retry after E201 (file missing)");
+    assert_eq!(world.sleep(), secs(10));
+    assert_eq!(world.sheets(), [Waiting, Running]);
+    assert_eq!(world.sleep(), secs(10));
+    assert_eq!(world.sheets(), [Running, Running]);
+}
+
+#[test]
 fn of_waits_that_end_together_the_lowest_sheets_is_told() {
     let mut world = World::with(at_once(2, 2, FailFast::Off));
     end(&mut world, 1, transient());

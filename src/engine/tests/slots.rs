@@ -83,6 +83,8 @@ fn waiting_and_paused_runs_hold_no_slot() {
     assert_eq!(at_work(&world), [2], "its session finishes first");
     world.finish_of(2, success());
     assert_eq!((world.status_of(2).state, at_work(&world)), (RunState::Paused, vec![3]));
+    let told = world.engine.overview(world.now);
+    assert_eq!((told.running, told.queued, told.waiting, told.paused), (1, 0, 1, 1));
     world.sleep();
     assert_eq!(
         world.status_of(1).state,
