@@ -17,7 +17,7 @@
 //! - What is not recorded stands beside: the settings, and that the conductor stops (`Engine::observe`).
 //!
 //! Where to look: `decide` for what each event does, `retry` for what follows on a failed attempt, `schedule` for
-//! who may start and when, `status` for the words that say why something does not run.
+//! who may start and when, `skip` for who is not to be run, `status` for the words that say why something does not run.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -33,6 +33,7 @@ mod run;
 mod schedule;
 mod sheet;
 mod sheets;
+mod skip;
 mod status;
 
 #[cfg(test)]

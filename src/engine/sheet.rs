@@ -26,6 +26,19 @@ pub struct Sheet {
     pub(super) budget: Option<Cost>,
     /// The most that was too little for a session of it.
     pub(super) capped: Option<Cost>,
+    /// How its last attempt ended.
+    pub(super) ended: Ended,
+}
+
+/// What later sheets may ask of an attempt that is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Ended {
+    /// Exit status, where it exited.
+    pub(super) exit_code: Option<i32>,
+    /// Rules that passed.
+    pub(super) passed: u32,
+    /// Rules that were asked; 0: none were.
+    pub(super) rules: u32,
 }
 
 impl Default for Sheet {
@@ -38,6 +51,7 @@ impl Default for Sheet {
             spent: Cost::default(),
             budget: None,
             capped: None,
+            ended: Ended::default(),
         }
     }
 }
@@ -276,6 +290,8 @@ impl SheetState {
                     Self::Pending,
                     Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. } | Verdict::Cancelled,
                 )
+                // It cannot be told whether it is to be run.
+                | (Self::Pending, Verdict::Failed { code: Code::E301, .. })
                 // The run's time is over.
                 | (Self::Pending | Self::Waiting(_), Verdict::Failed { code: Code::E803, .. })
                 | (Self::Waiting(_), Verdict::Cancelled)
@@ -357,6 +373,11 @@ impl Sheet {
                 if capped {
                     self.capped = self.capped.max(budget);
                 }
+                self.ended = Ended {
+                    exit_code: outcome.exit_code,
+                    passed: outcome.rules_passed,
+                    rules: outcome.rules_total,
+                };
                 let limited = outcome
                     .failure
                     .as_ref()

@@ -6,6 +6,7 @@
 
 pub mod artifacts;
 pub mod condition;
+pub mod expression;
 pub mod files;
 mod lower;
 mod paths;

@@ -184,7 +184,7 @@ pub enum FailFast {
 }
 
 /// One sheet of the plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sheet {
     /// From 1.
     pub number: u32,
@@ -202,6 +202,9 @@ pub struct Sheet {
     pub description: Option<String>,
     /// Timeout of a whole attempt, overrides applied.
     pub timeout: Span,
+    /// Skipped where this is true when it would start; as written (`job::expression`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_when: Option<String>,
 }
 
 /// What a session is.

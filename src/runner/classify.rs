@@ -77,6 +77,7 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
         worked: session.worked || in_use && !session.has_result || unseen,
         session_id: session.session_id.clone().or(presumed).filter(|_| !lost),
         session_lost: lost,
+        exit_code: input.certificate.exit.code(),
         cost: session.cost,
         tokens_in: session.tokens_in,
         tokens_out: session.tokens_out,

@@ -308,8 +308,8 @@ fn plan() -> Plan {
             stage: 1,
             instance: 1,
             fan_count: 1,
-            description: None,
             timeout: Span::from_secs(60),
+            ..Sheet::default()
         }],
         prompt: Prompt {
             template: "do sheet {{ sheet_num }}".to_owned(),

@@ -128,6 +128,7 @@ fn attempt(number: u32) -> AttemptSummary {
             worked: true,
             session_id: Some("b5f1".to_owned()),
             session_lost: true,
+            exit_code: None,
             cost: None,
             tokens_in: Some(8),
             tokens_out: None,

@@ -229,6 +229,7 @@ fn attempt(sheet: u32, number: u32, over: bool) -> AttemptSummary {
                 rules_total: 0,
                 worked: true,
                 session_lost: false,
+                exit_code: None,
                 session_id: None,
                 cost: None,
                 tokens_in: None,

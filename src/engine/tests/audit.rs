@@ -384,6 +384,11 @@ impl AuditedRun {
                     }
                     (None, _) => {}
                 }
+                let never = (attempt.sheet, "True".to_owned());
+                assert!(
+                    sheet.attempts > 0 || !self.rules.skip_when.contains(&never),
+                    "a start of what is always skipped"
+                );
                 sheet.attempts += 1;
                 sheet.stop_asked = false;
             }

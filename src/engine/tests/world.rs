@@ -56,6 +56,7 @@ pub(super) fn rules(sheets: u32) -> RunRules {
         priority: 5,
         account: Some(AccountId("claude".into())),
         resumable: true,
+        skip_when: Vec::new(),
     }
 }
 
@@ -68,6 +69,7 @@ pub(super) fn success() -> Outcome {
         worked: true,
         session_id: Some("theirs".into()),
         session_lost: false,
+        exit_code: Some(0),
         cost: None,
         tokens_in: None,
         tokens_out: None,

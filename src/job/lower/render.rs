@@ -296,8 +296,7 @@ fn stand_in() -> Sheet {
         stage: 1,
         instance: 1,
         fan_count: 1,
-        description: None,
-        timeout: crate::model::Span(0),
+        ..Sheet::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the work divides into sheets.
 
 use super::Lowering;
+use crate::job::expression::Expression;
 use crate::job::plan::{Sheet, SheetRange};
 use crate::job::schema;
 use crate::job::yaml::{Mark, Node};
@@ -81,8 +82,8 @@ impl<'a> Lowering<'a> {
                     stage,
                     instance,
                     fan_count,
-                    description: None,
                     timeout,
+                    ..Sheet::default()
                 });
             }
         }
@@ -104,7 +105,26 @@ impl<'a> Lowering<'a> {
                 );
             }
         }
+        self.skip_rules(&mut sheets);
         (sheets, stages)
+    }
+
+    /// Which sheets may turn out not to be needed.
+    fn skip_rules(&mut self, sheets: &mut [Sheet]) {
+        const WHEN: &str = "sheet.skip_when";
+        let all = u32::try_from(sheets.len()).unwrap_or(u32::MAX);
+        for (index, node) in self.by_sheet(WHEN, sheets.len()) {
+            let (Some(sheet), Some(scalar)) = (sheets.get_mut(index), node.scalar()) else {
+                continue;
+            };
+            if let Err(error) = Expression::parse(&scalar.raw).and_then(|expression| expression.check_skip(all)) {
+                let message = format!("the expression cannot be evaluated: {error}");
+                self.problems
+                    .error("E301", Some(node.at), &format!("{WHEN}.{}", sheet.number), message)
+                    .suggest("write for example `sheets[1].status == 'completed' and sheets[1].attempt_count == 1`");
+            }
+            sheet.skip_when = Some(scalar.raw.clone());
+        }
     }
 
     /// Timeout of an attempt where no override says otherwise.
@@ -141,8 +161,13 @@ impl<'a> Lowering<'a> {
                 Some(index) => found.push((index, value)),
                 None => {
                     let message = format!("there is no sheet {number}: this job has {sheets} sheets");
-                    self.problems
-                        .warning("V212", Some(key.at), &format!("{field}.{number}"), message);
+                    let path = format!("{field}.{number}");
+                    // A label or a timeout more does no harm; a sheet that runs although it was not to does.
+                    if field.starts_with("sheet.skip_when") {
+                        self.problems.error("V212", Some(key.at), &path, message);
+                    } else {
+                        self.problems.warning("V212", Some(key.at), &path, message);
+                    }
                 }
             }
         }

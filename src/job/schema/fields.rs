@@ -207,7 +207,7 @@ const SHEET: &[Field] = &[
     works("descriptions", BySheet(&Text)),
     works("dependencies", BySheet(&List(&Int(1, MAX)))),
     works("fan_out", BySheet(&Int(1, COUNT))),
-    refused("skip_when", BySheet(&Text), used),
+    works("skip_when", BySheet(&Written)),
     refused("skip_when_command", BySheet(&Section(SKIP_COMMAND)), used),
     refused("prompt_extensions", BySheet(&List(&Text)), used),
 ];

@@ -222,6 +222,24 @@ fn bad_inputs_are_told_exactly() {
             "ERROR E301 5:15 validations: `validations` must be a list, and this is a map",
         ),
         (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when: {2: \"sheets[1].stauts == 'x'\"}}",
+            ),
+            "ERROR E301 3:49 sheet.skip_when.2: the expression cannot be evaluated: `stauts` is no field of a sheet; did you mean `status`?; write for example `sheets[1].status == 'completed' and sheets[1].attempt_count == 1`",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when: {2: 'sheets[3].status ='}}",
+            ),
+            "ERROR E301 3:49 sheet.skip_when.2: the expression cannot be evaluated: `=` is written `==`; write for example `sheets[1].status == 'completed' and sheets[1].attempt_count == 1`",
+        ),
+        (
+            with("sheet", "sheet: {size: 1, total_items: 2, skip_when: {3: 'True'}}"),
+            "ERROR V212 3:46 sheet.skip_when.3: there is no sheet 3: this job has 2 sheets",
+        ),
+        (
             with("validations", "validations: [{path: x}]"),
             "ERROR V008 5:16 validations[0].type: this rule needs a `type`",
         ),

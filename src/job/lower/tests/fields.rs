@@ -745,3 +745,18 @@ fn the_circuit_breaker_is_on_unless_said() {
     );
     assert_eq!(breaker("enabled: no"), None);
 }
+
+// field: sheet.skip_when
+#[test]
+fn skip_when_is_kept_with_its_sheet() {
+    let text = with(
+        "sheet",
+        "sheet: {size: 1, total_items: 2, skip_when: {2: \"sheets[1].status == 'failed'\"}}",
+    );
+    let sheets = plan(&text).sheets;
+    let rules: Vec<_> = sheets.iter().map(|sheet| sheet.skip_when.as_deref()).collect();
+    assert_eq!(rules, [None, Some("sheets[1].status == 'failed'")]);
+    // A word that YAML takes for a boolean is an expression too.
+    let sheets = plan(&text.replace("\"sheets[1].status == 'failed'\"", "True")).sheets;
+    assert_eq!(sheets[1].skip_when.as_deref(), Some("True"));
+}
