@@ -657,6 +657,9 @@ pub struct Outcome {
     /// Exit status of its process, where it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// Why no session was started, where the sheet turned out not to be needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
     /// Cost of this attempt, where known.
     pub cost: Option<Cost>,
     /// Input tokens of this attempt, where known.

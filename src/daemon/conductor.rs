@@ -392,6 +392,12 @@ impl Conductor {
                 None,
             ),
             Progress::NoRoom(why) => return self.starve(attempt, why).await,
+            Progress::SkipCheckFailed(why) => {
+                if let Some(live) = self.live.get(&attempt.run) {
+                    journal::skip_check_failed(&live.job, live.no, attempt, &why);
+                }
+                return;
+            }
             Progress::NeverRan => {
                 self.adopting.remove(&attempt);
                 self.running.remove(&attempt);
@@ -675,6 +681,11 @@ impl Conductor {
             SessionChoice::Resume(id) => self.ledger.session_cost(id).await.unwrap_or_default(),
             SessionChoice::New(_) => None,
         };
+        let sheet = self
+            .engine
+            .run(start.attempt.run)
+            .and_then(|run| run.sheet(start.attempt.sheet));
+        let check_skip = sheet.is_some_and(|sheet| !sheet.has_begun());
         let secrets = self
             .environment
             .secrets(&plan.backend.pass_env, &self.settings.pass_env);
@@ -686,6 +697,7 @@ impl Conductor {
             resume: matches!(start.session, SessionChoice::Resume(_)),
             plan,
             context,
+            check_skip,
             lessons,
             budget: start.budget,
             earlier_cost,

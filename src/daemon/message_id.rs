@@ -72,6 +72,8 @@ kinds! {
     QUESTION_ANSWERED = "question-answered" "d72893e7838d4919a1842eef87afe57f";
     /// A budget is used up.
     BUDGET_REACHED = "budget-reached" "f4625815334b4f299664b175621bd99b";
+    /// A sheet runs because its skip command did not say whether it is needed.
+    SKIP_CHECK_FAILED = "skip-check-failed" "6e1d3f0c8b7a4d52a90c51e7f2843bd6";
 }
 
 #[cfg(test)]

@@ -187,10 +187,11 @@ impl Engine {
         }
     }
 
-    /// Counts an end for the circuit breaker of its account; a late report counts nothing.
+    /// Counts an end for the circuit breaker of its account; a late report counts nothing, nor does a sheet that was
+    /// skipped before a session of it began.
     fn count_fault(&mut self, attempt: AttemptRef, outcome: &Outcome) {
         let Some(run) = self.run(attempt.run) else { return };
-        let is_it = run.running().any(|(running, _)| running == attempt);
+        let is_it = outcome.skipped.is_none() && run.running().any(|(running, _)| running == attempt);
         if let Some(account) = run.rules.account.clone().filter(|_| is_it) {
             match outcome.failure.as_ref().map(|failure| failure.cause) {
                 Some(Cause::Transient) => *self.overlay.faults.entry(account).or_default() += 1,

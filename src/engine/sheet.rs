@@ -28,6 +28,8 @@ pub struct Sheet {
     pub(super) capped: Option<Cost>,
     /// How its last attempt ended.
     pub(super) ended: Ended,
+    /// A session of its present generation has run.
+    pub(super) begun: bool,
 }
 
 /// What later sheets may ask of an attempt that is over.
@@ -52,6 +54,7 @@ impl Default for Sheet {
             budget: None,
             capped: None,
             ended: Ended::default(),
+            begun: false,
         }
     }
 }
@@ -295,7 +298,10 @@ impl SheetState {
                 // The run's time is over.
                 | (Self::Pending | Self::Waiting(_), Verdict::Failed { code: Code::E803, .. })
                 | (Self::Waiting(_), Verdict::Cancelled)
-                | (Self::Over(_), Verdict::Completed | Verdict::Failed { .. } | Verdict::Cancelled) => {
+                | (
+                    Self::Over(_),
+                    Verdict::Completed | Verdict::Failed { .. } | Verdict::Skipped { .. } | Verdict::Cancelled,
+                ) => {
                     Ok(Self::Done(verdict.clone()))
                 }
                 (
@@ -340,6 +346,11 @@ impl Sheet {
         self.generation
     }
 
+    /// Whether a session of its present generation has run: then nothing asks any more whether it is needed.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Attempts so far, all generations.
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -373,6 +384,7 @@ impl Sheet {
                 if capped {
                     self.capped = self.capped.max(budget);
                 }
+                self.begun |= outcome.worked;
                 self.ended = Ended {
                     exit_code: outcome.exit_code,
                     passed: outcome.rules_passed,
@@ -407,9 +419,10 @@ impl Sheet {
                 }
                 self.generation = *generation;
                 self.used = Used::default();
+                self.begun = false;
             }
-            FactKind::AttemptStarted { .. }
-            | FactKind::StopAsked { .. }
+            FactKind::AttemptStarted { .. } => self.begun = true,
+            FactKind::StopAsked { .. }
             | FactKind::AttemptAnswered { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::RunSubmitted { .. }

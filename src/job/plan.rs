@@ -205,6 +205,20 @@ pub struct Sheet {
     /// Skipped where this is true when it would start; as written (`job::expression`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_when: Option<String>,
+    /// Skipped where this command succeeds before its first session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_command: Option<SkipCommand>,
+}
+
+/// A command that says whether a sheet is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkipCommand {
+    /// As written; run in the workspace by `/bin/sh -c`.
+    pub command: String,
+    /// What it finds out, in the writer's words.
+    pub description: Option<String>,
+    /// It is ended then, and the sheet runs.
+    pub timeout: Span,
 }
 
 /// What a session is.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::condition::Condition;
 use super::paths;
 use super::placeholder::{Place, expand};
-use super::plan::{Check, Plan, Rule, Sheet};
+use super::plan::{Check, Plan, Rule, Sheet, SkipCommand};
 use super::value::Value;
 use crate::model::Span;
 use crate::prompt::variables;
@@ -115,6 +115,24 @@ pub(crate) fn rule_for(
         stage: rule.stage,
         retry_count: rule.retry_count,
         retry_delay: rule.retry_delay,
+    }))
+}
+
+/// The command that says whether `sheet` is needed, with its placeholders filled in.
+///
+/// The error is a sentence without a full stop. A plan that was loaded without errors has been asked already.
+pub fn skip_command_for(plan: &Plan, sheet: &Sheet) -> Result<Option<SkipCommand>, String> {
+    skip_command(sheet, &variables(plan, sheet))
+}
+
+/// The same, from a sheet's variables.
+pub(crate) fn skip_command(sheet: &Sheet, variables: &BTreeMap<String, Value>) -> Result<Option<SkipCommand>, String> {
+    let Some(skip) = &sheet.skip_command else {
+        return Ok(None);
+    };
+    Ok(Some(SkipCommand {
+        command: expand(&skip.command, variables, Place::Command)?,
+        ..skip.clone()
     }))
 }
 

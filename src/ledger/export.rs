@@ -157,7 +157,9 @@ fn entry(
             Exit::Signal(signal) => Some(signal),
             Exit::Code(_) | Exit::Unknown => None,
         }),
-        exit_reason: report.map(|report| exit_reason(&report.certificate).to_owned()),
+        exit_reason: report
+            .filter(|report| report.outcome.skipped.is_none())
+            .map(|report| exit_reason(&report.certificate).to_owned()),
         error_message: sheet.message.or(sheet.reason),
         error_category: sheet.cause.map(|cause| cause.as_str().to_owned()),
         validation_passed: (!rules.is_empty()).then_some(passed == rules.len()),

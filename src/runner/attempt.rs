@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::backend::{self, Caps, Passwd, Reader};
-use super::classify::{ClassifyInput, HUNG, LOST, START_FAILED, classify};
+use super::classify::{ClassifyInput, HUNG, LOST, SKIPPED, START_FAILED, classify};
 use super::follow::Follower;
 use super::growth::Growths;
 use super::launch::spool::Spool;
@@ -24,7 +24,7 @@ use super::room;
 use super::spec::{AttemptSpec, Progress};
 use super::validate::baseline::Baseline;
 use super::validate::{Checks, end_leftovers};
-use crate::job::rules::{SheetRule, rules_for};
+use crate::job::rules::{SheetRule, rules_for, skip_command_for};
 use crate::model::{
     AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
     StopHow, Timestamp, ValidationReport,
@@ -100,6 +100,15 @@ impl End {
             hung: None,
         }
     }
+}
+
+/// Whether a sheet is to be run.
+enum Needed {
+    Yes,
+    /// Why not.
+    No(String),
+    /// It is, because that could not be found out; why.
+    Unknown(String),
 }
 
 /// What is ready before a start.
@@ -180,6 +189,7 @@ impl Runner {
         let spool = Spool::new(self.spool_dir(attempt));
 
         let prepared = prepare(&spec, &self.baseline(attempt)).await;
+        let mut flags = Vec::new();
         // A spool with output is one of an attempt that was started, whatever the ledger remembers.
         let mut end = if adopt || spool.has_stdout() {
             match self.take_up(&spec, &spool, &mut stop, &tell).await {
@@ -193,7 +203,17 @@ impl Runner {
                     tell.say(Progress::NoRoom(why.clone())).await;
                     None
                 }
-                Ok(prepared) => self.start(&spec, prepared, &spool, &mut stop, &tell).await,
+                Ok(prepared) => {
+                    match self.is_needed(&spec, &spool, &mut stop).await {
+                        Needed::Yes => {}
+                        Needed::No(reason) => return tell.say(skipped(reason)).await,
+                        Needed::Unknown(why) => {
+                            flags.push(format!("skip check: {why}"));
+                            tell.say(Progress::SkipCheckFailed(why)).await;
+                        }
+                    }
+                    self.start(&spec, prepared, &spool, &mut stop, &tell).await
+                }
             };
             match started {
                 Some(end) => end,
@@ -212,7 +232,8 @@ impl Runner {
             HUNG.clone_into(&mut end.certificate.result);
             end.hung = Some(why);
         }
-        let report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
+        let mut report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
+        report.outcome.flags.extend(flags);
         tell.say(Progress::Finished(Box::new(report))).await;
     }
 
@@ -248,6 +269,49 @@ impl Runner {
         let workspace = PathBuf::from(&spec.plan.workspace);
         let asked = tokio::task::spawn_blocking(move || room::closed(&workspace));
         asked.await.unwrap_or_default()
+    }
+
+    /// Asks the sheet's `skip_when_command` whether it is needed. Without room or a workspace nothing is asked: nothing
+    /// starts then either.
+    async fn is_needed(&self, spec: &AttemptSpec, spool: &Spool, stop: &mut Stop) -> Needed {
+        let sheet = spec.plan.sheet(spec.attempt.sheet).filter(|_| spec.check_skip);
+        let skip = match sheet.map(|sheet| skip_command_for(&spec.plan, sheet)) {
+            Some(Ok(Some(skip))) => skip,
+            Some(Ok(None)) | None => return Needed::Yes,
+            Some(Err(why)) => return Needed::Unknown(why),
+        };
+        let stopped = stop.borrow().is_some();
+        if stopped || self.short_of_room(spec).await.is_some() || self.without_workspace(spec).await.is_some() {
+            return Needed::Yes;
+        }
+        let unit = self.unit_name(spec.attempt);
+        let env = backend::environment(spec, &self.passwd);
+        let checks = Checks {
+            launcher: &self.launcher,
+            unit: &unit,
+            spool: spool.directory(),
+            env: &env,
+            secrets: &spec.secrets,
+            baseline: Arc::new(Baseline::take(&[])),
+        };
+        // That of a conductor that was killed while it asked.
+        end_leftovers(&self.launcher, &unit, spool.directory()).await;
+        let asked = tokio::select! {
+            biased;
+            asked = checks.is_needless(&skip, &spec.plan.workspace) => asked,
+            _ = wanted(stop, None) => {
+                end_leftovers(&self.launcher, &unit, spool.directory()).await;
+                return Needed::Yes;
+            }
+        };
+        match asked {
+            Ok(true) => {
+                let what = skip.description.unwrap_or(skip.command);
+                Needed::No(format!("`skip_when_command` succeeded: {what}"))
+            }
+            Ok(false) => Needed::Yes,
+            Err(why) => Needed::Unknown(why),
+        }
     }
 
     /// Starts the session and waits for its end. `None`: nothing of it ever ran, and it may be started again.
@@ -699,10 +763,23 @@ fn unstarted(failure: Failure) -> Progress {
         failure: Some(failure),
         ..Outcome::default()
     };
+    without_session(START_FAILED, outcome)
+}
+
+/// The report of an attempt without a session: the sheet is not needed.
+fn skipped(reason: String) -> Progress {
+    let outcome = Outcome {
+        skipped: Some(reason),
+        ..Outcome::default()
+    };
+    without_session(SKIPPED, outcome)
+}
+
+fn without_session(result: &str, outcome: Outcome) -> Progress {
     Progress::Finished(Box::new(AttemptReport {
         started_at: None,
         ended_at: now(),
-        certificate: nothing_known(START_FAILED),
+        certificate: nothing_known(result),
         session: SessionReport::default(),
         validation: ValidationReport::default(),
         outcome,

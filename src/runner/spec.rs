@@ -25,6 +25,8 @@ pub struct AttemptSpec {
     pub plan: Arc<Plan>,
     /// What the submitter brought along.
     pub context: Arc<SubmitContext>,
+    /// No session of the sheet has begun: ask first whether it is needed.
+    pub check_skip: bool,
     /// What failed before: earlier attempts of this sheet, and the previous three sheets.
     pub lessons: Vec<Lesson>,
     /// What its session may cost at most.
@@ -59,6 +61,8 @@ pub enum Progress {
     },
     /// It is at work, and this is new of it.
     Heard(Heard),
+    /// Whether the sheet is needed could not be found out, so it runs: one sentence.
+    SkipCheckFailed(String),
     /// It waits for room: one sentence that names the path. It goes on by itself.
     NoRoom(String),
     /// The evidence was read: nothing ever ran.

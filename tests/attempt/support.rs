@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mozart::job::plan::{
     Append, Backend, BackendKind, Check, ClaudeCli, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, Rule, Sheet,
-    SubmitContext, TemplateEngine,
+    SkipCommand, SubmitContext, TemplateEngine,
 };
 use mozart::model::{
     Ask, AttemptKind, AttemptNo, AttemptRef, AttemptReport, Failure, JobName, RunId, SheetNo, Span, StopHow,
@@ -72,6 +72,7 @@ impl Stage {
             resume: false,
             plan: Arc::new(plan),
             context: Arc::new(context),
+            check_skip: true,
             lessons: Vec::new(),
             earlier_cost: None,
             budget: None,
@@ -128,6 +129,15 @@ impl Stage {
             working_directory: None,
             timeout,
         })
+    }
+
+    /// What says whether the sheet is needed, and for how long it may take.
+    pub(super) fn skip(&mut self, command: &str, seconds: f64) {
+        self.plan().sheets[0].skip_command = Some(SkipCommand {
+            command: command.to_owned(),
+            description: None,
+            timeout: Span::from_secs_f64(seconds),
+        });
     }
 
     pub(super) fn script(&mut self, script: &str) {

@@ -129,6 +129,7 @@ fn attempt(number: u32) -> AttemptSummary {
             session_id: Some("b5f1".to_owned()),
             session_lost: true,
             exit_code: None,
+            skipped: None,
             cost: None,
             tokens_in: Some(8),
             tokens_out: None,

@@ -200,6 +200,7 @@ impl World {
                 program: Some(self.program.to_str().unwrap().to_owned()),
                 ..SubmitContext::default()
             }),
+            check_skip: true,
             lessons: Vec::new(),
             earlier_cost: None,
             budget: None,

@@ -230,6 +230,7 @@ fn attempt(sheet: u32, number: u32, over: bool) -> AttemptSummary {
                 worked: true,
                 session_lost: false,
                 exit_code: None,
+                skipped: None,
                 session_id: None,
                 cost: None,
                 tokens_in: None,

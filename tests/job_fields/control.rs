@@ -300,3 +300,25 @@ fn a_sheet_whose_rule_cannot_be_evaluated_fails_with_an_explanation() {
     );
     assert_eq!(person.desk.starts().into_keys().collect::<Vec<_>>(), [1]);
 }
+
+// field: sheet.skip_when_command
+#[test]
+fn a_command_says_whether_a_sheet_is_needed() {
+    let person = Person::new();
+    let rules = "total_items: 5, skip_when_command: {2: {command: 'test -e \"{workspace}\"/made-{start_item} || echo no', \
+                 description: 'it is there'}, 3: {command: 'exit 1'}, 4: {command: 'sleep 60', timeout_seconds: 0.3}, \
+                 5: {command: 'test -e made-by-1'}}";
+    let script = "case $n in 1) touch workspace/made-by-1;; esac";
+    let file = person.job(5, script, "", &[("total_items: 5", rules)]);
+    person.completes(&file);
+    assert_eq!(person.desk.starts().into_keys().collect::<Vec<_>>(), [1, 3, 4]);
+    let status = person.alone.status("job");
+    let sheet = |n: usize| &status["sheets"][n - 1];
+    assert_eq!(sheet(2)["state"], "skipped");
+    assert_eq!(sheet(2)["reason"], "`skip_when_command` succeeded: it is there");
+    assert_eq!(
+        sheet(4)["flags"][0],
+        "skip check: the command took longer than 0.3 s and was ended"
+    );
+    assert_eq!(sheet(5)["reason"], "`skip_when_command` succeeded: test -e made-by-1");
+}

@@ -453,7 +453,8 @@ impl AuditedRun {
                     assert!(self.failed && !self.done.contains(by));
                 }
                 self.failed |= matches!(verdict, Verdict::Failed { code, .. } if !self.rules.is_accounts(*code));
-                if sheet.attempts > 0 && *verdict != Verdict::Cancelled {
+                let ran = sheet.attempts > 0 && !matches!(verdict, Verdict::Skipped { .. } | Verdict::Cancelled);
+                if ran {
                     self.last_end = Some(now.boot);
                 }
                 sheet.wait = None;

@@ -244,3 +244,65 @@ fn many_rules_are_asked_one_by_one() {
         Some(RunState::Completed)
     );
 }
+
+/// What the runner found out before it started a session.
+#[test]
+fn a_sheet_that_turned_out_not_to_be_needed_is_skipped() {
+    let mut rules = rules(3);
+    rules.pause_between_sheets = secs(30);
+    let mut world = World::with(rules);
+    world.finish(skipped());
+    let SheetState::Done(Verdict::Skipped { reason }) = world.sheet(1) else {
+        panic!("{:?}", world.sheet(1))
+    };
+    assert_eq!(reason, "not needed");
+    // Nothing ran, so there is nothing to pause after; and it says nothing of the backend.
+    assert_eq!(world.session().attempt, attempt(2, 1));
+    assert_eq!(world.engine.overlay.faults, std::collections::BTreeMap::new());
+    world.finish(success());
+    world.sleep();
+    world.finish(skipped());
+    assert_eq!(world.state(), RunState::Completed);
+}
+
+/// It is asked until a session of the sheet runs, however often a start is broken off before.
+#[test]
+fn whether_a_sheet_is_needed_is_asked_until_its_session_runs() {
+    let mut world = World::with(rules(2));
+    let begun = |world: &World| {
+        let run = world.engine.run(RUN).expect("is in memory");
+        run.sheet(SheetNo(1)).expect("is a sheet").has_begun()
+    };
+    assert!(!begun(&world));
+    world.pause(true);
+    world.finish(without_work(interrupted()));
+    world.resume();
+    assert!(!begun(&world), "it was stopped while it was asked");
+    world.restart();
+    let second = world.session().attempt;
+    world.event(&Event::AttemptStarted {
+        attempt: second,
+        at: START,
+        invocation: None,
+    });
+    assert!(begun(&world));
+    world.finish(success());
+    world.finish(success());
+    world.event(&Event::RetryRequested {
+        run: RUN,
+        from: SheetNo(1),
+    });
+    assert!(!begun(&world), "a person wants it again");
+}
+
+/// A stream of faults is not broken by a sheet that had no session.
+#[test]
+fn a_skipped_sheet_says_nothing_of_its_backend() {
+    let mut world = World::with(rules(2));
+    let account = crate::model::AccountId("claude".into());
+    world.finish(transient());
+    world.sleep();
+    assert_eq!(world.engine.overlay.faults.get(&account), Some(&1));
+    world.finish(skipped());
+    assert_eq!(world.engine.overlay.faults.get(&account), Some(&1));
+}

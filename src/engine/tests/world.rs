@@ -70,6 +70,7 @@ pub(super) fn success() -> Outcome {
         session_id: Some("theirs".into()),
         session_lost: false,
         exit_code: Some(0),
+        skipped: None,
         cost: None,
         tokens_in: None,
         tokens_out: None,
@@ -107,6 +108,14 @@ pub(super) fn transient() -> Outcome {
 
 pub(super) fn interrupted() -> Outcome {
     failure(Cause::Interrupted, Code::E004)
+}
+
+/// It turned out not to be needed.
+pub(super) fn skipped() -> Outcome {
+    Outcome {
+        skipped: Some("not needed".into()),
+        ..Outcome::default()
+    }
 }
 
 pub(super) fn usage(resets_at: Option<Timestamp>) -> Outcome {

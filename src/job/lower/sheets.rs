@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use crate::job::expression::Expression;
-use crate::job::plan::{Sheet, SheetRange};
+use crate::job::plan::{Sheet, SheetRange, SkipCommand};
 use crate::job::schema;
 use crate::job::yaml::{Mark, Node};
 use crate::model::{SheetNo, Span};
@@ -124,6 +124,24 @@ impl<'a> Lowering<'a> {
                     .suggest("write for example `sheets[1].status == 'completed' and sheets[1].attempt_count == 1`");
             }
             sheet.skip_when = Some(scalar.raw.clone());
+        }
+        const COMMAND: &str = "sheet.skip_when_command";
+        for (index, node) in self.by_sheet(COMMAND, sheets.len()) {
+            let Some(sheet) = sheets.get_mut(index).filter(|_| node.map().is_some()) else {
+                continue;
+            };
+            let text = |name: &str| node.get(name).and_then(Node::scalar).map(|scalar| scalar.raw.clone());
+            let Some(command) = text("command").filter(|command| !command.trim().is_empty()) else {
+                let field = format!("{COMMAND}.{}.command", sheet.number);
+                self.missing(&field, "a `skip_when_command` needs a `command`", node.at);
+                continue;
+            };
+            let seconds = node.get("timeout_seconds").and_then(schema::number);
+            sheet.skip_command = Some(SkipCommand {
+                command,
+                description: text("description"),
+                timeout: Span::from_secs_f64(seconds.filter(|seconds| *seconds > 0.0).unwrap_or(10.0)),
+            });
         }
     }
 

@@ -208,7 +208,7 @@ const SHEET: &[Field] = &[
     works("dependencies", BySheet(&List(&Int(1, MAX)))),
     works("fan_out", BySheet(&Int(1, COUNT))),
     works("skip_when", BySheet(&Written)),
-    refused("skip_when_command", BySheet(&Section(SKIP_COMMAND)), used),
+    works("skip_when_command", BySheet(&Section(SKIP_COMMAND))),
     refused("prompt_extensions", BySheet(&List(&Text)), used),
 ];
 const SKIP_COMMAND: &[Field] = &[

@@ -117,6 +117,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
         resume: false,
         plan: Arc::new(plan),
         context: Arc::new(SubmitContext::default()),
+        check_skip: true,
         lessons: Vec::new(),
         earlier_cost: None,
         budget: None,

@@ -66,7 +66,7 @@ impl Baseline {
         Ok(baseline)
     }
 
-    pub(super) fn take(rules: &[SheetRule]) -> Self {
+    pub(in crate::runner) fn take(rules: &[SheetRule]) -> Self {
         let paths = rules.iter().filter_map(|rule| match &rule.check {
             Check::FileModified { path } => Some(path.clone()),
             _ => None,

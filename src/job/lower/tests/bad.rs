@@ -240,6 +240,27 @@ fn bad_inputs_are_told_exactly() {
             "ERROR V212 3:46 sheet.skip_when.3: there is no sheet 3: this job has 2 sheets",
         ),
         (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when_command: {2: {description: x}}}",
+            ),
+            "ERROR E302 3:57 sheet.skip_when_command.2.command: a `skip_when_command` needs a `command`",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when_command: {2: {command: x, timeout_seconds: 61}}}",
+            ),
+            "ERROR E301 3:87 sheet.skip_when_command.2.timeout_seconds: `sheet.skip_when_command.2.timeout_seconds` must be above 0 and at most 60, and this is 61",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when_command: {2: {command: 'a {{ nobody }}'}}}",
+            ),
+            "ERROR E604 3:67 sheet.skip_when_command.2: `{{ nobody }}` cannot be filled in: `nobody` is undefined",
+        ),
+        (
             with("validations", "validations: [{path: x}]"),
             "ERROR V008 5:16 validations[0].type: this rule needs a `type`",
         ),

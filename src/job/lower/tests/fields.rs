@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::plan::{Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine};
-use crate::job::rules::rules_for;
+use crate::job::rules::{rules_for, skip_command_for};
 use crate::model::{Cost, SheetNo, Span};
 
 fn backend(fields: &str) -> Backend {
@@ -759,4 +759,24 @@ fn skip_when_is_kept_with_its_sheet() {
     // A word that YAML takes for a boolean is an expression too.
     let sheets = plan(&text.replace("\"sheets[1].status == 'failed'\"", "True")).sheets;
     assert_eq!(sheets[1].skip_when.as_deref(), Some("True"));
+}
+
+// field: sheet.skip_when_command
+#[test]
+fn skip_commands_are_kept_with_their_sheet() {
+    let text = with(
+        "sheet",
+        "sheet: {size: 1, total_items: 3, skip_when_command: {2: {command: 'test -e {workspace}/{sheet_num}'}, \
+         3: {command: 'true', description: why, timeout_seconds: 0.5}}}",
+    );
+    let plan = plan(&text);
+    assert_eq!(plan.sheets[0].skip_command, None);
+    let second = skip_command_for(&plan, &plan.sheets[1]).unwrap().unwrap();
+    assert_eq!(second.command, "test -e /jobs/w/2");
+    assert_eq!((second.description, second.timeout), (None, Span::from_secs(10)));
+    let third = skip_command_for(&plan, &plan.sheets[2]).unwrap().unwrap();
+    assert_eq!(
+        (third.description.as_deref(), third.timeout),
+        (Some("why"), Span::from_secs_f64(0.5))
+    );
 }
