@@ -208,6 +208,9 @@ pub struct Sheet {
     /// Skipped where this command succeeds before its first session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_command: Option<SkipCommand>,
+    /// Texts that end its prompt, behind those of every sheet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
 }
 
 /// A command that says whether a sheet is needed.
@@ -307,6 +310,9 @@ pub struct Prompt {
     pub thinking_method: String,
     /// Which parts are appended.
     pub append: Append,
+    /// Texts that end the prompt of every sheet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
 }
 
 /// Which parts follow the rendered template.

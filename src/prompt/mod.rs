@@ -110,7 +110,7 @@ pub(crate) fn variables_of(
 /// The text that a session is sent.
 ///
 /// A task is the rendered template, then, each after a blank line and unless the job switched it off, what
-/// earlier attempts failed at and what will be checked. `lessons` are those of this sheet and of the sheets just
+/// earlier attempts failed at, what will be checked, and the job's own extensions. `lessons` are those of this sheet and of the sheets just
 /// before it, oldest first.
 pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Result<String, PromptError> {
     if ask == Ask::GoOn {
@@ -147,6 +147,9 @@ pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Resu
     if append.requirements {
         parts.extend(wording::requirements(&rules));
     }
+    let extensions = plan.prompt.extensions.iter().chain(&sheet.extensions);
+    parts.extend(extensions.map(|text| text.trim_matches(['\n', '\r']).to_owned()));
+    parts.retain(|part| !part.is_empty());
     if parts.is_empty() {
         return Ok(task);
     }

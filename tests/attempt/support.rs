@@ -334,6 +334,7 @@ fn plan() -> Plan {
                 lessons: false,
                 advice: false,
             },
+            extensions: Vec::new(),
         },
         retry: RetryPolicy {
             max_retries: 0,

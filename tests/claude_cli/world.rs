@@ -361,6 +361,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
                 lessons: false,
                 advice: false,
             },
+            extensions: Vec::new(),
         },
         retry: RetryPolicy {
             max_retries: 0,

@@ -330,3 +330,29 @@ fn both_words_of_every_variable_mean_the_same() {
     );
     person.completes(&file);
 }
+
+// field: prompt.prompt_extensions
+// field: sheet.prompt_extensions
+#[test]
+fn extensions_end_what_is_sent() {
+    let person = Person::new();
+    person.desk.write("house.md", "Keep to the house style.\n");
+    let file = person.job(
+        2,
+        "cat > rest-$n",
+        "",
+        &[
+            ("prompt: {", "prompt: {prompt_extensions: [house.md, Be brief.], "),
+            (
+                "total_items: 2",
+                "total_items: 2, prompt_extensions: {2: [The last one.]}",
+            ),
+        ],
+    );
+    person.completes(&file);
+    assert_eq!(person.read("rest-1"), "\nKeep to the house style.\n\nBe brief.\n");
+    assert_eq!(
+        person.read("rest-2"),
+        "\nKeep to the house style.\n\nBe brief.\n\nThe last one.\n"
+    );
+}

@@ -106,6 +106,12 @@ impl<'a> Lowering<'a> {
             }
         }
         self.skip_rules(&mut sheets);
+        for (index, node) in self.by_sheet("sheet.prompt_extensions", sheets.len()) {
+            let texts = self.extensions(&format!("sheet.prompt_extensions.{}", index + 1), Some(node));
+            if let Some(sheet) = sheets.get_mut(index) {
+                sheet.extensions = texts;
+            }
+        }
         (sheets, stages)
     }
 

@@ -209,7 +209,7 @@ const SHEET: &[Field] = &[
     works("fan_out", BySheet(&Int(1, COUNT))),
     works("skip_when", BySheet(&Written)),
     works("skip_when_command", BySheet(&Section(SKIP_COMMAND))),
-    refused("prompt_extensions", BySheet(&List(&Text)), used),
+    works("prompt_extensions", BySheet(&List(&Text))),
 ];
 const SKIP_COMMAND: &[Field] = &[
     works("command", Text),
@@ -225,7 +225,7 @@ const PROMPT: &[Field] = &[
     works("thinking_method", Text),
     works("engine", Word(&["tera", "jinja"])),
     works("append", Section(APPEND)),
-    refused("prompt_extensions", List(&Text), used),
+    works("prompt_extensions", List(&Text)),
 ];
 const APPEND: &[Field] = &[
     works("requirements", Bool),

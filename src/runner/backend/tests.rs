@@ -74,6 +74,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
                 lessons: false,
                 advice: false,
             },
+            extensions: Vec::new(),
         },
         retry: RetryPolicy {
             max_retries: 2,

@@ -261,6 +261,21 @@ fn bad_inputs_are_told_exactly() {
             "ERROR E604 3:67 sheet.skip_when_command.2: `{{ nobody }}` cannot be filled in: `nobody` is undefined",
         ),
         (
+            with("prompt", "prompt: {template: x, prompt_extensions: [none.md]}"),
+            "ERROR V108 4:42 prompt.prompt_extensions[0]: the extension file /jobs/none.md does not exist; a text has a space in it",
+        ),
+        (
+            with("prompt", "prompt: {template: x, prompt_extensions: [Fine so., ./w]}"),
+            "ERROR E303 4:53 prompt.prompt_extensions[1]: the extension /jobs/w is not a regular file",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, prompt_extensions: {2: [t/none]}}",
+            ),
+            "ERROR V108 3:58 sheet.prompt_extensions.2[0]: the extension file /jobs/t/none does not exist; a text has a space in it",
+        ),
+        (
             with("validations", "validations: [{path: x}]"),
             "ERROR V008 5:16 validations[0].type: this rule needs a `type`",
         ),

@@ -50,19 +50,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
             "{line}: {found:#?}"
         );
     }
-    let found = problems(&with(
-        "sheet",
-        "sheet: {size: 1, total_items: 2, prompt_extensions: {1: [x]}}",
-    ));
-    assert!(
-        found.len() == 1 && found[0].contains("is known, but not supported yet"),
-        "{found:#?}"
-    );
-    let found = problems(&with("prompt", "prompt: {template: x, prompt_extensions: [y]}"));
-    assert!(
-        found.len() == 1 && found[0].contains("`prompt.prompt_extensions` is known, but not supported yet"),
-        "{found:#?}"
-    );
 }
 
 /// What could not change a result only gets a warning, one for each section.

@@ -780,3 +780,29 @@ fn skip_commands_are_kept_with_their_sheet() {
         (Some("why"), Span::from_secs_f64(0.5))
     );
 }
+
+// field: prompt.prompt_extensions
+// field: sheet.prompt_extensions
+#[test]
+fn extensions_are_texts_or_the_content_of_files() {
+    let text = with(
+        "prompt",
+        "prompt: {template: x, prompt_extensions: [system.md, Be brief., ${HOME}, a-file]}",
+    )
+    .replace(
+        "total_items: 2}",
+        "total_items: 2, prompt_extensions: {2: [./t/part.j2, \"two\\nlines.md\"]}}",
+    );
+    let plan = plan(&text);
+    assert_eq!(plan.prompt.extensions, ["Be kind.", "Be brief.", "${HOME}", "x"]);
+    assert_eq!(plan.sheets[1].extensions, ["part\n", "two\nlines.md"]);
+    assert_eq!(plan.sheets[0].extensions, Vec::<String>::new());
+    // What was read is part of the plan: another content is another plan.
+    let other = load_with(&text, |fixture| {
+        fixture
+            .files
+            .0
+            .insert("/jobs/system.md".into(), Some(Ok("Be short.".into())));
+    });
+    assert_ne!(other.plan.unwrap().hash, plan.hash);
+}
