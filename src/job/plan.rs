@@ -57,6 +57,9 @@ pub struct Plan {
     /// What it may cost; `None`: anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_limits: Option<CostLimits>,
+    /// What templates are told of the sheets before theirs; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_sheet: Option<CrossSheet>,
     /// What must be true of each sheet's output.
     pub validations: Vec<Rule>,
     /// Really slept between two sheets.
@@ -370,6 +373,19 @@ pub struct RateLimitPolicy {
     pub max_waits: u32,
     /// Usage limits waited for, per run.
     pub max_quota_waits: u32,
+}
+
+/// What templates are told of the sheets before theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrossSheet {
+    /// The end of their final texts, as `previous_outputs`.
+    pub outputs: bool,
+    /// Characters of each text.
+    pub max_chars: u32,
+    /// Patterns of files, placeholders still in them, relative to the workspace: `previous_files`.
+    pub files: Vec<String>,
+    /// So many sheets before it, and those that it waits for; 0: all before it.
+    pub lookback: u32,
 }
 
 /// What a job may cost, as its sessions report it.

@@ -136,8 +136,19 @@ pub(crate) fn skip_command(sheet: &Sheet, variables: &BTreeMap<String, Value>) -
     }))
 }
 
+/// The files that are captured for `sheet`: absolute patterns, their placeholders filled in.
+///
+/// The error is a sentence without a full stop. A plan that was loaded without errors has been asked already.
+pub fn capture_patterns(plan: &Plan, sheet: &Sheet) -> Result<Vec<String>, String> {
+    let variables = variables(plan, sheet);
+    let patterns = plan.cross_sheet.iter().flat_map(|cross| &cross.files);
+    patterns
+        .map(|pattern| path_of(pattern, &plan.workspace, &variables))
+        .collect()
+}
+
 /// The absolute path that a rule names for a sheet's variables.
-pub(super) fn path_of(text: &str, workspace: &str, variables: &BTreeMap<String, Value>) -> Result<String, String> {
+pub(crate) fn path_of(text: &str, workspace: &str, variables: &BTreeMap<String, Value>) -> Result<String, String> {
     expand(text, variables, Place::Path).and_then(|path| paths::within(workspace, &path))
 }
 

@@ -20,6 +20,7 @@ use super::growth::Growths;
 use super::launch::spool::Spool;
 use super::launch::{Evidence, Launch, Launcher, StartOutcome, now, record};
 use super::passwd;
+use super::previous;
 use super::room;
 use super::spec::{AttemptSpec, Progress};
 use super::validate::baseline::Baseline;
@@ -148,11 +149,6 @@ impl Runner {
             .join(format!("{}-{}", attempt.sheet, attempt.attempt))
     }
 
-    /// What the files of a sheet's rules were before its first attempt.
-    fn baseline(&self, attempt: AttemptRef) -> PathBuf {
-        self.run_dir(attempt).join(format!("baseline-{}.json", attempt.sheet))
-    }
-
     fn run_dir(&self, attempt: AttemptRef) -> PathBuf {
         self.spool_root.join(attempt.run.to_string())
     }
@@ -188,7 +184,8 @@ impl Runner {
         let tell = Tell { attempt, progress };
         let spool = Spool::new(self.spool_dir(attempt));
 
-        let prepared = prepare(&spec, &self.baseline(attempt)).await;
+        let anew = spec.fresh && !adopt && !spool.has_stdout();
+        let prepared = prepare(&spec, &self.run_dir(attempt), anew).await;
         let mut flags = Vec::new();
         // A spool with output is one of an attempt that was started, whatever the ledger remembers.
         let mut end = if adopt || spool.has_stdout() {
@@ -274,7 +271,7 @@ impl Runner {
     /// Asks the sheet's `skip_when_command` whether it is needed. Without room or a workspace nothing is asked: nothing
     /// starts then either.
     async fn is_needed(&self, spec: &AttemptSpec, spool: &Spool, stop: &mut Stop) -> Needed {
-        let sheet = spec.plan.sheet(spec.attempt.sheet).filter(|_| spec.check_skip);
+        let sheet = spec.plan.sheet(spec.attempt.sheet).filter(|_| spec.fresh);
         let skip = match sheet.map(|sheet| skip_command_for(&spec.plan, sheet)) {
             Some(Ok(Some(skip))) => skip,
             Some(Ok(None)) | None => return Needed::Yes,
@@ -629,29 +626,28 @@ fn blame(failure: &mut Failure, why: &str) {
     }
 }
 
-/// Everything that can fail before a start, and the baseline, which must be taken before it.
-async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Unready> {
+/// Everything that can fail before a start, and what must be looked at before it and is kept in the run's directory: what
+/// the files of its rules were before its first attempt, and `anew` what the sheets before it left.
+async fn prepare(spec: &AttemptSpec, directory: &Path, anew: bool) -> Result<Prepared, Unready> {
     let Some(sheet) = spec.plan.sheet(spec.attempt.sheet) else {
         let message = format!("the plan has no sheet {}", spec.attempt.sheet);
         return Err(Unready::Failed(fatal(Code::E301, message)));
     };
     let rules = rules_for(&spec.plan, sheet).map_err(|error| Unready::Failed(fatal(Code::E604, error)))?;
-    let text = prompt::compose(&spec.plan, sheet, spec.ask, &spec.lessons)
-        .map_err(|error| Unready::Failed(fatal(Code::E301, error.to_string())))?;
-    let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
-    let (kept, of_rules) = (baseline.to_owned(), rules.clone());
+    let (kept, of_rules, asked) = (directory.to_owned(), rules.clone(), spec.clone());
     let taken = tokio::task::spawn_blocking(move || {
-        if let Some(directory) = kept.parent() {
-            Spool::new(directory).create()?;
-        }
-        Baseline::ensure(&kept, &of_rules)
+        Spool::new(&kept).create()?;
+        let sheet = asked.attempt.sheet;
+        let baseline = Baseline::ensure(&kept.join(format!("baseline-{sheet}.json")), &of_rules)?;
+        let history = previous::history(&asked, &kept.join(format!("previous-{sheet}.json")), anew)?;
+        Ok((baseline, history))
     });
     let taken = taken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let taken = taken.map_err(|error| {
+    let (baseline, history) = taken.map_err(|error| {
         if room::is_short(&error) {
-            return Unready::NoRoom(room::refused(baseline.parent().unwrap_or(baseline), &error));
+            return Unready::NoRoom(room::refused(directory, &error));
         }
-        let place = baseline.display();
+        let place = directory.display();
         Unready::Failed(Failure {
             cause: Cause::Transient,
             ..fatal(
@@ -660,10 +656,13 @@ async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Unread
             )
         })
     })?;
+    let text = prompt::compose_with(&spec.plan, sheet, spec.ask, &spec.lessons, &history)
+        .map_err(|error| Unready::Failed(fatal(Code::E301, error.to_string())))?;
+    let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
     Ok(Prepared {
         rules,
         prompt,
-        baseline: Arc::new(taken),
+        baseline: Arc::new(baseline),
     })
 }
 

@@ -25,8 +25,11 @@ pub struct AttemptSpec {
     pub plan: Arc<Plan>,
     /// What the submitter brought along.
     pub context: Arc<SubmitContext>,
-    /// No session of the sheet has begun: ask first whether it is needed.
-    pub check_skip: bool,
+    /// No session of the sheet's present generation has begun: whether it is needed is asked first, and what the sheets
+    /// before it left is looked at.
+    pub fresh: bool,
+    /// The end of the final texts of sheets before it, where its template is told of them.
+    pub outputs: Vec<(u32, String)>,
     /// What failed before: earlier attempts of this sheet, and the previous three sheets.
     pub lessons: Vec<Lesson>,
     /// What its session may cost at most.

@@ -200,7 +200,8 @@ impl World {
                 program: Some(self.program.to_str().unwrap().to_owned()),
                 ..SubmitContext::default()
             }),
-            check_skip: true,
+            fresh: true,
+            outputs: Vec::new(),
             lessons: Vec::new(),
             earlier_cost: None,
             budget: None,
@@ -386,6 +387,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
         parallel: None,
         circuit_breaker: None,
         cost_limits: None,
+        cross_sheet: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

@@ -6,11 +6,12 @@ use std::path::Path;
 use super::Lowering;
 use crate::job::files::PathKind;
 use crate::job::paths;
-use crate::job::plan::{Append, Prompt, TemplateEngine};
+use crate::job::plan::{Append, CrossSheet, Prompt, Sheet, TemplateEngine};
+use crate::job::rules::path_of;
 use crate::job::value::Value;
 use crate::job::yaml::{self, Mark, Node};
-use crate::prompt::BUILT_IN;
 use crate::prompt::template::names_of_includes;
+use crate::prompt::{BUILT_IN, variables_of};
 
 /// Files that the templates of one job may take in.
 const MAX_INCLUDES: usize = 64;
@@ -177,6 +178,37 @@ impl Lowering<'_> {
                 format!("the extension {} is not a regular file", path.display()),
             )),
             PathKind::Missing | PathKind::Directory | PathKind::Other => Ok(raw.to_owned()),
+        }
+    }
+
+    /// What templates are told of the sheets before theirs.
+    pub(super) fn cross_sheet(&mut self) -> Option<CrossSheet> {
+        let outputs = self.boolean("cross_sheet.auto_capture_stdout", false);
+        let files = self.texts("cross_sheet.capture_files");
+        (outputs || !files.is_empty()).then(|| CrossSheet {
+            outputs,
+            max_chars: self.count("cross_sheet.max_output_chars", 2000),
+            files,
+            lookback: self.count("cross_sheet.lookback_sheets", 3),
+        })
+    }
+
+    /// Each pattern of `capture_files` must name something within the workspace for every sheet.
+    pub(super) fn capture_patterns(&mut self, workspace: &str, sheets: &[Sheet], prompt: &Prompt) {
+        const FIELD: &str = "cross_sheet.capture_files";
+        let items = self.node(FIELD).and_then(Node::list).unwrap_or_default();
+        for (index, item) in items.iter().enumerate() {
+            let Some(scalar) = item.scalar() else { continue };
+            let wrong = sheets.iter().find_map(|sheet| {
+                let variables = variables_of(workspace, sheets, prompt, sheet);
+                let error = path_of(&scalar.raw, workspace, &variables).err()?;
+                Some((sheet.number, error))
+            });
+            if let Some((sheet, error)) = wrong {
+                self.problems
+                    .error("E303", Some(item.at), &format!("{FIELD}[{index}]"), error)
+                    .with("sheet", sheet);
+            }
         }
     }
 

@@ -94,7 +94,7 @@ pub(crate) const JOB: &[Field] = &[
     works("cost_limits", Section(COST_LIMITS)),
     works("stale_detection", Section(STALE_DETECTION)),
     dormant("checkpoints", Section(CHECKPOINTS)),
-    dormant("cross_sheet", Section(CROSS_SHEET)),
+    works("cross_sheet", Section(CROSS_SHEET)),
     dormant("isolation", Section(ISOLATION)),
     dormant("workspace_lifecycle", Section(WORKSPACE_LIFECYCLE)),
     dormant("notifications", List(&Section(NOTIFICATION))),
@@ -319,10 +319,10 @@ const CHECKPOINTS: &[Field] = &[
     ),
 ];
 const CROSS_SHEET: &[Field] = &[
-    refused("auto_capture_stdout", Bool, is_true),
-    works("max_output_chars", Int(1, MAX)),
-    refused("capture_files", List(&Text), used),
-    works("lookback_sheets", Int(0, MAX)),
+    works("auto_capture_stdout", Bool),
+    works("max_output_chars", Int(1, COUNT)),
+    works("capture_files", List(&Text)),
+    works("lookback_sheets", Int(0, COUNT)),
 ];
 const ISOLATION: &[Field] = &[
     refused("enabled", Bool, is_true),

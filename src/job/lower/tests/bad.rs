@@ -276,6 +276,10 @@ fn bad_inputs_are_told_exactly() {
             "ERROR V108 3:58 sheet.prompt_extensions.2[0]: the extension file /jobs/t/none does not exist; a text has a space in it",
         ),
         (
+            plus("cross_sheet: {capture_files: ['*.md', '../{sheet_num}.md']}"),
+            "ERROR E303 6:39 cross_sheet.capture_files[1]: `/jobs/1.md` is outside of the workspace /jobs/w",
+        ),
+        (
             with("validations", "validations: [{path: x}]"),
             "ERROR V008 5:16 validations[0].type: this rule needs a `type`",
         ),

@@ -23,11 +23,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
             "checkpoints: {enabled: yes, triggers: [{name: x, sheet_nums: [1]}]}",
             "checkpoints.enabled",
         ),
-        (
-            "cross_sheet: {auto_capture_stdout: true}",
-            "cross_sheet.auto_capture_stdout",
-        ),
-        ("cross_sheet: {capture_files: ['*.md']}", "cross_sheet.capture_files"),
         ("isolation: {enabled: true, mode: worktree}", "isolation.enabled"),
         (
             "workspace_lifecycle: {archive_on_fresh: true}",
@@ -74,7 +69,6 @@ fn known_fields_without_effect_are_warned_of() {
         ("logging: {level: INFO}", "logging"),
         ("feedback: {enabled: true}", "feedback"),
         ("parallel: {budget_partition: true}", "parallel.budget_partition"),
-        ("cross_sheet: {lookback_sheets: 3}", "cross_sheet"),
         ("backend: {temperature: 0.5}", "backend.temperature"),
         ("backend: {model: x}", "backend.model"),
     ];

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::plan::{Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine};
-use crate::job::rules::{rules_for, skip_command_for};
+use crate::job::rules::{capture_patterns, rules_for, skip_command_for};
 use crate::model::{Cost, SheetNo, Span};
 
 fn backend(fields: &str) -> Backend {
@@ -805,4 +805,29 @@ fn extensions_are_texts_or_the_content_of_files() {
             .insert("/jobs/system.md".into(), Some(Ok("Be short.".into())));
     });
     assert_ne!(other.plan.unwrap().hash, plan.hash);
+}
+
+// field: cross_sheet
+// field: cross_sheet.auto_capture_stdout
+// field: cross_sheet.max_output_chars
+// field: cross_sheet.capture_files
+// field: cross_sheet.lookback_sheets
+#[test]
+fn cross_sheet_says_what_templates_are_told() {
+    assert_eq!(plan(&plus("cross_sheet: {lookback_sheets: 5}")).cross_sheet, None);
+    let cross = plan(&plus("cross_sheet: {auto_capture_stdout: yes}"))
+        .cross_sheet
+        .unwrap();
+    assert_eq!((cross.outputs, cross.max_chars, cross.lookback), (true, 2000, 3));
+    let text = "cross_sheet: {capture_files: ['*.md', '{{ workspace }}/{sheet_num}-[0-9].txt', 's{{ sheet_num - 1 }}/*'], \
+                lookback_sheets: 0, max_output_chars: 10}";
+    let plan = plan(&plus(text));
+    let cross = plan.cross_sheet.as_ref().unwrap();
+    assert_eq!((cross.outputs, cross.max_chars, cross.lookback), (false, 10, 0));
+    assert_eq!(
+        capture_patterns(&plan, &plan.sheets[1]),
+        Ok(["/jobs/w/*.md", "/jobs/w/2-[0-9].txt", "/jobs/w/s1/*"]
+            .map(str::to_owned)
+            .into())
+    );
 }
