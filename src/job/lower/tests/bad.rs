@@ -244,7 +244,7 @@ fn bad_inputs_are_told_exactly() {
                 "sheet",
                 "sheet: {size: 1, total_items: 2, skip_when_command: {2: {description: x}}}",
             ),
-            "ERROR E302 3:57 sheet.skip_when_command.2.command: a `skip_when_command` needs a `command`",
+            "ERROR E302 3:58 sheet.skip_when_command.2.command: a `skip_when_command` needs a `command`",
         ),
         (
             with(
@@ -262,7 +262,7 @@ fn bad_inputs_are_told_exactly() {
         ),
         (
             with("prompt", "prompt: {template: x, prompt_extensions: [none.md]}"),
-            "ERROR V108 4:42 prompt.prompt_extensions[0]: the extension file /jobs/none.md does not exist; a text has a space in it",
+            "ERROR V108 4:43 prompt.prompt_extensions[0]: the extension file /jobs/none.md does not exist; a text has a space in it",
         ),
         (
             with("prompt", "prompt: {template: x, prompt_extensions: [Fine so., ./w]}"),

@@ -787,7 +787,7 @@ fn skip_commands_are_kept_with_their_sheet() {
 fn extensions_are_texts_or_the_content_of_files() {
     let text = with(
         "prompt",
-        "prompt: {template: x, prompt_extensions: [system.md, Be brief., ${HOME}, a-file]}",
+        "prompt: {template: x, prompt_extensions: [system.md, Be brief., '${HOME}', a-file]}",
     )
     .replace(
         "total_items: 2}",
