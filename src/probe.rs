@@ -36,11 +36,13 @@ pub(crate) enum Mutant {
     DependencyIgnored,
     /// A resume does again what was completed.
     VerdictOverwritten,
+    /// A new conductor does not know what was spent today.
+    DayForgets,
 }
 
 impl Mutant {
     /// Every one.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::CommitAfterStart,
         Self::CommitUnheeded,
         Self::StartForAdopt,
@@ -48,6 +50,7 @@ impl Mutant {
         Self::GateForgets,
         Self::DependencyIgnored,
         Self::VerdictOverwritten,
+        Self::DayForgets,
     ];
 
     /// Whether that rule is broken now.

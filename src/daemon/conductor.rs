@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::clock::{self, Alarm};
+use super::day::Day;
 use super::environment::Environment;
 use super::holds::Holds;
 use super::journal;
@@ -22,13 +24,14 @@ use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
 use crate::api::request::ApiError;
 use crate::api::view::{Change, ManagerView};
-use crate::engine::Engine;
-use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold};
+use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold, Today};
 use crate::engine::fact::{Fact, FactKind};
+use crate::engine::{Engine, REMEMBERED, Run};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
-    AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, StopHow, Timestamp,
+    AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, StopHow,
+    Timestamp, ValidationReport,
 };
 #[cfg(test)]
 use crate::probe::{self, Mutant, Point};
@@ -106,6 +109,8 @@ pub(super) struct Conductor {
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
     pub(super) progress: mpsc::Receiver<(AttemptRef, Progress)>,
     pub(super) checkpoints: super::checkpoints::Writers,
+    /// Rules that are being asked without a session.
+    pub(super) recoveries: JoinSet<super::recover::Examined>,
     alarm: Alarm,
     /// The moment of the last decision that was followed.
     decided_at: Now,
@@ -121,6 +126,8 @@ pub(super) struct Conductor {
     /// When it leaves although sessions that were stopped have not ended.
     pub(super) leave_at: Option<Instant>,
     pub(super) holds: Holds,
+    /// The day of the calendar, as it was at the last look.
+    pub(super) day: Day,
     pub(super) ending: Ending,
     pub(super) status: watch::Sender<project::Status>,
     /// The conductor's own view, as it was told last.
@@ -130,8 +137,17 @@ pub(super) struct Conductor {
 /// What is kept of an attempt that ended.
 type Evidence = (AttemptRef, Box<AttemptReport>);
 
-/// What a new run is made of.
-type Source = (RunId, Arc<Plan>, Arc<SubmitContext>);
+/// What comes with an event, to be stored with what follows from it.
+#[derive(Default)]
+pub(super) enum Brought {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What a run is made of: a new one, or one that is given another plan.
+    Source(RunId, Arc<Plan>, Arc<SubmitContext>),
+    /// What the rules of sheets gave without a session.
+    Checked(Vec<(SheetNo, ValidationReport)>),
+}
 
 /// Whether an event cannot be refused, because it is no wish: it is kept until it can be decided.
 fn happened(event: &Event) -> bool {
@@ -200,6 +216,7 @@ impl Conductor {
             progress_in,
             progress,
             checkpoints: super::checkpoints::Writers::default(),
+            recoveries: JoinSet::new(),
             alarm: Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?,
             decided_at: clock::now(),
             blocked: None,
@@ -209,6 +226,7 @@ impl Conductor {
             drained: Vec::new(),
             leave_at: None,
             holds: Holds::of(host),
+            day: Day::default(),
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
             shown: watch::channel(ManagerView::default()).0,
@@ -232,8 +250,10 @@ impl Conductor {
                 .map_err(|error| error.to_string())?;
             let owed = conductor.write_owed_checkpoints().await;
             owed.map_err(|error| conductor.unreadable(&error))?;
-            let holds = conductor.holds.look(clock::now(), &conductor.settings);
-            conductor.engine.begin_with(holds);
+            let now = clock::now();
+            let holds = conductor.holds.look(now, &conductor.settings);
+            let (today, starts) = conductor.spent_and_started().await?;
+            conductor.engine.begin_with(now, holds, today, starts);
             conductor.step_or_log(Event::Restored { same_boot }).await;
             conductor.limit_memory(None);
         } else {
@@ -243,6 +263,32 @@ impl Conductor {
         }
         conductor.publish_status();
         Ok(conductor)
+    }
+
+    /// What was spent today, and the latest starts: also by runs that have ended.
+    async fn spent_and_started(&mut self) -> Result<(Today, Vec<(Timestamp, AccountId)>), String> {
+        let now = clock::now().wall;
+        self.day = Day::of(now, &TimeZone::system());
+        let today = self.spent_today().await.map_err(|error| error.to_string())?;
+        let starts = self.ledger.starts_since(now.plus(Span(-REMEMBERED.0))).await;
+        Ok((today, starts.map_err(|error| error.to_string())?))
+    }
+
+    /// The day, and what was spent on it so far.
+    async fn spent_today(&self) -> Result<Today, StoreError> {
+        let Day { date, begins, ends } = &self.day;
+        let spent = self.ledger.spent_on(date).await?;
+        #[cfg(test)]
+        let spent = if Mutant::DayForgets.is_on() {
+            BTreeMap::new()
+        } else {
+            spent
+        };
+        Ok(Today {
+            begins: *begins,
+            ends: *ends,
+            spent,
+        })
     }
 
     /// What a live run is made of cannot be read: without it the ledger is of no use.
@@ -297,6 +343,7 @@ impl Conductor {
                     }
                 }
                 Some(done) = self.checkpoints.finished() => self.checkpoint_written(done),
+                Some(done) = self.recoveries.join_next(), if !self.recoveries.is_empty() => self.examined(done).await,
                 rung = self.alarm.rings() => {
                     if let Err(error) = rung {
                         tracing::error!(%error, "the timer cannot be read");
@@ -358,7 +405,7 @@ impl Conductor {
     /// Decides what happened while the ledger could not be written, in the order in which it happened.
     async fn catch_up(&mut self) -> Result<(), StepError> {
         while let Some((event, report)) = self.backlog.pop_front() {
-            match self.follow(event, report, None).await {
+            match self.follow(event, report, Brought::Nothing).await {
                 Err(error @ StepError::Storage(_)) => return Err(error),
                 Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, "a late report changes nothing"),
                 Ok(()) => {}
@@ -430,15 +477,15 @@ impl Conductor {
 
     /// Decide, commit, apply, act. `report` is the evidence of an attempt that ended.
     pub(super) async fn step(&mut self, event: Event, report: Option<Evidence>) -> Result<(), StepError> {
-        self.step_with(event, report, None).await
+        self.step_with(event, report, Brought::Nothing).await
     }
 
-    /// The same, with what a new run brings along.
+    /// The same, with what comes along.
     pub(super) async fn step_with(
         &mut self,
         event: Event,
         report: Option<Evidence>,
-        submission: Option<Source>,
+        brought: Brought,
     ) -> Result<(), StepError> {
         // What is decided now would be decided from a state that lacks what happened before.
         let ready = match self.catch_up().await {
@@ -452,7 +499,7 @@ impl Conductor {
             }
             return Err(error);
         }
-        self.follow(event, report, submission).await
+        self.follow(event, report, brought).await
     }
 
     /// Tells the engine what holds starts, where that is not what it was told last.
@@ -460,7 +507,17 @@ impl Conductor {
         if !self.conducts {
             return Ok(());
         }
-        let holds = self.holds.look(clock::now(), &self.settings);
+        let now = clock::now();
+        if !(self.day.begins..self.day.ends).contains(&now.wall) {
+            self.day = Day::of(now.wall, &TimeZone::system());
+        }
+        let told = self.engine.today().map(|today| (today.begins, today.ends));
+        if told != Some((self.day.begins, self.day.ends)) {
+            let today = self.spent_today().await;
+            let today = today.map_err(|error| StepError::Storage(error.to_string()))?;
+            self.follow(Event::DayBegan { today }, None, Brought::Nothing).await?;
+        }
+        let holds = self.holds.look(now, &self.settings);
         if self.engine.holds() == holds {
             return Ok(());
         }
@@ -469,7 +526,8 @@ impl Conductor {
             shown.collect()
         };
         let news = shown(&holds) != shown(self.engine.holds());
-        self.follow(Event::HoldsChanged { holds }, None, None).await?;
+        self.follow(Event::HoldsChanged { holds }, None, Brought::Nothing)
+            .await?;
         if !news {
             return Ok(());
         }
@@ -485,12 +543,7 @@ impl Conductor {
     }
 
     /// A step with nothing left to be decided before it.
-    async fn follow(
-        &mut self,
-        event: Event,
-        report: Option<Evidence>,
-        submission: Option<Source>,
-    ) -> Result<(), StepError> {
+    async fn follow(&mut self, event: Event, report: Option<Evidence>, brought: Brought) -> Result<(), StepError> {
         let now = clock::now();
         let decision = self.engine.decide(now, &event);
         if let Some(refusal) = decision.refusal {
@@ -505,15 +558,24 @@ impl Conductor {
         #[cfg(test)]
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
         if !decision.facts.is_empty() || report.is_some() {
+            let day = Day::of(now.wall, &TimeZone::system());
             let batch = Batch {
                 facts: &decision.facts,
-                submission: submission.as_ref().map(|(run, plan, context)| Submission {
-                    run: *run,
-                    plan,
-                    context,
-                }),
+                submission: match &brought {
+                    Brought::Source(run, plan, context) => Some(Submission {
+                        run: *run,
+                        plan,
+                        context,
+                    }),
+                    Brought::Nothing | Brought::Checked(_) => None,
+                },
+                checked: match &brought {
+                    Brought::Checked(checked) => checked,
+                    Brought::Nothing | Brought::Source(..) => &[],
+                },
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
                 at: now.wall,
+                day: &day.date,
             };
             let committed = self.ledger.commit(batch).await;
             #[cfg(test)]
@@ -551,7 +613,7 @@ impl Conductor {
         self.decided_at = now;
         // Only now: a stop or settings that could not be followed are not to be half in force.
         self.engine.observe(now, &event);
-        if let Some((run, plan, context)) = submission {
+        if let Brought::Source(run, plan, context) = brought {
             self.insert(run, plan, context);
         }
         for fact in &decision.facts {
@@ -575,6 +637,11 @@ impl Conductor {
             if self.storage_told {
                 self.tell_storage();
             }
+        }
+        for warning in &decision.warnings {
+            journal::budget_nearly_used(warning, |run| {
+                self.live.get(&run).map(|live| (live.job.as_str(), live.no))
+            });
         }
         self.tell(&decision.facts, now).await;
         Ok(())
@@ -673,7 +740,17 @@ impl Conductor {
             tracing::error!(attempt = %start.attempt, "an attempt of a run that is not loaded cannot start");
             return;
         };
-        let (plan, context) = (Arc::clone(&live.plan), Arc::clone(&live.context));
+        let mut source = (Arc::clone(&live.plan), Arc::clone(&live.context));
+        if self.engine.run(start.attempt.run).map(Run::revision) != Some(start.revision) {
+            // It goes on with the plan that it was intended with.
+            match self.ledger.plan_of(start.attempt.run, start.revision).await {
+                Ok((plan, context)) => source = (Arc::new(plan), Arc::new(context)),
+                Err(error) => {
+                    tracing::error!(attempt = %start.attempt, %error, "its plan cannot be read; it goes on with the newest");
+                }
+            }
+        }
+        let (plan, context) = source;
         // What is only told to the session is worth less than the start: a read that fails costs the lessons.
         let lessons = self
             .ledger
@@ -706,6 +783,7 @@ impl Conductor {
             lessons,
             budget: start.budget,
             earlier_cost,
+            prices: Arc::clone(&self.settings.prices),
             extra_env: self.environment.extra(&self.settings.pass_env),
             secrets,
         };
@@ -775,6 +853,10 @@ impl Conductor {
     }
 
     fn insert(&mut self, run: RunId, plan: Arc<Plan>, context: Arc<SubmitContext>) {
+        if let Some(live) = self.live.get_mut(&run) {
+            (live.plan, live.context) = (plan, context);
+            return;
+        }
         let no = self.engine.run(run).map_or(RunNo(0), |run| run.no());
         let job = plan.name.clone();
         self.live.insert(
@@ -795,7 +877,7 @@ impl Conductor {
         let mut sheets: BTreeSet<(RunId, SheetNo)> = BTreeSet::new();
         let mut runs: BTreeSet<RunId> = BTreeSet::new();
         let mut ended: BTreeMap<RunId, crate::model::RunState> = BTreeMap::new();
-        let mut paused: BTreeSet<RunId> = BTreeSet::new();
+        let mut written: BTreeSet<RunId> = BTreeSet::new();
         for fact in facts {
             if let FactKind::RunSubmitted { run, no, .. } = &fact.kind
                 && let Some(live) = self.live.get_mut(run)
@@ -811,10 +893,10 @@ impl Conductor {
                 FactKind::RunEnded { run, state } => {
                     ended.insert(*run, *state);
                 }
-                FactKind::RunPaused { run, .. } => {
-                    paused.insert(*run);
+                FactKind::RunPaused { run, .. } | FactKind::RunModified { run, .. } => {
+                    written.insert(*run);
                 }
-                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
+                FactKind::SheetEnded { run, .. } | FactKind::SheetRecovered { run, .. } => self.sheet_ended(*run, now),
                 kind if kind.subject().is_some() => runs.extend(self.live.keys()),
                 _ => {}
             }
@@ -824,7 +906,7 @@ impl Conductor {
             return;
         }
         self.tell_states(&runs, now);
-        for run in ended.keys().chain(&paused) {
+        for run in ended.keys().chain(&written) {
             self.write_checkpoint(*run).await;
         }
         self.write_due_checkpoints();

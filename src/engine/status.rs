@@ -7,7 +7,7 @@ use super::fact::{GateKey, GateKind, Question, Verdict};
 use super::run::{Phase, Run};
 use super::schedule::{Hold, Load, Next, Short};
 use super::sheet::{Sheet, SheetState, Waiting};
-use crate::model::{AttemptKind, Cause, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
+use crate::model::{AttemptKind, Cause, Code, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
 
 /// What is to be said of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,7 +282,9 @@ impl Hold<'_> {
                 let (id, text) = (&question.id.0, question.text.trim_end_matches(['.', ' ']));
                 format!("question {id}: {text}; answer it with {}", words.join(" or "))
             }
-            Self::Reserved => "the sessions at work have reserved what is left of the budget".into(),
+            Self::Reserved(Code::E703) => "the sessions at work have reserved what is left of the day's budget".into(),
+            Self::Reserved(_) => "the sessions at work have reserved what is left of the job's budget".into(),
+            Self::Tomorrow => "the budget of the day is used up (`daily_budget_usd`)".into(),
             Self::Money(_, code) => format!("{code} ({})", code.meaning()),
             Self::Pace => "pace of starts (`resource_limits.max_api_calls_per_minute`)".into(),
             Self::Conductor(why) => (*why).to_owned(),

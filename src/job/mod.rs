@@ -5,6 +5,7 @@
 //! for through [`files::Files`].
 
 pub mod artifacts;
+pub mod changes;
 pub mod condition;
 pub mod expression;
 pub mod files;
@@ -13,6 +14,7 @@ mod paths;
 pub mod pattern;
 pub mod placeholder;
 pub mod plan;
+pub mod prices;
 pub mod problem;
 pub mod rules;
 mod schema;

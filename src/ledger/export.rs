@@ -34,9 +34,10 @@ impl Ledger {
             "SELECT ",
             sheet_columns!(),
             ", e.seq, e.json, e.evidence, v.evidence FROM sheets s LEFT JOIN facts e ON e.seq = s.report_seq \
-             LEFT JOIN facts v ON v.seq = s.validated_seq AND v.seq <> s.report_seq WHERE s.run = ?"
+             LEFT JOIN facts v ON v.seq = s.validated_seq AND v.seq IS NOT s.report_seq WHERE s.run = ? AND s.sheet <= ?"
         ))
         .bind(run.0)
+        .bind(row.sheets_total)
         .fetch_all(connection)
         .await
         .map_err(self.reading())?;

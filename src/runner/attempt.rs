@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::backend::{self, Caps, Passwd, Reader};
+use super::backend::{self, Caps, Passwd, Reader, Tariff};
 use super::classify::{ClassifyInput, HUNG, LOST, SKIPPED, START_FAILED, classify};
 use super::follow::Follower;
 use super::growth::Growths;
@@ -25,6 +25,7 @@ use super::room;
 use super::spec::{AttemptSpec, Progress};
 use super::validate::baseline::Baseline;
 use super::validate::{Checks, end_leftovers};
+use crate::job::plan::Check;
 use crate::job::rules::{SheetRule, rules_for, skip_command_for};
 use crate::model::{
     AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
@@ -149,6 +150,11 @@ impl Runner {
             .join(format!("{}-{}", attempt.sheet, attempt.attempt))
     }
 
+    /// What the files of a sheet's rules were before its first attempt.
+    fn baseline(&self, attempt: AttemptRef) -> PathBuf {
+        baseline_in(&self.run_dir(attempt), attempt)
+    }
+
     fn run_dir(&self, attempt: AttemptRef) -> PathBuf {
         self.spool_root.join(attempt.run.to_string())
     }
@@ -232,6 +238,41 @@ impl Runner {
         let mut report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
         report.outcome.flags.extend(flags);
         tell.say(Progress::Finished(Box::new(report))).await;
+    }
+
+    /// What the rules of a sheet give now, without a session: `spec` is of attempt 0, which no session has. The error says
+    /// why they cannot tell whether it is done.
+    pub async fn examine(&self, spec: &AttemptSpec) -> Result<ValidationReport, String> {
+        let sheet = spec.plan.sheet(spec.attempt.sheet);
+        let sheet = sheet.ok_or_else(|| format!("the plan has no sheet {}", spec.attempt.sheet))?;
+        let rules = rules_for(&spec.plan, sheet)?;
+        let compares = |rule: &&SheetRule| matches!(rule.check, Check::FileModified { .. });
+        let baseline = match rules.iter().find(compares) {
+            None => Baseline::take(&[]),
+            Some(rule) => {
+                let kept = self.baseline(spec.attempt);
+                let read = tokio::task::spawn_blocking(move || Baseline::read(&kept));
+                let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+                read.ok().flatten().ok_or_else(|| {
+                    let rule = &rule.description;
+                    format!("what the files were before its first attempt is not known, and a rule asks for it: {rule}")
+                })?
+            }
+        };
+        let spool = self.spool_dir(spec.attempt);
+        let unit = self.unit_name(spec.attempt);
+        // Those of a conductor that was killed while it asked.
+        end_leftovers(&self.launcher, &unit, &spool).await;
+        let env = backend::environment(spec, &self.passwd);
+        let checks = Checks {
+            launcher: &self.launcher,
+            unit: &unit,
+            spool: &spool,
+            env: &env,
+            secrets: &spec.secrets,
+            baseline: Arc::new(baseline),
+        };
+        Ok(checks.run(&rules).await)
     }
 
     /// Why there is no room for what an attempt writes, if there is none.
@@ -626,6 +667,10 @@ fn blame(failure: &mut Failure, why: &str) {
     }
 }
 
+fn baseline_in(directory: &Path, attempt: AttemptRef) -> PathBuf {
+    directory.join(format!("baseline-{}.json", attempt.sheet))
+}
+
 /// Everything that can fail before a start, and what must be looked at before it and is kept in the run's directory: what
 /// the files of its rules were before its first attempt, and `anew` what the sheets before it left.
 async fn prepare(spec: &AttemptSpec, directory: &Path, anew: bool) -> Result<Prepared, Unready> {
@@ -638,7 +683,7 @@ async fn prepare(spec: &AttemptSpec, directory: &Path, anew: bool) -> Result<Pre
     let taken = tokio::task::spawn_blocking(move || {
         Spool::new(&kept).create()?;
         let sheet = asked.attempt.sheet;
-        let baseline = Baseline::ensure(&kept.join(format!("baseline-{sheet}.json")), &of_rules)?;
+        let baseline = Baseline::ensure(&baseline_in(&kept, asked.attempt), &of_rules)?;
         let history = previous::history(&asked, &kept.join(format!("previous-{sheet}.json")), anew)?;
         Ok((baseline, history))
     });
@@ -696,6 +741,10 @@ async fn read_session(
         spec.resume,
         spec.earlier_cost,
     );
+    let (price, prices) = (
+        spec.plan.cost_limits.and_then(|limits| limits.price),
+        Arc::clone(&spec.prices),
+    );
     let spool = spool.clone();
     let read = tokio::task::spawn_blocking(move || {
         let mut reader = Reader::new(&kind);
@@ -706,6 +755,10 @@ async fn read_session(
             tail_bytes,
             resumed,
             earlier_cost,
+            tariff: Tariff {
+                own: price,
+                prices: &prices,
+            },
             secrets: &secrets,
         };
         caps.tail_bytes = caps.tail_bytes.min(STDERR_BYTES);

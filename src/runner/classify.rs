@@ -82,6 +82,7 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
         exit_code: input.certificate.exit.code(),
         skipped: None,
         cost: session.cost,
+        cost_estimated: session.cost_estimated,
         tokens_in: session.tokens_in,
         tokens_out: session.tokens_out,
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod fake;
 mod files;
+mod hostile;
 mod together;
 
 use crate::support::Alone;

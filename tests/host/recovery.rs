@@ -434,3 +434,110 @@ fn damage_that_the_running_service_finds_costs_neither_the_session_nor_what_the_
     assert_eq!(service.status("now")["state"], "completed");
     assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 2), (3, 1)]));
 }
+
+/// A job whose sheets write that word and are to have written it; those from 2 on wait until they may.
+fn writes(desk: &Desk, sheets: u32, word: &str, waits: bool) -> PathBuf {
+    let wait = if waits {
+        "until [ -e go-$n ]; do sleep 0.05; done; "
+    } else {
+        ""
+    };
+    let script = format!("{wait}mkdir -p workspace; echo {word} > workspace/out-$n");
+    let more = format!(
+        "parallel: {{enabled: true, max_concurrent: 2}}\nretry: {{max_retries: 0}}\n\
+         validations: [{{type: content_contains, path: 'out-{{sheet_num}}', pattern: {word}}}]\n"
+    );
+    desk.job("modified", sheets, &script, &more)
+}
+
+#[test]
+fn sheets_at_work_keep_their_plan_through_a_kill_and_the_others_have_the_new_one() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let job = writes(&desk, 4, "old", true);
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    wait_until("two sheets are at work", Duration::from_secs(20), || {
+        desk.starts().len() == 2
+    });
+
+    let job = writes(&desk, 5, "new", false);
+    let modified = output(service.ctl(["modify", "modified", "-c"]).arg(&job));
+    assert!(modified.status.success(), "{}", said(&modified));
+    assert!(
+        said(&modified).contains("goes on with the old plan"),
+        "{}",
+        said(&modified)
+    );
+    let first = service.pid().expect("a service");
+    systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
+    wait_until("the service is back", LONG, || {
+        service.pid().is_some_and(|pid| pid != first)
+    });
+    // One ends while a conductor looks, the other while there is none.
+    desk.write("go-1", "");
+    wait_until("sheet 3 has had its turn", LONG, || desk.starts().contains_key(&3));
+    systemctl(&["stop", "mozart.service", "mozart.socket"]);
+    desk.write("go-2", "");
+    wait_until("sheet 2 has ended", LONG, || {
+        desk.path("workspace/out-2").exists() && service.units().is_empty()
+    });
+
+    let wait = output(service.ctl(["wait", "modified"]));
+    assert!(
+        wait.status.success(),
+        "{}\n{:#}",
+        said(&wait),
+        service.status("modified")
+    );
+    let words: Vec<_> = (1..=5)
+        .map(|sheet| desk.lines(&format!("workspace/out-{sheet}")).concat())
+        .collect();
+    assert_eq!(words, ["old", "old", "new", "new", "new"]);
+    assert!(desk.starts().values().all(|starts| *starts == 1), "{:?}", desk.starts());
+}
+
+#[test]
+fn rules_are_asked_in_units_of_their_own_and_what_holds_is_completed_by_the_service() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let more = format!(
+        "retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}  - {{type: command_succeeds, command: 'cat /proc/self/cgroup >> units; test -s out-{{sheet_num}}'}}\n"
+    );
+    let job = desk.job(
+        "recovered",
+        2,
+        "mkdir -p workspace; test $n = 1 || touch workspace/out-$n; exit 3",
+        &more,
+    );
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    assert_eq!(output(service.ctl(["wait", "recovered"])).status.code(), Some(1));
+    desk.write("workspace/out-1", "by hand");
+    for _ in 0..2 {
+        let recovered = output(service.ctl(["recover", "recovered"]));
+        assert!(recovered.status.success(), "{}", said(&recovered));
+        let status = service.status("recovered");
+        assert_eq!(
+            (status["state"].as_str(), status["sheets"][0]["state"].as_str()),
+            (Some("paused"), Some("completed"))
+        );
+        assert_eq!(
+            status["sheets"][1]["state"], "pending",
+            "no session has worked on it, and its file is not there"
+        );
+    }
+    let units = desk.lines("workspace/units").join("\n");
+    assert!(
+        units.contains("-1-0-v1.service"),
+        "a check has a unit of its own: {units}"
+    );
+    wait_until("no unit is left", Duration::from_secs(5), || service.units().is_empty());
+    systemctl(&["restart", "mozart.service"]);
+    assert_eq!(service.status("recovered")["sheets"][0]["state"], "completed");
+    assert_eq!(desk.starts(), BTreeMap::from([(1, 1)]));
+}

@@ -17,8 +17,8 @@ use crate::error::{CliError, Kind};
 use crate::output::Out;
 use crate::text::{clean, count};
 
-/// No job file is larger; the largest real ones have some hundred kilobytes.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_BYTES: u64 = mozart::job::yaml::MAX_BYTES as u64;
+const TOO_LARGE: &str = "is larger than 8 MiB, the most that a job file may have";
 
 /// What the command line says besides the file.
 #[derive(Debug, Default, Clone)]
@@ -80,13 +80,17 @@ impl JobFile {
                 .map_err(io)?;
         } else {
             let file = std::fs::File::open(path).map_err(io)?;
-            if file.metadata().map_err(io)?.is_dir() {
+            let metadata = file.metadata().map_err(io)?;
+            if metadata.is_dir() {
                 return Err(unreadable("is a directory, not a job file"));
+            }
+            if metadata.len() > MAX_BYTES {
+                return Err(unreadable(TOO_LARGE));
             }
             file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(io)?;
         }
         if text.len() as u64 > MAX_BYTES {
-            return Err(unreadable("is larger than 16 MiB, which no job file is"));
+            return Err(unreadable(TOO_LARGE));
         }
 
         let path = if stdin {
@@ -132,6 +136,20 @@ impl JobFile {
 
     /// What goes to the conductor: the text as it was checked here, and what its sessions need of this shell.
     pub(crate) fn submission(&self, plan: &Plan, overrides: &Overrides) -> Submit {
+        self.submission_of(Some(plan), overrides)
+    }
+
+    /// The same for a run that knows more than this file: it keeps the variables that were set for it, without which the
+    /// file may make no plan here.
+    pub(crate) fn for_a_run(&self, overrides: &Overrides, out: &Out) -> Result<Submit, CliError> {
+        let loaded = self.load(overrides);
+        if loaded.not_yaml {
+            self.plan(overrides, out)?;
+        }
+        Ok(self.submission_of(loaded.plan.as_ref(), overrides))
+    }
+
+    fn submission_of(&self, plan: Option<&Plan>, overrides: &Overrides) -> Submit {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         Submit {
             text: String::from_utf8_lossy(&self.text).into_owned(),
@@ -140,6 +158,7 @@ impl JobFile {
             workspace: self.workspace(overrides).as_deref().map(text),
             environment: Some(environment(
                 plan,
+                &String::from_utf8_lossy(&self.text),
                 |name| std::env::var(name).ok(),
                 std::env::vars_os().map(|(name, _)| name),
             )),
@@ -203,12 +222,14 @@ impl JobFile {
 /// The variables that travel with a submission: PATH, locale and time zone, what the backend passes on by itself,
 /// what the job names (in `pass_env`, or as `${NAME}`), and only the names of secrets.
 fn environment(
-    plan: &Plan,
+    plan: Option<&Plan>,
+    text: &str,
     value: impl Fn(&str) -> Option<String>,
     names: impl Iterator<Item = std::ffi::OsString>,
 ) -> BTreeMap<String, String> {
     let named = |name: &str| {
-        plan.backend.pass_env.iter().any(|passed| passed == name) || plan.source.contains(&format!("${{{name}}}"))
+        plan.is_some_and(|plan| plan.backend.pass_env.iter().any(|passed| passed == name))
+            || text.contains(&format!("${{{name}}}"))
     };
     let travels = |name: &str| {
         matches!(name, "PATH" | "LANG" | "LANGUAGE" | "TZ")

@@ -7,12 +7,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
+use mozart::api::request::{
+    ApiError, CostRequest, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted,
+};
 use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::client::{CallError, Client, Hint, JobWatch};
 use mozart::daemon::Embedded;
 use mozart::model::{RunState, SheetNo};
-use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -224,6 +226,31 @@ impl Link {
         }
     }
 
+    /// Gives a run the job file as it is now; with `submit.resume` it goes on, too.
+    pub(crate) async fn modify(&self, run: &RunSelector, submit: &Submit) -> Result<Modified> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.modify(run, submit).await?),
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::Modify(run.clone(), Box::new(submit.clone()), reply))
+                .await?),
+        }
+    }
+
+    /// Takes sheets of a run for completed whose rules hold.
+    pub(crate) async fn recover(
+        &self,
+        run: &RunSelector,
+        sheet: Option<SheetNo>,
+        dry_run: bool,
+    ) -> Result<Vec<RecoveredSheet>> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.recover(run, sheet, dry_run).await?),
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::Recover(run.clone(), sheet, dry_run, reply))
+                .await?),
+        }
+    }
+
     /// Cancels a run.
     pub(crate) async fn cancel(&self, run: &RunSelector) -> Result<()> {
         match self.voice() {
@@ -265,6 +292,14 @@ impl Link {
             Voice::Direct(own) => Ok(own
                 .ask(|reply| Request::ClearGates(account.map(str::to_owned), reply))
                 .await?),
+        }
+    }
+
+    /// What was spent.
+    pub(crate) async fn costs(&self, request: &CostRequest) -> Result<Vec<CostSummary>> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.costs(request).await?),
+            Voice::Direct(own) => Ok(own.ask(|reply| Request::Costs(request.clone(), reply)).await?),
         }
     }
 

@@ -44,6 +44,8 @@ fn answers(world: &mut World) {
 }
 
 /// Fifty runs of two hundred sheets wait for one window: one start is refused after the first refusal was read.
+// field: circuit_breaker.cross_workspace_coordination
+// field: circuit_breaker.honor_other_jobs_rate_limits
 #[test]
 fn however_many_wait_one_session_finds_out() {
     let mut world = with_places(10);

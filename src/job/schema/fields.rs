@@ -48,11 +48,6 @@ fn says(node: &Node, words: &[&str]) -> bool {
     node.scalar().is_some_and(|scalar| words.contains(&scalar.raw.as_str()))
 }
 
-/// Limits and faults of an account are shared by all jobs; a job cannot leave that.
-fn is_false(node: &Node) -> bool {
-    boolean(node) == Some(false)
-}
-
 fn is_private(node: &Node) -> bool {
     says(node, &["private"])
 }
@@ -288,16 +283,16 @@ const CIRCUIT_BREAKER: &[Field] = &[
     works("enabled", Bool),
     works("failure_threshold", Int(1, 100)),
     works("recovery_timeout_seconds", Number(up_to(3600.0))),
-    refused("cross_workspace_coordination", Bool, is_false),
-    refused("honor_other_jobs_rate_limits", Bool, is_false),
+    works("cross_workspace_coordination", Bool),
+    works("honor_other_jobs_rate_limits", Bool),
 ];
 const COST_LIMITS: &[Field] = &[
     works("enabled", Bool),
     works("max_cost_per_sheet", Number(above(0.0))),
     works("max_cost_per_job", Number(above(0.0))),
-    dormant("cost_per_1k_input_tokens", Number(at_least(0.0))),
-    dormant("cost_per_1k_output_tokens", Number(at_least(0.0))),
-    dormant("warn_at_percent", Number(within(0.0, 100.0))),
+    works("cost_per_1k_input_tokens", Number(at_least(0.0))),
+    works("cost_per_1k_output_tokens", Number(at_least(0.0))),
+    works("warn_at_percent", Number(within(0.0, 100.0))),
 ];
 const STALE_DETECTION: &[Field] = &[
     works("enabled", Bool),

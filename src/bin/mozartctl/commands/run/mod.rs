@@ -64,6 +64,9 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
             other => other?,
         };
         told(&submitted.problems, &source.problems, out);
+        if !submitted.attached {
+            hint_at_logout(link, out).await;
+        }
         let selector = RunSelector {
             job: submitted.job.to_string(),
             run: Some(submitted.run.0),
@@ -75,6 +78,15 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
         let told = (submitted.attached, submitted.problems.as_slice());
         stay(link, finder, &selector, manner, arguments.detach, told, out).await
     }))
+}
+
+/// Says that sessions of the service end with the login, where they do.
+async fn hint_at_logout(link: &Link, out: &Out) {
+    if matches!(link, Link::Service(_)) && !out.json && !out.quiet && crate::systemd::lingers().await == Some(false) {
+        out.note(
+            "sessions are stopped when you log out, and go on with your next login; `loginctl enable-linger` lets them run on",
+        );
+    }
 }
 
 /// Stays with an accepted run, or says that it was accepted and leaves.
