@@ -26,7 +26,7 @@ use crate::api::request::ApiError;
 use crate::api::view::{Change, ManagerView};
 use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold, Today};
 use crate::engine::fact::{Fact, FactKind};
-use crate::engine::{Engine, REMEMBERED, Run};
+use crate::engine::{Engine, REMEMBERED, Run, RunStatus};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
@@ -34,7 +34,8 @@ use crate::model::{
     Timestamp, ValidationReport,
 };
 #[cfg(test)]
-use crate::probe::{self, Mutant, Point};
+use crate::probe::Mutant;
+use crate::probe::{self, Point};
 use crate::runner::attempt::Runner;
 use crate::runner::backend::Heard;
 use crate::runner::launch::boot_id;
@@ -76,8 +77,8 @@ pub(super) struct Live {
     pub(super) plan: Arc<Plan>,
     pub(super) context: Arc<SubmitContext>,
     pub(super) checkpoint: super::checkpoints::State,
-    /// The state that the journal was told last.
-    told: Option<RunState>,
+    /// What was said of it last.
+    told: Option<RunStatus>,
 }
 
 /// What ends the conductor's loop.
@@ -112,8 +113,8 @@ pub(super) struct Conductor {
     /// Rules that are being asked without a session.
     pub(super) recoveries: JoinSet<super::recover::Examined>,
     alarm: Alarm,
-    /// The moment of the last decision that was followed.
-    decided_at: Now,
+    /// When the engine wants to be woken, as of the last decision: what has become due since then rings at once.
+    wakeup: Option<Timestamp>,
     /// Why the ledger cannot be written, and when to try again.
     blocked: Option<(String, Timestamp)>,
     /// Attempts that wait for room for their files, each with the reason.
@@ -218,7 +219,7 @@ impl Conductor {
             checkpoints: super::checkpoints::Writers::default(),
             recoveries: JoinSet::new(),
             alarm: Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?,
-            decided_at: clock::now(),
+            wakeup: None,
             blocked: None,
             starved: BTreeMap::new(),
             storage_told: false,
@@ -231,11 +232,9 @@ impl Conductor {
             status: watch::channel(project::Status::default()).0,
             shown: watch::channel(ManagerView::default()).0,
         };
-        let facts = conductor.ledger.live_facts().await;
-        let facts = facts.map_err(|error| conductor.unreadable(&error))?;
-        for fact in &facts {
-            conductor.engine.apply(fact);
-        }
+        let engine = &mut conductor.engine;
+        let told = conductor.ledger.tell_live(|fact| engine.apply(&fact)).await;
+        told.map_err(|error| conductor.unreadable(&error))?;
         let runs: Vec<_> = conductor.engine.runs().map(|run| run.id()).collect();
         for run in runs {
             let held = conductor.hold(run).await;
@@ -370,12 +369,7 @@ impl Conductor {
 
     /// When it is to look again though nothing happens.
     pub(super) fn next_alarm(&self) -> Option<Timestamp> {
-        // As of the last decision: what has become due since then rings at once.
-        let engine = if self.conducts {
-            self.engine.next_wakeup(self.decided_at)
-        } else {
-            None
-        };
+        let engine = self.wakeup.filter(|_| self.conducts);
         let storage = self.blocked.as_ref().map(|(_, at)| *at);
         let now = clock::now();
         let busy = !self.running.is_empty() || self.holds.are_of_the_machine() && self.engine.is_held(now);
@@ -533,8 +527,8 @@ impl Conductor {
         }
         journal::holds_changed(self.engine.holds());
         // No fact says so, but every run that waits has another reason.
-        let (now, runs) = (clock::now(), self.live.keys().copied().collect());
-        self.tell_states(&runs, now);
+        let now = clock::now();
+        let runs = self.tell_states(&self.live.keys().copied().collect(), now);
         if self.changes.receiver_count() > 0 {
             self.publish(&runs, &BTreeSet::new(), &BTreeMap::new(), now).await;
         }
@@ -555,7 +549,6 @@ impl Conductor {
                 self.act(command).await;
             }
         }
-        #[cfg(test)]
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
         if !decision.facts.is_empty() || report.is_some() {
             let day = Day::of(now.wall, &TimeZone::system());
@@ -597,10 +590,8 @@ impl Conductor {
             }
         }
         #[cfg(test)]
-        {
-            probe::committed(now, &decision.facts);
-            probe::reach(Point::Committed).map_err(StepError::Storage)?;
-        }
+        probe::committed(now, &decision.facts);
+        probe::reach(Point::Committed).map_err(StepError::Storage)?;
         if matches!(event, Event::Restored { same_boot: false }) {
             // Only after what follows from it. Where it fails, the next conductor is as careful as this one.
             if let Err(error) = self.ledger.note_boot(&boot_id()).await {
@@ -610,7 +601,6 @@ impl Conductor {
         if self.backlog.is_empty() {
             self.blocked = None;
         }
-        self.decided_at = now;
         // Only now: a stop or settings that could not be followed are not to be half in force.
         self.engine.observe(now, &event);
         if let Brought::Source(run, plan, context) = brought {
@@ -619,19 +609,18 @@ impl Conductor {
         for fact in &decision.facts {
             self.engine.apply(fact);
         }
+        self.wakeup = self.engine.next_wakeup(now);
         if let Some((attempt, _)) = &report {
             self.release(*attempt);
         }
-        #[cfg(test)]
         probe::reach(Point::Applied).map_err(StepError::Storage)?;
         for command in decision.commands {
+            probe::reach(Point::Acting).map_err(StepError::Storage)?;
             #[cfg(test)]
-            {
-                probe::reach(Point::Acting).map_err(StepError::Storage)?;
-                probe::acts(&command);
-            }
+            probe::acts(&command);
             self.act(command).await;
         }
+        probe::pass(Point::Acted);
         if self.backlog.is_empty() {
             self.starved.retain(|attempt, _| self.running.contains_key(attempt));
             if self.storage_told {
@@ -878,6 +867,7 @@ impl Conductor {
         let mut runs: BTreeSet<RunId> = BTreeSet::new();
         let mut ended: BTreeMap<RunId, crate::model::RunState> = BTreeMap::new();
         let mut written: BTreeSet<RunId> = BTreeSet::new();
+        let shared = facts.iter().any(|fact| fact.kind.subject().is_some());
         for fact in facts {
             if let FactKind::RunSubmitted { run, no, .. } = &fact.kind
                 && let Some(live) = self.live.get_mut(run)
@@ -897,15 +887,21 @@ impl Conductor {
                     written.insert(*run);
                 }
                 FactKind::SheetEnded { run, .. } | FactKind::SheetRecovered { run, .. } => self.sheet_ended(*run, now),
-                kind if kind.subject().is_some() => runs.extend(self.live.keys()),
                 _ => {}
             }
         }
         self.publish_shared(facts, now);
+        // A gate or a question may concern any run; most say the same as before.
+        let looked = if shared {
+            self.live.keys().copied().collect()
+        } else {
+            runs.clone()
+        };
+        let news = self.tell_states(&looked, now);
+        runs.extend(news);
         if runs.is_empty() {
             return;
         }
-        self.tell_states(&runs, now);
         for run in ended.keys().chain(&written) {
             self.write_checkpoint(*run).await;
         }
@@ -936,6 +932,7 @@ impl Conductor {
         tracing::info!("{} old runs are forgotten (`max_job_history`)", forgotten.len());
         let spool = self.paths.spool(&self.ledger.tag());
         let delete = move || {
+            probe::pass(Point::Trimming);
             for run in forgotten {
                 let directory = spool.join(run.to_string());
                 match std::fs::remove_dir_all(&directory) {
@@ -949,18 +946,27 @@ impl Conductor {
         self.attempts.spawn_blocking(delete);
     }
 
-    /// Tells the journal of runs that started or wait since it was told last.
-    fn tell_states(&mut self, runs: &BTreeSet<RunId>, now: Now) {
-        for run in runs {
-            let (Some(status), Some(live)) = (self.engine.describe(*run, now), self.live.get_mut(run)) else {
+    /// Tells the journal of runs that started or wait since it was told last. Gives those of which anything new is to be
+    /// said.
+    fn tell_states(&mut self, runs: &BTreeSet<RunId>, now: Now) -> BTreeSet<RunId> {
+        let mut news = BTreeSet::new();
+        for (run, status) in self.engine.describe_each(runs.iter().copied(), now) {
+            let Some(live) = self
+                .live
+                .get_mut(&run)
+                .filter(|live| live.told.as_ref() != Some(&status))
+            else {
                 continue;
             };
-            if live.told != Some(status.state) {
-                let first = live.told.is_none_or(|told| told == RunState::Queued);
+            let before = live.told.as_ref().map(|told| told.state);
+            if before != Some(status.state) {
+                let first = before.is_none_or(|before| before == RunState::Queued);
                 journal::state(&live.job, live.no, &status, first);
-                live.told = Some(status.state);
             }
+            live.told = Some(status);
+            news.insert(run);
         }
+        news
     }
 
     /// Remembers who waits until nothing runs any more.

@@ -95,7 +95,7 @@ impl Conductor {
             let state = was.or(is).unwrap_or(SheetStatus::Pending);
             match changes.last_mut() {
                 Some(last) if last.becomes == becomes && last.state == state && last.last + 1 == no.0 => {
-                    last.last = no.0
+                    last.last = no.0;
                 }
                 Some(_) | None => changes.push(SheetsChange {
                     first: no.0,

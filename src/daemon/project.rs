@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::clock;
 use super::conductor::{Conductor, Live};
 use crate::api::view::{Change, GateState, GateView, ManagerView, QuestionView, RunView};
-use crate::engine::{About, Fact, FactKind, Gate, GateKey, Question};
+use crate::engine::{About, Fact, FactKind, Gate, GateKey, Overview, Question};
 use crate::ledger;
 use crate::model::{Code, Now, RunId, RunState, SheetNo, SheetStatus, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
@@ -80,7 +80,10 @@ impl Conductor {
 
     /// The conductor's own view.
     pub(super) fn manager(&self) -> ManagerView {
-        let overview = self.engine.overview(clock::now());
+        self.manager_of(&self.engine.overview(clock::now()))
+    }
+
+    fn manager_of(&self, overview: &Overview) -> ManagerView {
         ManagerView {
             state_directory: self.paths.state.display().to_string(),
             slots: overview.slots,
@@ -237,20 +240,10 @@ impl Conductor {
 
     /// The line for systemd, and the conductor's own view for the bus.
     pub(super) fn publish_status(&self) {
-        let view = self.manager();
-        let now = clock::now();
-        let until = self
-            .live
-            .keys()
-            .filter_map(|run| {
-                self.engine
-                    .describe(*run, now)
-                    .filter(|status| status.state == RunState::Waiting)?
-                    .until
-            })
-            .min();
+        let overview = self.engine.overview(clock::now());
+        let view = self.manager_of(&overview);
         let status = Status {
-            text: status_text(&view, self.storage(), until),
+            text: status_text(&view, self.storage(), overview.until),
             live: self.live.len(),
             running: view.running,
             held: self.holds.are_asked() || !self.recoveries.is_empty(),

@@ -66,7 +66,15 @@ impl Conductor {
                 }
                 send(reply, Ok(()));
             }
-            Request::Inhibit(why, reply) => send(reply, self.inhibit(why).await),
+            Request::Inhibit(why, reply) => {
+                let held = self.inhibit(why).await;
+                // A hold of which nobody knows the number would never be given back.
+                if let Err(Ok(number)) = reply.send(held)
+                    && let Err(error) = self.uninhibit(number).await
+                {
+                    tracing::debug!("starts are let go, and that is not noted: {error}");
+                }
+            }
             Request::Uninhibit(number, reply) => send(reply, self.uninhibit(number).await),
         }
     }

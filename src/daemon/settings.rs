@@ -200,10 +200,10 @@ impl Reader<'_> {
             }
             "daily_budget_usd" => match value.to_value() {
                 Value::Int(dollars) if dollars > 0 => {
-                    settings.engine.daily_budget = Some(Cost::from_usd(dollars as f64))
+                    settings.engine.daily_budget = Some(Cost::from_usd(dollars as f64));
                 }
                 Value::Float(dollars) if dollars >= 0.01 && dollars.is_finite() => {
-                    settings.engine.daily_budget = Some(Cost::from_usd(dollars))
+                    settings.engine.daily_budget = Some(Cost::from_usd(dollars));
                 }
                 _ => self.error(
                     value,

@@ -18,6 +18,7 @@ use crate::job::secret::looks_secret;
 use crate::job::{self, JobInput};
 use crate::ledger::checkpoint::{self, Checkpoint};
 use crate::model::{Code, Problem, RunId, RunNo, RunState, Severity, SheetNo};
+use crate::probe::{self, Point};
 use crate::runner::backend;
 use crate::runner::launch::Launcher;
 use crate::runner::validate::holds_now;
@@ -115,6 +116,7 @@ impl Conductor {
         let job = plan.name.clone();
         self.step_with(event, None, Brought::Source(run, plan, Arc::new(context)))
             .await?;
+        probe::pass(Point::Submitted);
         Ok(Submitted {
             job,
             run: no,

@@ -739,3 +739,37 @@ async fn newest_view(conductor: &mut Conductor, job: &str) -> RunView {
     let run = newest(job);
     conductor.ask(|reply| Request::GetRun(run, reply)).await.unwrap()
 }
+
+#[tokio::test]
+async fn a_gate_is_told_of_the_runs_that_it_changes() {
+    let desk = Desk::new().await;
+    std::fs::write(desk.path("mozartd.yaml"), "max_concurrent_jobs: 1\n").unwrap();
+    let mut conductor = desk.conductor(true).await;
+    let claude = |name: &str| {
+        let mut submit = desk.submit(name);
+        submit.text = submit
+            .text
+            .replace("command, command: [/bin/true]", "claude_cli, cli_path: /bin/true");
+        submit
+    };
+    for submit in [claude("limited"), claude("behind"), desk.submit("apart")] {
+        conductor.submit(submit).await.unwrap();
+    }
+    let pause = |reply| Request::Pause(newest("apart"), false, reply);
+    conductor.ask(pause).await.unwrap();
+    conductor.report(first(1), started()).await;
+    let mut changes = conductor.changes.subscribe();
+    let finished = Event::AttemptFinished {
+        attempt: first(1),
+        outcome: throttled(),
+    };
+    conductor.step(finished, None).await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        if let Change::Run(view) = change {
+            told.push((view.summary.job.to_string(), view.summary.state));
+        }
+    }
+    let waits = |job: &str| (job.to_owned(), RunState::Waiting);
+    assert_eq!(told, [waits("limited"), waits("behind")]);
+}

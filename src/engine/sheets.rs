@@ -42,7 +42,7 @@ impl Sheets {
         while there < wanted {
             let more = (FAN - there % FAN).min(wanted - there);
             match self.nodes.last_mut().map(Arc::make_mut) {
-                Some(node) if there % FAN > 0 => {
+                Some(node) if !there.is_multiple_of(FAN) => {
                     if let Some(leaf) = node.last_mut().map(Arc::make_mut) {
                         leaf.resize(leaf.len() + more, Sheet::default());
                     }

@@ -1,6 +1,8 @@
 //! Writing and reading the journal.
 
+use futures_util::TryStreamExt as _;
 use sha2::{Digest, Sha256};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::error::StoreError;
@@ -10,6 +12,7 @@ use super::{Ledger, codec, table};
 use crate::engine::fact::{Fact, FactKind, Subject};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, SheetNo, Timestamp, ValidationReport};
+use crate::probe::{self, Point};
 
 /// What is committed at once: all of it, or nothing.
 #[derive(Debug, Default)]
@@ -117,6 +120,7 @@ impl Ledger {
         store.synchronise(lasting).await.map_err(self.writing())?;
         store.begin().await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
+        probe::pass(Point::Committing);
         let ended = match written {
             Ok(()) => store.end().await.map_err(self.writing()),
             Err(error) => Err(error),
@@ -400,22 +404,31 @@ impl Ledger {
         Ok(())
     }
 
-    /// Everything that is not over: all facts of runs that have not ended, and of gates that are closed, in the
-    /// order in which they were committed.
+    /// Tells everything that is not over: all facts of runs that have not ended, and of gates that are closed, in the
+    /// order in which they were committed. Each as it is read, since there may be tens of thousands.
     ///
     /// # Errors
     /// The ledger cannot be read, or a newer version wrote to it.
-    pub async fn live_facts(&self) -> Result<Vec<Fact>, StoreError> {
+    pub async fn tell_live(&self, mut tell: impl FnMut(Fact)) -> Result<(), StoreError> {
         let mut store = self.store().await?;
         // Gates come after the fact that they followed.
-        let rows = sqlx::query(
+        let mut rows = sqlx::query(
             "SELECT facts.seq, 0 AS gate, facts.json FROM live CROSS JOIN facts ON facts.run = live.run
              UNION ALL SELECT seq, 1, json FROM gates ORDER BY 1, 2",
         )
-        .fetch_all(&mut store.connection)
-        .await
-        .map_err(self.reading())?;
-        self.facts(&rows, 2)
+        .fetch(&mut store.connection);
+        while let Some(row) = rows.try_next().await.map_err(self.reading())? {
+            tell(self.fact(&row, 2)?);
+        }
+        Ok(())
+    }
+
+    /// The same, all at once.
+    #[cfg(test)]
+    pub(crate) async fn live_facts(&self) -> Result<Vec<Fact>, StoreError> {
+        let mut facts = Vec::new();
+        self.tell_live(|fact| facts.push(fact)).await?;
+        Ok(facts)
     }
 
     /// All facts of one run, in order; none where there is no such run.
@@ -428,16 +441,12 @@ impl Ledger {
             .fetch_all(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
-        self.facts(&rows, 1)
+        rows.iter().map(|row| self.fact(row, 1)).collect()
     }
 
-    fn facts(&self, rows: &[sqlx::sqlite::SqliteRow], json: usize) -> Result<Vec<Fact>, StoreError> {
-        rows.iter()
-            .map(|row| {
-                let seq: i64 = row.try_get(0).map_err(self.reading())?;
-                let json: &str = row.try_get(json).map_err(self.reading())?;
-                codec::decode_fact(seq, json)
-            })
-            .collect()
+    fn fact(&self, row: &SqliteRow, json: usize) -> Result<Fact, StoreError> {
+        let seq: i64 = row.try_get(0).map_err(self.reading())?;
+        let json: &str = row.try_get(json).map_err(self.reading())?;
+        codec::decode_fact(seq, json)
     }
 }

@@ -31,6 +31,7 @@ use crate::model::{
     AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
     StopHow, Timestamp, ValidationReport,
 };
+use crate::probe::{self, Point};
 use crate::prompt;
 
 /// Between TERM and KILL. The Claude CLI takes up to 1.5 s to end its tools' processes after TERM.
@@ -166,6 +167,7 @@ impl Runner {
 
     /// Lets the system forget an attempt whose verdict is committed.
     pub async fn release(&self, attempt: AttemptRef) {
+        probe::pass(Point::Releasing);
         self.launcher.release(&self.unit_name(attempt)).await;
     }
 
@@ -227,6 +229,7 @@ impl Runner {
                 }
             }
         };
+        probe::pass(Point::Over);
         // Whoever else wanted its end is told that it was stopped.
         if stop.borrow().is_none()
             && let Some(why) = spool.hang()
@@ -237,6 +240,7 @@ impl Runner {
         }
         let mut report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
         report.outcome.flags.extend(flags);
+        probe::pass(Point::Judged);
         tell.say(Progress::Finished(Box::new(report))).await;
     }
 
@@ -382,6 +386,7 @@ impl Runner {
         }
         match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
+                probe::pass(Point::Started);
                 tell.say(Progress::Started { at, invocation }).await;
                 let certificate = self.until_over(spec, spool, stop, tell).await;
                 Some(End::new(Some(at), certificate))
@@ -442,6 +447,7 @@ impl Runner {
             Evidence::Ended(_) | Evidence::EndedUnknown => (None, None),
             Evidence::NeverRan => return None,
         };
+        probe::pass(Point::Adopting);
         let started_at = started_at.or_else(|| spool.ordered_at());
         tell.say(Progress::Started {
             at: started_at.unwrap_or_else(now),

@@ -146,8 +146,7 @@ fn mistake_07_stop_and_reload_work_while_jobs_run_and_a_restart_takes_the_sessio
     let second = Desk::new();
     let other = second.job("two", 2, script, WROTE_ITS_FILE);
     for job in [&first, &other] {
-        let run = output(service.ctl(["run", "--detach"]).arg(job));
-        assert!(run.status.success(), "{}", said(&run));
+        service.submit(job);
     }
     wait_until("both run", Duration::from_secs(10), || {
         !desk.starts().is_empty() && !second.starts().is_empty()

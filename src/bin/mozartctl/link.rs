@@ -23,6 +23,11 @@ use crate::error::{CliError, Kind};
 /// Sheets asked for at once of a conductor in this process.
 const PAGE: u32 = 500;
 
+/// A conductor that restarts is waited for so long.
+pub(crate) const COME_BACK: Duration = Duration::from_secs(20);
+/// Meanwhile it is looked for so often.
+pub(crate) const TRY_AGAIN: Duration = Duration::from_millis(200);
+
 /// Who the conductor is.
 pub(crate) enum Link {
     /// `mozartd`.
@@ -101,10 +106,34 @@ impl Link {
         std::future::pending().await
     }
 
+    /// Asks again where a service went away before it answered: it comes back. For questions, which change nothing.
+    pub(crate) async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let deadline = tokio::time::Instant::now() + COME_BACK;
+        loop {
+            match ask().await {
+                Err(error)
+                    if error.is_lost()
+                        && matches!(self, Self::Service(_))
+                        && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Submits a job.
     pub(crate) async fn submit(&self, submit: &Submit) -> Result<Submitted> {
         match self.voice() {
-            Voice::Bus(client) => Ok(client.submit(submit).await?),
+            Voice::Bus(client) => client.submit(submit).await.map_err(|error| match error {
+                CallError::Unreachable(why) => CliError::new(
+                    Kind::NoConductor,
+                    format!("the conductor went away before it answered: {why}"),
+                )
+                .hint("`mozartctl list` shows whether it has taken the job in; if not, run it again"),
+                told => told.into(),
+            }),
             Voice::Direct(own) => Ok(own
                 .ask(|reply| Request::Submit(Box::new(submit.clone()), reply))
                 .await?),
@@ -152,13 +181,16 @@ impl Link {
                 run: Some(number.parse().ok().filter(|number| *number > 0)?),
             })
         });
-        match self.run(&newest).await {
+        match self.patiently(async || self.run(&newest).await).await {
             Ok(view) => Ok(RunSelector {
                 run: Some(view.summary.run.0),
                 ..newest
             }),
             Err(error) if error.kind == Kind::NoSuchJob => match numbered {
-                Some(selector) => self.run(&selector).await.map(|_| selector),
+                Some(selector) => {
+                    self.patiently(async || self.run(&selector).await).await?;
+                    Ok(selector)
+                }
                 None => Err(error),
             },
             Err(error) => Err(error),

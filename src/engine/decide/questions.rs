@@ -115,27 +115,23 @@ impl Draft {
                 let state = run.sheets.get(sheet)?;
                 let attempt = next_attempt(run.id, sheet, state);
                 let run_budget = |sheet| About::Budget { run: run.id, sheet };
-                let (about, text) = match code {
-                    Code::E701 => {
-                        let cost = usd(state.spent);
-                        let text = format!("sheet {sheet} has cost {cost}, and its budget is used up (E701)");
-                        (run_budget(Some(sheet)), text)
-                    }
-                    Code::E703 => {
-                        let account = run.rules.account.clone()?;
-                        let used = self.engine.used_today(&account, now)?;
-                        let (cost, limit) = (usd(used.spent), usd(used.limit));
-                        let text = format!(
-                            "the account {} has cost {cost} today, and its budget of the day ({limit}) is used up (E703)",
-                            account.0
-                        );
-                        (About::Day { account }, text)
-                    }
-                    _ => {
-                        let cost = usd(run.spent);
-                        let text = format!("the job has cost {cost}, and its budget is used up (E702)");
-                        (run_budget(None), text)
-                    }
+                let (about, text) = if code == Code::E701 {
+                    let cost = usd(state.spent);
+                    let text = format!("sheet {sheet} has cost {cost}, and its budget is used up (E701)");
+                    (run_budget(Some(sheet)), text)
+                } else if code == Code::E703 {
+                    let account = run.rules.account.clone()?;
+                    let used = self.engine.used_today(&account, now)?;
+                    let (cost, limit) = (usd(used.spent), usd(used.limit));
+                    let text = format!(
+                        "the account {} has cost {cost} today, and its budget of the day ({limit}) is used up (E703)",
+                        account.0
+                    );
+                    (About::Day { account }, text)
+                } else {
+                    let cost = usd(run.spent);
+                    let text = format!("the job has cost {cost}, and its budget is used up (E702)");
+                    (run_budget(None), text)
                 };
                 Some((attempt, about, text))
             })

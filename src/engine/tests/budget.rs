@@ -75,6 +75,18 @@ fn a_sheet_has_what_its_earlier_attempts_left() {
     assert_eq!(budgets(&world), [2.0], "the next sheet has its own");
 }
 
+#[test]
+fn a_session_is_started_for_the_last_cent_and_for_nothing_less() {
+    let mut world = World::with(in_order(1, Some(1.0), None));
+    world.finish(costs(validation(0, 2), 0.99));
+    world.sleep();
+    assert_eq!(budgets(&world), [0.01]);
+    let mut world = World::with(in_order(1, Some(1.0), None));
+    world.finish(costs(validation(0, 2), 0.991));
+    assert!(world.machine.is_empty());
+    assert_eq!(world.engine.questions().count(), 1);
+}
+
 // field: cost_limits.max_cost_per_job
 #[test]
 fn a_job_asks_when_its_budget_is_used_up() {

@@ -102,7 +102,7 @@ pub(crate) async fn stay(
     if !detach {
         return attach::watch(link, finder, run, manner, out).await;
     }
-    let view = link.run(run).await?;
+    let view = link.patiently(async || link.run(run).await).await?;
     if link.is_embedded() {
         out.warn(
             "there is no service to leave the run to: it goes on here until it is over (`packaging/install --user` installs one)",
