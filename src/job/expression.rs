@@ -263,13 +263,12 @@ fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> 
     }
 }
 
+/// Looks at a part of an expression, with the names that generators bind there.
+type See<'s, 'n> = &'s mut dyn FnMut(&'n Node, &[&str]) -> Result<(), String>;
+
 impl Node {
     /// Calls `see` for each part, with the names that generators bind there.
-    fn visit<'n>(
-        &'n self,
-        bound: &mut Vec<&'n str>,
-        see: &mut dyn FnMut(&'n Self, &[&str]) -> Result<(), String>,
-    ) -> Result<(), String> {
+    fn visit<'n>(&'n self, bound: &mut Vec<&'n str>, see: See<'_, 'n>) -> Result<(), String> {
         see(self, bound)?;
         match self {
             Self::Or(parts) | Self::And(parts) | Self::List(parts) | Self::Call(_, parts) => {
