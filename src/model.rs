@@ -400,6 +400,15 @@ impl SheetStatus {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// The word of the Python version, which checkpoints and expressions use.
+    pub fn python_word(self) -> &'static str {
+        match self {
+            Self::Running | Self::Waiting => "in_progress",
+            Self::Cancelled => "pending",
+            Self::Pending | Self::Completed | Self::Failed | Self::Skipped => self.as_str(),
+        }
+    }
 }
 
 impl FromStr for SheetStatus {
@@ -459,6 +468,16 @@ pub enum Exit {
     Signal(i32),
     /// It is over, but how is not known (power cut, record lost).
     Unknown,
+}
+
+impl Exit {
+    /// The exit status, where it exited.
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) | Self::Unknown => None,
+        }
+    }
 }
 
 /// The death certificate of an attempt: how its process ended.
@@ -638,6 +657,12 @@ pub struct Outcome {
     /// The session that was to be resumed does not exist: start anew and tell what exists.
     #[serde(default)]
     pub session_lost: bool,
+    /// Exit status of its process, where it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why no session was started, where the sheet turned out not to be needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
     /// Cost of this attempt, where known.
     pub cost: Option<Cost>,
     /// It is not what the session said, but what its tokens cost by their price.

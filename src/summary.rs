@@ -237,6 +237,15 @@ pub struct Lesson {
     pub rules: Vec<RuleResult>,
 }
 
+/// What a sheet's template is told of the sheets before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The end of their final texts, by sheet.
+    pub outputs: Vec<(u32, String)>,
+    /// The beginning of captured files, by path.
+    pub files: Vec<(String, String)>,
+}
+
 /// Which runs to list.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunFilter {

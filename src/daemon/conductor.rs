@@ -30,8 +30,8 @@ use crate::engine::{Engine, REMEMBERED, Run, RunStatus};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
-    AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
-    ValidationReport,
+    AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, StopHow,
+    Timestamp, ValidationReport,
 };
 #[cfg(test)]
 use crate::probe::Mutant;
@@ -41,6 +41,9 @@ use crate::runner::backend::Heard;
 use crate::runner::launch::boot_id;
 use crate::runner::room;
 use crate::runner::spec::{AttemptSpec, Progress};
+
+/// Sheets whose final texts a template is told.
+const OUTPUTS: usize = 500;
 
 /// Between two tries to write a ledger that could not be written.
 const STORAGE_RETRY: Span = Span(1_000_000);
@@ -433,6 +436,12 @@ impl Conductor {
                 None,
             ),
             Progress::NoRoom(why) => return self.starve(attempt, why).await,
+            Progress::SkipCheckFailed(why) => {
+                if let Some(live) = self.live.get(&attempt.run) {
+                    journal::skip_check_failed(&live.job, live.no, attempt, &why);
+                }
+                return;
+            }
             Progress::NeverRan => {
                 self.adopting.remove(&attempt);
                 self.running.remove(&attempt);
@@ -741,6 +750,12 @@ impl Conductor {
             SessionChoice::Resume(id) => self.ledger.session_cost(id).await.unwrap_or_default(),
             SessionChoice::New(_) => None,
         };
+        let sheet = self
+            .engine
+            .run(start.attempt.run)
+            .and_then(|run| run.sheet(start.attempt.sheet));
+        let fresh = sheet.is_some_and(|sheet| !sheet.has_begun());
+        let outputs = self.outputs_before(start.attempt, &plan).await;
         let secrets = self
             .environment
             .secrets(&plan.backend.pass_env, &self.settings.pass_env);
@@ -752,6 +767,8 @@ impl Conductor {
             resume: matches!(start.session, SessionChoice::Resume(_)),
             plan,
             context,
+            fresh,
+            outputs,
             lessons,
             budget: start.budget,
             earlier_cost,
@@ -774,6 +791,47 @@ impl Conductor {
         let (runner, progress) = (Arc::clone(&self.runner), self.progress_in.clone());
         self.attempts
             .spawn(async move { runner.run(spec, adopt, stopped, progress).await });
+    }
+
+    /// The end of the final texts of the completed sheets that the sheet's template is told of.
+    async fn outputs_before(&self, attempt: AttemptRef, plan: &Plan) -> Vec<(u32, String)> {
+        let Some(cross) = plan.cross_sheet.as_ref().filter(|cross| cross.outputs) else {
+            return Vec::new();
+        };
+        let Some(run) = self.engine.run(attempt.run) else {
+            return Vec::new();
+        };
+        let completed = |no: &SheetNo| {
+            let state = run.sheet(*no).map(|sheet| sheet.state().status());
+            state == Some(SheetStatus::Completed)
+        };
+        let SheetNo(own) = attempt.sheet;
+        let first = match cross.lookback {
+            0 => 1,
+            lookback => own.saturating_sub(lookback).max(1),
+        };
+        let needs = plan
+            .dependencies
+            .iter()
+            .filter_map(|dependency| dependency.needs(attempt.sheet));
+        let needs = needs.flat_map(|range| range.sheets());
+        let before = (first..own).rev().map(SheetNo);
+        // Those that it waits for first, then the newest: where there is too much, the rest is left out.
+        let mut wanted: Vec<SheetNo> = Vec::new();
+        for no in needs.chain(before).filter(completed) {
+            if wanted.len() >= OUTPUTS {
+                break;
+            }
+            if !wanted.contains(&no) {
+                wanted.push(no);
+            }
+        }
+        let texts = self.ledger.final_texts(attempt.run, &wanted, cross.max_chars).await;
+        // Like lessons: worth less than the start.
+        texts.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what earlier sheets said cannot be read");
+            Vec::new()
+        })
     }
 
     /// Puts a run that the engine holds into `live`.

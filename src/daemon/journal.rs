@@ -319,6 +319,8 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
         false => format!(" [{}]", outcome.flags.join("; ")),
     };
     match &outcome.failure {
+        // The verdict says it.
+        None if outcome.skipped.is_some() => {}
         None => line!(
             debug,
             id::ATTEMPT_ENDED,
@@ -390,6 +392,20 @@ pub(super) fn state(job: &JobName, no: RunNo, status: &RunStatus, first: bool) {
         }
         _ => {}
     }
+}
+
+/// Whether a sheet is needed could not be found out.
+pub(super) fn skip_check_failed(job: &JobName, no: RunNo, attempt: AttemptRef, why: &str) {
+    let (sheet, number) = (attempt.sheet, attempt.attempt);
+    line!(
+        warn,
+        id::SKIP_CHECK_FAILED,
+        job.as_str(),
+        no,
+        MOZART_SHEET = sheet.0,
+        MOZART_ATTEMPT = number.0,
+        "{job}#{no} sheet {sheet} runs, because its `skip_when_command` did not say whether it is needed: {why}"
+    );
 }
 
 /// A session that ran without a conductor was found again.

@@ -76,6 +76,8 @@ kinds! {
     BUDGET_REACHED = "budget-reached" "f4625815334b4f299664b175621bd99b";
     /// A large part of a budget is used.
     BUDGET_NEARLY_REACHED = "budget-nearly-reached" "6498d310843d4c92b1d5b20db83dfcd0";
+    /// A sheet runs because its skip command did not say whether it is needed.
+    SKIP_CHECK_FAILED = "skip-check-failed" "6e1d3f0c8b7a4d52a90c51e7f2843bd6";
 }
 
 #[cfg(test)]

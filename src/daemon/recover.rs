@@ -129,6 +129,8 @@ impl Conductor {
                     resume: false,
                     plan: Arc::clone(&plan),
                     context: Arc::clone(&context),
+                    fresh: false,
+                    outputs: Vec::new(),
                     lessons: Vec::new(),
                     budget: None,
                     earlier_cost: None,

@@ -13,6 +13,7 @@ use super::retry::{After, Limited, Situation, after};
 use super::rules::{RunRules, is_accounts};
 use super::run::{Phase, Run};
 use super::sheet::{SheetState, Waiting, next_attempt};
+use super::skip;
 use crate::job::plan::FailFast;
 use crate::model::{
     Ask, AttemptKind, AttemptRef, Cause, Code, Failure, JobName, Now, Outcome, RunId, RunNo, RunState, SheetNo, Span,
@@ -558,9 +559,9 @@ impl Draft {
         }
         let now = self.now.wall;
         while let Some((run, sheet)) = self.engine.next_start(now) {
-            let before = self.decision.commands.len();
+            let before = self.decision.facts.len();
             self.start(run, sheet);
-            if self.decision.commands.len() == before {
+            if self.decision.facts.len() == before {
                 debug_assert!(false, "sheet {sheet} of run {run} could not be started");
                 break;
             }
@@ -569,10 +570,15 @@ impl Draft {
     }
 
     fn start(&mut self, run: RunId, no: SheetNo) {
-        let Some(sheet) = self.engine.run(run).and_then(|live| live.sheets.get(no)) else {
-            return;
-        };
+        let Some(live) = self.engine.run(run) else { return };
+        let Some(sheet) = live.sheets.get(no) else { return };
         let attempt = next_attempt(run, no, sheet);
+        // Asked now: what it waits for has its verdict.
+        if sheet.state == SheetState::Pending
+            && let Some(verdict) = skip::verdict(live, no)
+        {
+            return self.conclude(attempt, verdict);
+        }
         let generation = sheet.generation;
         let (kind, ask, resume) = match &sheet.state {
             SheetState::Pending => (AttemptKind::First, Ask::Task, None),

@@ -17,7 +17,7 @@
 //! - What is not recorded stands beside: the settings, and that the conductor stops (`Engine::observe`).
 //!
 //! Where to look: `decide` for what each event does, `retry` for what follows on a failed attempt, `schedule` for
-//! who may start and when, `status` for the words that say why something does not run.
+//! who may start and when, `skip` for who is not to be run, `status` for the words that say why something does not run.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -33,6 +33,7 @@ mod run;
 mod schedule;
 mod sheet;
 mod sheets;
+mod skip;
 mod status;
 
 #[cfg(test)]
@@ -198,10 +199,11 @@ impl Engine {
         }
     }
 
-    /// Counts an end for the circuit breaker of its account; a late report counts nothing.
+    /// Counts an end for the circuit breaker of its account; a late report counts nothing, nor does a sheet that was
+    /// skipped before a session of it began.
     fn count_fault(&mut self, attempt: AttemptRef, outcome: &Outcome) {
         let Some(run) = self.run(attempt.run) else { return };
-        let is_it = run.running().any(|(running, _)| running == attempt);
+        let is_it = outcome.skipped.is_none() && run.running().any(|(running, _)| running == attempt);
         if let Some(account) = run.rules.account.clone().filter(|_| is_it) {
             match outcome.failure.as_ref().map(|failure| failure.cause) {
                 Some(Cause::Transient) => *self.overlay.faults.entry(account).or_default() += 1,

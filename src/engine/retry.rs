@@ -76,8 +76,12 @@ pub(super) fn limit_kind(failure: &Failure) -> LimitKind {
 
 /// Decides what follows on an attempt of a run that goes on.
 pub(super) fn after(situation: &Situation<'_>) -> After {
-    let Some(failure) = &situation.over.outcome.failure else {
-        return After::Verdict(Verdict::Completed);
+    let outcome = &situation.over.outcome;
+    let Some(failure) = &outcome.failure else {
+        return After::Verdict(match &outcome.skipped {
+            Some(reason) => Verdict::Skipped { reason: reason.clone() },
+            None => Verdict::Completed,
+        });
     };
     match failure.cause {
         Cause::Validation => validation(situation, failure),

@@ -55,6 +55,9 @@ pub struct RunRules {
     pub account: Option<AccountId>,
     /// A session of this backend can be resumed by its id.
     pub resumable: bool,
+    /// Sheets that are skipped where their expression is true then; by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip_when: Vec<(SheetNo, String)>,
 }
 
 impl RunRules {
@@ -79,7 +82,17 @@ impl RunRules {
             priority: plan.priority,
             account: context.account.clone(),
             resumable: matches!(plan.backend.kind, BackendKind::ClaudeCli(_)),
+            skip_when: plan
+                .sheets
+                .iter()
+                .filter_map(|sheet| Some((SheetNo(sheet.number), sheet.skip_when.clone()?)))
+                .collect(),
         }
+    }
+
+    /// When the sheet is skipped.
+    pub(super) fn skip_when(&self, sheet: SheetNo) -> Option<&str> {
+        by_sheet(&self.skip_when, sheet).map(String::as_str)
     }
 
     /// Whether a failure of that code is its account's and not the sheet's: authentication and billing, which a person
@@ -119,7 +132,12 @@ impl RunRules {
     /// Places that a sheet takes of `max_concurrent_sheets`.
     pub fn weight(&self, sheet: SheetNo) -> u32 {
         let weights = self.parallel.as_ref().map_or(&[][..], |parallel| &parallel.weights);
-        let found = weights.binary_search_by_key(&sheet, |(sheet, _)| *sheet).ok();
-        found.and_then(|at| weights.get(at)).map_or(1, |(_, weight)| *weight)
+        by_sheet(weights, sheet).copied().unwrap_or(1)
     }
+}
+
+/// What stands there for the sheet; the pairs are in order.
+fn by_sheet<T>(pairs: &[(SheetNo, T)], sheet: SheetNo) -> Option<&T> {
+    let found = pairs.binary_search_by_key(&sheet, |(sheet, _)| *sheet).ok()?;
+    pairs.get(found).map(|(_, value)| value)
 }

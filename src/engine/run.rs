@@ -593,7 +593,8 @@ impl Run {
                     self.failed = Some(no);
                 }
                 // A sheet that was never run (skipped, taken over) asks for no pause.
-                if was_over && self.rules.parallel.is_none() && self.rules.pause_between_sheets.0 > 0 {
+                let ran = was_over && !matches!(verdict, Verdict::Skipped { .. });
+                if ran && self.rules.parallel.is_none() && self.rules.pause_between_sheets.0 > 0 {
                     self.not_before = Some(fact.at.plus(self.rules.pause_between_sheets));
                 }
             }

@@ -27,6 +27,21 @@ pub struct Sheet {
     pub(super) budget: Option<Cost>,
     /// The most that was too little for a session of it.
     pub(super) capped: Option<Cost>,
+    /// How its last attempt ended.
+    pub(super) ended: Ended,
+    /// A session of its present generation has run.
+    pub(super) begun: bool,
+}
+
+/// What later sheets may ask of an attempt that is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Ended {
+    /// Exit status, where it exited.
+    pub(super) exit_code: Option<i32>,
+    /// Rules that passed.
+    pub(super) passed: u32,
+    /// Rules that were asked; 0: none were.
+    pub(super) rules: u32,
 }
 
 impl Default for Sheet {
@@ -39,6 +54,8 @@ impl Default for Sheet {
             spent: Cost::default(),
             budget: None,
             capped: None,
+            ended: Ended::default(),
+            begun: false,
         }
     }
 }
@@ -281,10 +298,15 @@ impl SheetState {
                     Self::Pending,
                     Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. } | Verdict::Cancelled,
                 )
+                // It cannot be told whether it is to be run.
+                | (Self::Pending, Verdict::Failed { code: Code::E301, .. })
                 // The run's time is over.
                 | (Self::Pending | Self::Waiting(_), Verdict::Failed { code: Code::E803, .. })
                 | (Self::Waiting(_), Verdict::Cancelled)
-                | (Self::Over(_), Verdict::Completed | Verdict::Failed { .. } | Verdict::Cancelled) => {
+                | (
+                    Self::Over(_),
+                    Verdict::Completed | Verdict::Failed { .. } | Verdict::Skipped { .. } | Verdict::Cancelled,
+                ) => {
                     Ok(Self::Done(verdict.clone()))
                 }
                 (
@@ -339,6 +361,11 @@ impl Sheet {
         self.generation
     }
 
+    /// Whether a session of its present generation has run: then nothing asks any more whether it is needed.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Attempts so far, all generations.
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -387,6 +414,12 @@ impl Sheet {
                 if is_capped(outcome) {
                     self.capped = self.capped.max(budget);
                 }
+                self.begun |= outcome.worked;
+                self.ended = Ended {
+                    exit_code: outcome.exit_code,
+                    passed: outcome.rules_passed,
+                    rules: outcome.rules_total,
+                };
                 let limited = outcome
                     .failure
                     .as_ref()
@@ -416,9 +449,14 @@ impl Sheet {
                 }
                 self.generation = *generation;
                 self.used = Used::default();
+                self.begun = false;
+                // All its rules hold now.
+                if matches!(fact.kind, FactKind::SheetRecovered { .. }) {
+                    self.ended.passed = self.ended.rules;
+                }
             }
-            FactKind::AttemptStarted { .. }
-            | FactKind::StopAsked { .. }
+            FactKind::AttemptStarted { .. } => self.begun = true,
+            FactKind::StopAsked { .. }
             | FactKind::AttemptAnswered { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::RunModified { .. }

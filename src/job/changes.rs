@@ -25,6 +25,7 @@ pub fn parts(old: &Plan, new: &Plan) -> Vec<&'static str> {
         parallel,
         circuit_breaker,
         cost_limits,
+        cross_sheet,
         validations,
         pause_between_sheets,
         priority,
@@ -59,6 +60,7 @@ pub fn parts(old: &Plan, new: &Plan) -> Vec<&'static str> {
         ("parallel", *parallel != new.parallel),
         ("circuit_breaker", *circuit_breaker != new.circuit_breaker),
         ("cost_limits", *cost_limits != new.cost_limits),
+        ("cross_sheet", *cross_sheet != new.cross_sheet),
         ("validations", *validations != new.validations),
         (
             "pause_between_sheets_seconds",
@@ -146,6 +148,11 @@ mod tests {
             (&["# a remark"], &["text"]),
             (&["description: what for"], &["description"]),
             (&["prompt: {template: y}"], &["prompt"]),
+            (&["cross_sheet: {auto_capture_stdout: true}"], &["cross_sheet"]),
+            (
+                &["sheet: {size: 2, total_items: 8, skip_when: {2: 'True'}}"],
+                &["sheet"],
+            ),
             (&["backend: {type: claude_cli, timeout_seconds: 99}"], &["backend"]),
             (&["backend: {type: claude_cli, cli_model: opus}"], &["backend"]),
             (&["sheet: {size: 2, total_items: 9}"], &["sheet"]),

@@ -115,7 +115,9 @@ impl<'a> Lowering<'a> {
         let validations = self.validations(&workspace);
         let (mut prompt, engine) = self.prompt();
         self.versions();
+        let cross_sheet = self.cross_sheet();
         prompt.engine = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
+        self.capture_patterns(&workspace, &sheets, &prompt);
         let cost_limits = self.cost_limits();
         let retry = self.retry();
         let rate_limit = self.rate_limit();
@@ -150,6 +152,7 @@ impl<'a> Lowering<'a> {
             dependencies,
             parallel,
             circuit_breaker: self.circuit_breaker(),
+            cross_sheet,
             cost_limits,
             name,
             workspace,

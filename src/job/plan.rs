@@ -57,6 +57,9 @@ pub struct Plan {
     /// What it may cost; `None`: anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_limits: Option<CostLimits>,
+    /// What templates are told of the sheets before theirs; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_sheet: Option<CrossSheet>,
     /// What must be true of each sheet's output.
     pub validations: Vec<Rule>,
     /// Really slept between two sheets.
@@ -184,7 +187,7 @@ pub enum FailFast {
 }
 
 /// One sheet of the plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sheet {
     /// From 1.
     pub number: u32,
@@ -201,6 +204,26 @@ pub struct Sheet {
     /// Label.
     pub description: Option<String>,
     /// Timeout of a whole attempt, overrides applied.
+    pub timeout: Span,
+    /// Skipped where this is true when it would start; as written (`job::expression`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_when: Option<String>,
+    /// Skipped where this command succeeds before its first session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_command: Option<SkipCommand>,
+    /// Texts that end its prompt, behind those of every sheet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
+}
+
+/// A command that says whether a sheet is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkipCommand {
+    /// As written; run in the workspace by `/bin/sh -c`.
+    pub command: String,
+    /// What it finds out, in the writer's words.
+    pub description: Option<String>,
+    /// It is ended then, and the sheet runs.
     pub timeout: Span,
 }
 
@@ -290,6 +313,9 @@ pub struct Prompt {
     pub thinking_method: String,
     /// Which parts are appended.
     pub append: Append,
+    /// Texts that end the prompt of every sheet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
 }
 
 /// Which parts follow the rendered template.
@@ -347,6 +373,19 @@ pub struct RateLimitPolicy {
     pub max_waits: u32,
     /// Usage limits waited for, per run.
     pub max_quota_waits: u32,
+}
+
+/// What templates are told of the sheets before theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrossSheet {
+    /// The end of their final texts, as `previous_outputs`.
+    pub outputs: bool,
+    /// Characters of each text.
+    pub max_chars: u32,
+    /// Patterns of files, placeholders still in them, relative to the workspace: `previous_files`.
+    pub files: Vec<String>,
+    /// So many sheets before it, and those that it waits for; 0: all before it.
+    pub lookback: u32,
 }
 
 /// What a job may cost, as its sessions report it.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::condition::Condition;
 use super::paths;
 use super::placeholder::{Place, expand};
-use super::plan::{Check, Plan, Rule, Sheet};
+use super::plan::{Check, Plan, Rule, Sheet, SkipCommand};
 use super::value::Value;
 use crate::model::Span;
 use crate::prompt::variables;
@@ -118,8 +118,37 @@ pub(crate) fn rule_for(
     }))
 }
 
+/// The command that says whether `sheet` is needed, with its placeholders filled in.
+///
+/// The error is a sentence without a full stop. A plan that was loaded without errors has been asked already.
+pub fn skip_command_for(plan: &Plan, sheet: &Sheet) -> Result<Option<SkipCommand>, String> {
+    skip_command(sheet, &variables(plan, sheet))
+}
+
+/// The same, from a sheet's variables.
+pub(crate) fn skip_command(sheet: &Sheet, variables: &BTreeMap<String, Value>) -> Result<Option<SkipCommand>, String> {
+    let Some(skip) = &sheet.skip_command else {
+        return Ok(None);
+    };
+    Ok(Some(SkipCommand {
+        command: expand(&skip.command, variables, Place::Command)?,
+        ..skip.clone()
+    }))
+}
+
+/// The files that are captured for `sheet`: absolute patterns, their placeholders filled in.
+///
+/// The error is a sentence without a full stop. A plan that was loaded without errors has been asked already.
+pub fn capture_patterns(plan: &Plan, sheet: &Sheet) -> Result<Vec<String>, String> {
+    let variables = variables(plan, sheet);
+    let patterns = plan.cross_sheet.iter().flat_map(|cross| &cross.files);
+    patterns
+        .map(|pattern| path_of(pattern, &plan.workspace, &variables))
+        .collect()
+}
+
 /// The absolute path that a rule names for a sheet's variables.
-pub(super) fn path_of(text: &str, workspace: &str, variables: &BTreeMap<String, Value>) -> Result<String, String> {
+pub(crate) fn path_of(text: &str, workspace: &str, variables: &BTreeMap<String, Value>) -> Result<String, String> {
     expand(text, variables, Place::Path).and_then(|path| paths::within(workspace, &path))
 }
 

@@ -128,15 +128,6 @@ fn run_word(state: RunState) -> &'static str {
     }
 }
 
-/// The Python version's word for a sheet's state.
-fn sheet_word(state: SheetStatus) -> &'static str {
-    match state {
-        SheetStatus::Running | SheetStatus::Waiting => "in_progress",
-        SheetStatus::Cancelled => "pending",
-        other => other.as_str(),
-    }
-}
-
 fn entry(
     sheet: SheetRow,
     report: Option<&AttemptReport>,
@@ -157,19 +148,18 @@ fn entry(
     let tail = |text: &str| cut(text, failed, plan).to_owned();
     Ok(SheetEntry {
         sheet_num: sheet.sheet.0,
-        status: sheet_word(sheet.state).to_owned(),
+        status: sheet.state.python_word().to_owned(),
         started_at: sheet.started_at.map(Timestamp::to_rfc3339),
         completed_at: sheet.ended_at.map(Timestamp::to_rfc3339),
         attempt_count: sheet.attempts,
-        exit_code: report.and_then(|report| match report.certificate.exit {
-            Exit::Code(code) => Some(code),
-            Exit::Signal(_) | Exit::Unknown => None,
-        }),
+        exit_code: report.and_then(|report| report.certificate.exit.code()),
         exit_signal: report.and_then(|report| match report.certificate.exit {
             Exit::Signal(signal) => Some(signal),
             Exit::Code(_) | Exit::Unknown => None,
         }),
-        exit_reason: report.map(|report| exit_reason(&report.certificate).to_owned()),
+        exit_reason: report
+            .filter(|report| report.outcome.skipped.is_none())
+            .map(|report| exit_reason(&report.certificate).to_owned()),
         error_message: sheet.message.or(sheet.reason),
         error_category: sheet.cause.map(|cause| cause.as_str().to_owned()),
         validation_passed: (!rules.is_empty()).then_some(passed == rules.len()),

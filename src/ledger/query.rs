@@ -21,6 +21,9 @@ use crate::summary::{AttemptSummary, Lesson, RunFilter, RunSummary, SheetSummary
 /// Plans that are kept in memory: about as many runs as are looked at in turn.
 const SOURCES_KEPT: usize = 16;
 
+/// Bytes of final texts that one sheet's template is told.
+const FINAL_TEXTS: usize = 4 * 1024 * 1024;
+
 /// Sheets before this one whose failures are told to it.
 const LESSONS_FROM: u32 = 3;
 
@@ -332,6 +335,49 @@ impl Ledger {
             });
         }
         Ok(lessons)
+    }
+
+    /// The end of the final text of each of those sheets' last attempts, at most so many characters; by sheet. Of `sheets`
+    /// the first are told where all would be too much.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn final_texts(
+        &self,
+        run: RunId,
+        sheets: &[SheetNo],
+        chars: u32,
+    ) -> Result<Vec<(u32, String)>, StoreError> {
+        let chars = usize::try_from(chars).unwrap_or(usize::MAX);
+        let (mut texts, mut room) = (Vec::new(), FINAL_TEXTS);
+        let mut store = self.store().await?;
+        for sheet in sheets {
+            let row = sqlx::query(
+                "SELECT seq, json, evidence FROM facts WHERE run = ? AND sheet = ? AND evidence IS NOT NULL \
+                 ORDER BY seq DESC LIMIT 1",
+            )
+            .bind(run.0)
+            .bind(sheet.0)
+            .fetch_optional(&mut store.connection)
+            .await
+            .map_err(self.reading())?;
+            let Some(row) = row else { continue };
+            let seq: i64 = row.try_get(0).map_err(self.reading())?;
+            let fact = codec::decode_fact(seq, row.try_get(1).map_err(self.reading())?)?;
+            let FactKind::AttemptEnded { attempt, outcome } = fact.kind else {
+                continue;
+            };
+            let evidence: &str = row.try_get(2).map_err(self.reading())?;
+            let report = evidence::decode(evidence, &outcome, || format!("the report of attempt {attempt}"))?;
+            let text = evidence::last_chars(&report.session.result_text, chars);
+            if text.len() > room {
+                break;
+            }
+            room -= text.len();
+            texts.push((sheet.0, text.to_owned()));
+        }
+        texts.sort_unstable_by_key(|(sheet, _)| *sheet);
+        Ok(texts)
     }
 
     /// What that session said it had cost in all, last.

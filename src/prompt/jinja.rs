@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
+use super::history;
 use super::template::{MAX_OUTPUT, RenderError, RenderFault};
 use crate::job::plan::Prompt;
 use crate::job::value::Value;
@@ -27,6 +28,7 @@ pub(crate) struct Template<'p> {
 impl<'p> Template<'p> {
     pub(super) fn new(prompt: &'p Prompt) -> Result<Self, RenderError> {
         let mut environment = environment(FUEL);
+        environment.add_function(history::FUNCTION, previous_text);
         for (name, text) in prompt
             .includes
             .iter()
@@ -105,6 +107,19 @@ fn environment<'e>(fuel: u64) -> Environment<'e> {
         environment.set_syntax(syntax);
     }
     environment
+}
+
+/// What stands under that key, or a visible note.
+fn previous_text(of: minijinja::Value, key: minijinja::Value) -> Result<minijinja::Value, minijinja::Error> {
+    let found = of.get_item(&key)?;
+    if !found.is_undefined() {
+        return Ok(found);
+    }
+    let key = match (i64::try_from(key.clone()), key.as_str()) {
+        (Ok(number), None) => Value::Int(number),
+        _ => Value::Text(key.to_string()),
+    };
+    Ok(minijinja::Value::from(history::note(&key)))
 }
 
 fn context(variables: &BTreeMap<String, Value>) -> minijinja::Value {

@@ -3,6 +3,7 @@
 //! [`variables()`] gives what a sheet's template may use, [`template`] renders it with Tera or as Jinja2, and
 //! [`compose`] puts together what a session is told.
 
+mod history;
 mod jinja;
 pub mod template;
 mod tera;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::job::plan::{Plan, Prompt, Sheet};
 use crate::job::rules::rules_for;
 use crate::job::value::Value;
-use crate::summary::Lesson;
+use crate::summary::{History, Lesson};
 
 pub(crate) use jinja::expression;
 
@@ -110,13 +111,27 @@ pub(crate) fn variables_of(
 /// The text that a session is sent.
 ///
 /// A task is the rendered template, then, each after a blank line and unless the job switched it off, what
-/// earlier attempts failed at and what will be checked. `lessons` are those of this sheet and of the sheets just
+/// earlier attempts failed at, what will be checked, and the job's own extensions. `lessons` are those of this sheet and of the sheets just
 /// before it, oldest first.
+///
+/// The template is told nothing of the sheets before it, as in a dry run; see [`compose_with`].
 pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Result<String, PromptError> {
+    compose_with(plan, sheet, ask, lessons, &History::default())
+}
+
+/// The same, with what the sheets before it left.
+pub fn compose_with(
+    plan: &Plan,
+    sheet: &Sheet,
+    ask: Ask,
+    lessons: &[Lesson],
+    history: &History,
+) -> Result<String, PromptError> {
     if ask == Ask::GoOn {
         return Ok(wording::go_on());
     }
-    let variables = variables(plan, sheet);
+    let mut variables = variables(plan, sheet);
+    tell_history(&mut variables, &plan.prompt, history);
     let task = template::with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables))
         .and_then(|rendered| rendered)
         .map_err(|error| PromptError::Template {
@@ -147,6 +162,9 @@ pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Resu
     if append.requirements {
         parts.extend(wording::requirements(&rules));
     }
+    let extensions = plan.prompt.extensions.iter().chain(&sheet.extensions);
+    parts.extend(extensions.map(|text| text.trim_matches(['\n', '\r']).to_owned()));
+    parts.retain(|part| !part.is_empty());
     if parts.is_empty() {
         return Ok(task);
     }
@@ -157,6 +175,22 @@ pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Resu
     }
     text.push('\n');
     Ok(text)
+}
+
+/// What the sheets before it left, unless the job has variables of its own under these names.
+fn tell_history(variables: &mut BTreeMap<String, Value>, prompt: &Prompt, history: &History) {
+    let text = |text: &String| Value::Text(text.clone());
+    let outputs = history.outputs.iter();
+    let outputs = outputs.map(|(sheet, output)| (Value::Int(i64::from(*sheet)), text(output)));
+    let files = history.files.iter().map(|(path, content)| (text(path), text(content)));
+    for (name, map) in [
+        ("previous_outputs", Value::Map(outputs.collect())),
+        ("previous_files", Value::Map(files.collect())),
+    ] {
+        if !prompt.variables.contains_key(name) {
+            variables.insert(name.to_owned(), map);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{jinja, tera};
+use super::{history, jinja, tera};
 use crate::job::plan::{Prompt, TemplateEngine};
 use crate::job::value::Value;
 
@@ -91,6 +91,7 @@ pub(crate) fn with_template<T: Send>(
     for (name, text) in &prompt.includes {
         guard(name, text)?;
     }
+    let prompt = &*history::indexed(prompt, engine);
     let job = || {
         let compiled = match engine {
             TemplateEngine::Tera => Compiled::Tera(Box::new(tera::Template::new(prompt)?)),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tera::value::Key;
 use tera::{Context, ErrorKind, Kwargs, Map, State, Tera, TeraResult};
 
+use super::history;
 use super::jinja::{Bounded, too_much};
 use super::template::{RenderError, RenderFault};
 use crate::job::plan::Prompt;
@@ -39,6 +40,9 @@ impl<'p> Template<'p> {
         let budget = Arc::clone(&range_left);
         engine.register_function("range", move |arguments: Kwargs, _: &State<'_>| {
             range(&arguments, &budget)
+        });
+        engine.register_function(history::FUNCTION, |arguments: Kwargs, _: &State<'_>| {
+            previous_text(&arguments)
         });
         let texts = prompt
             .includes
@@ -104,6 +108,20 @@ impl<'p> Template<'p> {
         names.sort();
         names
     }
+}
+
+/// What stands under that key, or a visible note.
+fn previous_text(arguments: &Kwargs) -> TeraResult<tera::Value> {
+    let of = arguments.must_get::<tera::Value>("of")?;
+    let at = arguments.must_get::<tera::Value>("at")?;
+    let key = match at.as_i64() {
+        Some(number) => Value::Int(number),
+        None => Value::Text(at.to_string()),
+    };
+    let found = of.as_map().and_then(|map| map.get(&to_key(&key)));
+    Ok(found
+        .cloned()
+        .unwrap_or_else(|| tera::Value::normal_string(&history::note(&key))))
 }
 
 /// `range(start=0, end, step_by=1)`, as Tera's own, with a budget.

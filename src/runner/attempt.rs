@@ -14,18 +14,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::backend::{self, Caps, Passwd, Reader, Tariff};
-use super::classify::{ClassifyInput, HUNG, LOST, START_FAILED, classify};
+use super::classify::{ClassifyInput, HUNG, LOST, SKIPPED, START_FAILED, classify};
 use super::follow::Follower;
 use super::growth::Growths;
 use super::launch::spool::Spool;
 use super::launch::{Evidence, Launch, Launcher, StartOutcome, now, record};
 use super::passwd;
+use super::previous;
 use super::room;
 use super::spec::{AttemptSpec, Progress};
 use super::validate::baseline::Baseline;
 use super::validate::{Checks, end_leftovers};
 use crate::job::plan::Check;
-use crate::job::rules::{SheetRule, rules_for};
+use crate::job::rules::{SheetRule, rules_for, skip_command_for};
 use crate::model::{
     AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
     StopHow, Timestamp, ValidationReport,
@@ -104,6 +105,15 @@ impl End {
     }
 }
 
+/// Whether a sheet is to be run.
+enum Needed {
+    Yes,
+    /// Why not.
+    No(String),
+    /// It is, because that could not be found out; why.
+    Unknown(String),
+}
+
 /// What is ready before a start.
 struct Prepared {
     rules: Vec<SheetRule>,
@@ -143,7 +153,7 @@ impl Runner {
 
     /// What the files of a sheet's rules were before its first attempt.
     fn baseline(&self, attempt: AttemptRef) -> PathBuf {
-        self.run_dir(attempt).join(format!("baseline-{}.json", attempt.sheet))
+        baseline_in(&self.run_dir(attempt), attempt)
     }
 
     fn run_dir(&self, attempt: AttemptRef) -> PathBuf {
@@ -182,7 +192,9 @@ impl Runner {
         let tell = Tell { attempt, progress };
         let spool = Spool::new(self.spool_dir(attempt));
 
-        let prepared = prepare(&spec, &self.baseline(attempt)).await;
+        let anew = spec.fresh && !adopt && !spool.has_stdout();
+        let prepared = prepare(&spec, &self.run_dir(attempt), anew).await;
+        let mut flags = Vec::new();
         // A spool with output is one of an attempt that was started, whatever the ledger remembers.
         let mut end = if adopt || spool.has_stdout() {
             match self.take_up(&spec, &spool, &mut stop, &tell).await {
@@ -196,7 +208,17 @@ impl Runner {
                     tell.say(Progress::NoRoom(why.clone())).await;
                     None
                 }
-                Ok(prepared) => self.start(&spec, prepared, &spool, &mut stop, &tell).await,
+                Ok(prepared) => {
+                    match self.is_needed(&spec, &spool, &mut stop).await {
+                        Needed::Yes => {}
+                        Needed::No(reason) => return tell.say(skipped(reason)).await,
+                        Needed::Unknown(why) => {
+                            flags.push(format!("skip check: {why}"));
+                            tell.say(Progress::SkipCheckFailed(why)).await;
+                        }
+                    }
+                    self.start(&spec, prepared, &spool, &mut stop, &tell).await
+                }
             };
             match started {
                 Some(end) => end,
@@ -216,7 +238,8 @@ impl Runner {
             HUNG.clone_into(&mut end.certificate.result);
             end.hung = Some(why);
         }
-        let report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
+        let mut report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
+        report.outcome.flags.extend(flags);
         probe::pass(Point::Judged);
         tell.say(Progress::Finished(Box::new(report))).await;
     }
@@ -288,6 +311,49 @@ impl Runner {
         let workspace = PathBuf::from(&spec.plan.workspace);
         let asked = tokio::task::spawn_blocking(move || room::closed(&workspace));
         asked.await.unwrap_or_default()
+    }
+
+    /// Asks the sheet's `skip_when_command` whether it is needed. Without room or a workspace nothing is asked: nothing
+    /// starts then either.
+    async fn is_needed(&self, spec: &AttemptSpec, spool: &Spool, stop: &mut Stop) -> Needed {
+        let sheet = spec.plan.sheet(spec.attempt.sheet).filter(|_| spec.fresh);
+        let skip = match sheet.map(|sheet| skip_command_for(&spec.plan, sheet)) {
+            Some(Ok(Some(skip))) => skip,
+            Some(Ok(None)) | None => return Needed::Yes,
+            Some(Err(why)) => return Needed::Unknown(why),
+        };
+        let stopped = stop.borrow().is_some();
+        if stopped || self.short_of_room(spec).await.is_some() || self.without_workspace(spec).await.is_some() {
+            return Needed::Yes;
+        }
+        let unit = self.unit_name(spec.attempt);
+        let env = backend::environment(spec, &self.passwd);
+        let checks = Checks {
+            launcher: &self.launcher,
+            unit: &unit,
+            spool: spool.directory(),
+            env: &env,
+            secrets: &spec.secrets,
+            baseline: Arc::new(Baseline::take(&[])),
+        };
+        // That of a conductor that was killed while it asked.
+        end_leftovers(&self.launcher, &unit, spool.directory()).await;
+        let asked = tokio::select! {
+            biased;
+            asked = checks.is_needless(&skip, &spec.plan.workspace) => asked,
+            _ = wanted(stop, None) => {
+                end_leftovers(&self.launcher, &unit, spool.directory()).await;
+                return Needed::Yes;
+            }
+        };
+        match asked {
+            Ok(true) => {
+                let what = skip.description.unwrap_or(skip.command);
+                Needed::No(format!("`skip_when_command` succeeded: {what}"))
+            }
+            Ok(false) => Needed::Yes,
+            Err(why) => Needed::Unknown(why),
+        }
     }
 
     /// Starts the session and waits for its end. `None`: nothing of it ever ran, and it may be started again.
@@ -607,29 +673,32 @@ fn blame(failure: &mut Failure, why: &str) {
     }
 }
 
-/// Everything that can fail before a start, and the baseline, which must be taken before it.
-async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Unready> {
+fn baseline_in(directory: &Path, attempt: AttemptRef) -> PathBuf {
+    directory.join(format!("baseline-{}.json", attempt.sheet))
+}
+
+/// Everything that can fail before a start, and what must be looked at before it and is kept in the run's directory: what
+/// the files of its rules were before its first attempt, and `anew` what the sheets before it left.
+async fn prepare(spec: &AttemptSpec, directory: &Path, anew: bool) -> Result<Prepared, Unready> {
     let Some(sheet) = spec.plan.sheet(spec.attempt.sheet) else {
         let message = format!("the plan has no sheet {}", spec.attempt.sheet);
         return Err(Unready::Failed(fatal(Code::E301, message)));
     };
     let rules = rules_for(&spec.plan, sheet).map_err(|error| Unready::Failed(fatal(Code::E604, error)))?;
-    let text = prompt::compose(&spec.plan, sheet, spec.ask, &spec.lessons)
-        .map_err(|error| Unready::Failed(fatal(Code::E301, error.to_string())))?;
-    let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
-    let (kept, of_rules) = (baseline.to_owned(), rules.clone());
+    let (kept, of_rules, asked) = (directory.to_owned(), rules.clone(), spec.clone());
     let taken = tokio::task::spawn_blocking(move || {
-        if let Some(directory) = kept.parent() {
-            Spool::new(directory).create()?;
-        }
-        Baseline::ensure(&kept, &of_rules)
+        Spool::new(&kept).create()?;
+        let sheet = asked.attempt.sheet;
+        let baseline = Baseline::ensure(&baseline_in(&kept, asked.attempt), &of_rules)?;
+        let history = previous::history(&asked, &kept.join(format!("previous-{sheet}.json")), anew)?;
+        Ok((baseline, history))
     });
     let taken = taken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let taken = taken.map_err(|error| {
+    let (baseline, history) = taken.map_err(|error| {
         if room::is_short(&error) {
-            return Unready::NoRoom(room::refused(baseline.parent().unwrap_or(baseline), &error));
+            return Unready::NoRoom(room::refused(directory, &error));
         }
-        let place = baseline.display();
+        let place = directory.display();
         Unready::Failed(Failure {
             cause: Cause::Transient,
             ..fatal(
@@ -638,10 +707,13 @@ async fn prepare(spec: &AttemptSpec, baseline: &Path) -> Result<Prepared, Unread
             )
         })
     })?;
+    let text = prompt::compose_with(&spec.plan, sheet, spec.ask, &spec.lessons, &history)
+        .map_err(|error| Unready::Failed(fatal(Code::E301, error.to_string())))?;
+    let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
     Ok(Prepared {
         rules,
         prompt,
-        baseline: Arc::new(taken),
+        baseline: Arc::new(baseline),
     })
 }
 
@@ -749,10 +821,23 @@ fn unstarted(failure: Failure) -> Progress {
         failure: Some(failure),
         ..Outcome::default()
     };
+    without_session(START_FAILED, outcome)
+}
+
+/// The report of an attempt without a session: the sheet is not needed.
+fn skipped(reason: String) -> Progress {
+    let outcome = Outcome {
+        skipped: Some(reason),
+        ..Outcome::default()
+    };
+    without_session(SKIPPED, outcome)
+}
+
+fn without_session(result: &str, outcome: Outcome) -> Progress {
     Progress::Finished(Box::new(AttemptReport {
         started_at: None,
         ended_at: now(),
-        certificate: nothing_known(START_FAILED),
+        certificate: nothing_known(result),
         session: SessionReport::default(),
         validation: ValidationReport::default(),
         outcome,

@@ -31,6 +31,8 @@ pub const START_FAILED: &str = "start-failed";
 pub const TIMEOUT: &str = "timeout";
 /// [`Certificate::result`]: the kernel ended a process of it for want of memory.
 pub const OOM_KILL: &str = "oom-kill";
+/// [`Certificate::result`]: there was no session, because the sheet is not needed.
+pub const SKIPPED: &str = "skipped";
 /// [`Certificate::result`]: no record of the end is left.
 pub const LOST: &str = "lost";
 /// [`Certificate::result`]: Mozart ended it because it was silent for too long.
@@ -77,6 +79,8 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
         worked: session.worked || in_use && !session.has_result || unseen,
         session_id: session.session_id.clone().or(presumed).filter(|_| !lost),
         session_lost: lost,
+        exit_code: input.certificate.exit.code(),
+        skipped: None,
         cost: session.cost,
         cost_estimated: session.cost_estimated,
         tokens_in: session.tokens_in,

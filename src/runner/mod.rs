@@ -15,6 +15,8 @@ pub mod limits;
 #[cfg(feature = "daemon")]
 mod passwd;
 #[cfg(feature = "daemon")]
+mod previous;
+#[cfg(feature = "daemon")]
 pub(crate) mod room;
 pub mod spec;
 #[cfg(feature = "daemon")]

@@ -26,6 +26,11 @@ pub struct AttemptSpec {
     pub plan: Arc<Plan>,
     /// What the submitter brought along.
     pub context: Arc<SubmitContext>,
+    /// No session of the sheet's present generation has begun: whether it is needed is asked first, and what the sheets
+    /// before it left is looked at.
+    pub fresh: bool,
+    /// The end of the final texts of sheets before it, where its template is told of them.
+    pub outputs: Vec<(u32, String)>,
     /// What failed before: earlier attempts of this sheet, and the previous three sheets.
     pub lessons: Vec<Lesson>,
     /// What its session may cost at most.
@@ -62,6 +67,8 @@ pub enum Progress {
     },
     /// It is at work, and this is new of it.
     Heard(Heard),
+    /// Whether the sheet is needed could not be found out, so it runs: one sentence.
+    SkipCheckFailed(String),
     /// It waits for room: one sentence that names the path. It goes on by itself.
     NoRoom(String),
     /// The evidence was read: nothing ever ran.

@@ -45,6 +45,10 @@ both!(
     a_session_whose_spool_is_deleted_is_stopped_as_any_other,
     a_session_whose_spool_is_deleted_ends_with_that_cause,
     a_stop_breaks_off_a_check,
+    a_sheet_that_is_not_needed_has_no_session,
+    a_skip_check_that_says_nothing_lets_the_sheet_run,
+    an_abandoned_skip_check_is_ended_and_asked_again,
+    a_stop_breaks_off_a_skip_check,
     a_missing_program_or_directory_is_fatal,
     secrets_are_taken_out_of_the_report,
     a_failing_session_is_not_validated,
@@ -360,6 +364,84 @@ async fn a_stop_breaks_off_a_check(mut stage: Stage) {
     );
     assert!(begun.elapsed() < Duration::from_secs(20));
     assert!(!alive(&sleep) && !stage.exists("never"));
+}
+
+async fn a_sheet_that_is_not_needed_has_no_session(mut stage: Stage) {
+    stage.file("done", "");
+    stage.skip("pwd > asked; test -e done", 10.0);
+    let report = stage.run("touch ran").await;
+    let reason = "`skip_when_command` succeeded: pwd > asked; test -e done";
+    assert_eq!(report.outcome.skipped.as_deref(), Some(reason));
+    assert_eq!((report.outcome.failure, report.started_at), (None, None));
+    assert!(stage.exists("asked") && !stage.exists("ran"));
+    // Another status than 0: it runs.
+    stage.skip("exit 3", 10.0);
+    let report = stage.attempt(2).run("touch ran").await;
+    assert_eq!((report.outcome.failure, report.outcome.skipped), (None, None));
+    assert!(stage.exists("ran") && report.outcome.flags.is_empty());
+}
+
+async fn a_skip_check_that_says_nothing_lets_the_sheet_run(mut stage: Stage) {
+    let sleep = format!("sleep 7{}2", std::process::id());
+    let table = [
+        (sleep.as_str(), 0.3, "the command took longer than 0.3 s and was ended"),
+        ("no-such-program", 10.0, "the command failed: exit status 127"),
+        ("kill -9 $$", 10.0, "the command failed: ended by SIGKILL"),
+    ];
+    for (number, (command, timeout, why)) in (1..).zip(table) {
+        stage.skip(command, timeout);
+        stage.attempt(number).script("touch ran");
+        let mut running = stage.begin(false);
+        let Some(Progress::SkipCheckFailed(said)) = running.next().await else {
+            panic!("{command}: no warning")
+        };
+        assert_eq!(said, why, "{command}");
+        let report = running.report().await;
+        assert_eq!(report.outcome.failure, None);
+        assert_eq!(report.outcome.flags, [format!("skip check: {why}")]);
+    }
+    assert!(stage.exists("ran") && !alive(&sleep));
+}
+
+/// As where the conductor is killed while it asks.
+async fn an_abandoned_skip_check_is_ended_and_asked_again(mut stage: Stage) {
+    let sleep = format!("sleep 6{}3", std::process::id());
+    stage.skip(&format!("echo asked >> asked; test -e go || {sleep}"), 50.0);
+    stage.script("touch ran");
+    {
+        let mut running = stage.begin(false);
+        tokio::select! {
+            _ = running.next() => panic!("it went on"),
+            () = wait_until(|| alive(&sleep)) => {}
+        }
+    }
+    let stage = stage.again().await;
+    let mut running = stage.begin(true);
+    assert!(matches!(running.next().await, Some(Progress::NeverRan)));
+    drop(running);
+    stage.file("go", "");
+    let report = stage.begin(false).report().await;
+    assert!(report.outcome.skipped.is_some(), "{report:#?}");
+    assert!(!alive(&sleep) && !stage.exists("ran"));
+    assert_eq!(stage.read("asked"), "asked\nasked\n");
+}
+
+async fn a_stop_breaks_off_a_skip_check(mut stage: Stage) {
+    let sleep = format!("sleep 5{}4", std::process::id());
+    stage.skip(&sleep, 50.0);
+    stage.script("touch ran");
+    let running = stage.begin(false);
+    let stop = running.stopper();
+    let stopping = async {
+        wait_until(|| alive(&sleep)).await;
+        stop.send_replace(Some(StopHow::Terminate));
+    };
+    let (report, ()) = tokio::join!(running.report(), stopping);
+    assert_eq!(
+        (failure(&report).cause, failure(&report).code),
+        (Cause::Interrupted, Code::E004)
+    );
+    assert!(!report.outcome.worked && !alive(&sleep) && !stage.exists("ran"));
 }
 
 async fn a_missing_program_or_directory_is_fatal(mut stage: Stage) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mozart::job::plan::{
     Append, Backend, BackendKind, Check, ClaudeCli, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, Rule, Sheet,
-    SubmitContext, TemplateEngine,
+    SkipCommand, SubmitContext, TemplateEngine,
 };
 use mozart::job::prices::Prices;
 use mozart::model::{
@@ -73,6 +73,8 @@ impl Stage {
             resume: false,
             plan: Arc::new(plan),
             context: Arc::new(context),
+            fresh: true,
+            outputs: Vec::new(),
             lessons: Vec::new(),
             earlier_cost: None,
             prices: Arc::new(Prices::packaged()),
@@ -130,6 +132,15 @@ impl Stage {
             working_directory: None,
             timeout,
         })
+    }
+
+    /// What says whether the sheet is needed, and for how long it may take.
+    pub(super) fn skip(&mut self, command: &str, seconds: f64) {
+        self.plan().sheets[0].skip_command = Some(SkipCommand {
+            command: command.to_owned(),
+            description: None,
+            timeout: Span::from_secs_f64(seconds),
+        });
     }
 
     pub(super) fn script(&mut self, script: &str) {
@@ -310,8 +321,8 @@ fn plan() -> Plan {
             stage: 1,
             instance: 1,
             fan_count: 1,
-            description: None,
             timeout: Span::from_secs(60),
+            ..Sheet::default()
         }],
         prompt: Prompt {
             template: "do sheet {{ sheet_num }}".to_owned(),
@@ -326,6 +337,7 @@ fn plan() -> Plan {
                 lessons: false,
                 advice: false,
             },
+            extensions: Vec::new(),
         },
         retry: RetryPolicy {
             max_retries: 0,
@@ -350,6 +362,7 @@ fn plan() -> Plan {
         parallel: None,
         circuit_breaker: None,
         cost_limits: None,
+        cross_sheet: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

@@ -128,6 +128,8 @@ fn attempt(number: u32) -> AttemptSummary {
             worked: true,
             session_id: Some("b5f1".to_owned()),
             session_lost: true,
+            exit_code: None,
+            skipped: None,
             cost: None,
             cost_estimated: false,
             tokens_in: Some(8),

@@ -201,6 +201,8 @@ impl World {
                 program: Some(self.program.to_str().unwrap().to_owned()),
                 ..SubmitContext::default()
             }),
+            fresh: true,
+            outputs: Vec::new(),
             lessons: Vec::new(),
             earlier_cost: None,
             prices: Arc::new(Prices::packaged()),
@@ -362,6 +364,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
                 lessons: false,
                 advice: false,
             },
+            extensions: Vec::new(),
         },
         retry: RetryPolicy {
             max_retries: 0,
@@ -386,6 +389,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
         parallel: None,
         circuit_breaker: None,
         cost_limits: None,
+        cross_sheet: None,
         validations: Vec::new(),
         pause_between_sheets: Span(0),
         priority: 5,

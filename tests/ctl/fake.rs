@@ -236,6 +236,8 @@ fn attempt(sheet: u32, number: u32, over: bool) -> AttemptSummary {
                 rules_total: 0,
                 worked: true,
                 session_lost: false,
+                exit_code: None,
+                skipped: None,
                 session_id: None,
                 cost: None,
                 cost_estimated: false,

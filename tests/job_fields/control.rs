@@ -265,3 +265,60 @@ fn a_session_that_is_silent_for_too_long_is_ended_and_tried_again() {
         person.completes(&person.job(1, "sleep 3", &format!("{retry}{silence}"), &[]));
     }
 }
+
+// field: sheet.skip_when
+#[test]
+fn a_sheet_is_skipped_for_what_the_sheets_before_it_came_to() {
+    let person = Person::new();
+    let rules = "total_items: 4, skip_when: {2: 'sheets[1].exit_code == 0 and sheets[1].validation_passed', \
+                 3: \"sheets[2].status != 'skipped'\", 4: 'len(sheets) < job.total_sheets'}";
+    let rule = "validations: [{type: command_succeeds, command: 'true'}]\n";
+    let file = person.job(4, "true", rule, &[("total_items: 4", rules)]);
+    person.completes(&file);
+    assert_eq!(person.desk.starts().into_keys().collect::<Vec<_>>(), [1, 3, 4]);
+    let status = person.alone.status("job");
+    assert_eq!(status["sheets"][1]["state"], "skipped");
+    assert_eq!(
+        status["sheets"][1]["reason"],
+        "`skip_when` holds: sheets[1].exit_code == 0 and sheets[1].validation_passed"
+    );
+}
+
+/// The Python version skipped it.
+#[test]
+fn a_sheet_whose_rule_cannot_be_evaluated_fails_with_an_explanation() {
+    let person = Person::new();
+    let rules = "total_items: 3, skip_when: {2: 'sheets[1].error_message > 3'}";
+    let file = person.job(3, "true", "", &[("total_items: 3", rules)]);
+    let failed = person.fails(&file);
+    assert_eq!(failed["sheet_num"], 2);
+    assert!(
+        failed
+            .to_string()
+            .contains("its `skip_when` cannot be evaluated: None and 3 cannot be compared"),
+        "{failed}"
+    );
+    assert_eq!(person.desk.starts().into_keys().collect::<Vec<_>>(), [1]);
+}
+
+// field: sheet.skip_when_command
+#[test]
+fn a_command_says_whether_a_sheet_is_needed() {
+    let person = Person::new();
+    let rules = "total_items: 5, skip_when_command: {2: {command: 'test -e \"{workspace}\"/made-{start_item} || echo no', \
+                 description: 'it is there'}, 3: {command: 'exit 1'}, 4: {command: 'sleep 60', timeout_seconds: 0.3}, \
+                 5: {command: 'test -e made-by-1'}}";
+    let script = "case $n in 1) touch workspace/made-by-1;; esac";
+    let file = person.job(5, script, "", &[("total_items: 5", rules)]);
+    person.completes(&file);
+    assert_eq!(person.desk.starts().into_keys().collect::<Vec<_>>(), [1, 3, 4]);
+    let status = person.alone.status("job");
+    let sheet = |n: usize| &status["sheets"][n - 1];
+    assert_eq!(sheet(2)["state"], "skipped");
+    assert_eq!(sheet(2)["reason"], "`skip_when_command` succeeded: it is there");
+    assert_eq!(
+        sheet(4)["flags"][0],
+        "skip check: the command took longer than 0.3 s and was ended"
+    );
+    assert_eq!(sheet(5)["reason"], "`skip_when_command` succeeded: test -e made-by-1");
+}

@@ -330,3 +330,88 @@ fn both_words_of_every_variable_mean_the_same() {
     );
     person.completes(&file);
 }
+
+// field: prompt.prompt_extensions
+// field: sheet.prompt_extensions
+#[test]
+fn extensions_end_what_is_sent() {
+    let person = Person::new();
+    person.desk.write("house.md", "Keep to the house style.\n");
+    let file = person.job(
+        2,
+        "cat > rest-$n",
+        "",
+        &[
+            ("prompt: {", "prompt: {prompt_extensions: [house.md, Be brief.], "),
+            (
+                "total_items: 2",
+                "total_items: 2, prompt_extensions: {2: [The last one.]}",
+            ),
+        ],
+    );
+    person.completes(&file);
+    assert_eq!(person.read("rest-1"), "\nKeep to the house style.\n\nBe brief.\n");
+    assert_eq!(
+        person.read("rest-2"),
+        "\nKeep to the house style.\n\nBe brief.\n\nThe last one.\n"
+    );
+}
+
+// field: cross_sheet
+// field: cross_sheet.auto_capture_stdout
+// field: cross_sheet.max_output_chars
+// field: cross_sheet.lookback_sheets
+/// The ends of what the two sheets before said, and of the one that it waits for.
+#[test]
+fn templates_are_told_what_the_sheets_before_said() {
+    let person = Person::new();
+    let file = person.job(
+        4,
+        "cat > rest-$n; printf 'much, and at the end: answer %s' $n",
+        "cross_sheet: {auto_capture_stdout: true, max_output_chars: 8, lookback_sheets: 2}\n",
+        &[
+            (
+                "{{ sheet_num }}\\n",
+                "{{ sheet_num }}\\n{% for n, text in previous_outputs.items() %}{{ n }}={{ text }};{% endfor %}",
+            ),
+            ("total_items: 4", "total_items: 4, dependencies: {4: [1]}"),
+        ],
+    );
+    person.completes(&file);
+    assert_eq!(person.read("rest-1"), "");
+    assert_eq!(person.read("rest-2"), "1=answer 1;");
+    assert_eq!(person.read("rest-3"), "1=answer 1;2=answer 2;");
+    assert_eq!(person.read("rest-4"), "1=answer 1;2=answer 2;3=answer 3;");
+}
+
+// field: cross_sheet.capture_files
+/// A retry is told what the first attempt was told, whatever that one did to the files.
+#[test]
+fn templates_are_told_what_files_say_and_a_retry_the_same() {
+    let person = Person::new();
+    person.desk.write("workspace/1.md", "from the start");
+    let script = "cat > told-$n-$(ls told-$n-* 2>/dev/null | wc -l); echo changed by $n > workspace/1.md; \
+                  echo more > workspace/more.md; [ -e again-$n ] && touch workspace/done-$n; touch again-$n";
+    let file = person.job(
+        2,
+        script,
+        "cross_sheet: {capture_files: ['*.md', 'done-{{ sheet_num - 1 }}'], max_output_chars: 9}\n\
+         retry: {base_delay_seconds: 0.05, jitter: false}\n\
+         validations: [{type: file_exists, path: 'done-{sheet_num}', retry_count: 0}]\n",
+        &[(
+            "{{ sheet_num }}\\n",
+            "{{ sheet_num }}\\n{% for path, text in previous_files.items() %}{{ path | replace(workspace, '') }}={{ text }};{% endfor %}",
+        )],
+    );
+    person.completes(&file);
+    let first = "/1.md=from the \n... [truncated];";
+    assert_eq!(
+        (person.read("told-1-0"), person.read("told-1-1")),
+        (first.to_owned(), first.to_owned())
+    );
+    let second = "/1.md=changed b\n... [truncated];/done-1=;/more.md=more\n;";
+    assert_eq!(
+        (person.read("told-2-0"), person.read("told-2-1")),
+        (second.to_owned(), second.to_owned())
+    );
+}

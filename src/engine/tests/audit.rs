@@ -589,6 +589,11 @@ impl AuditedRun {
                     (None, Some(due)) if self.rules.parallel.is_none() => assert!(due.is_over(now), "no pause"),
                     (None, _) => {}
                 }
+                let never = (attempt.sheet, "True".to_owned());
+                assert!(
+                    sheet.attempts > 0 || !self.rules.skip_when.contains(&never),
+                    "a start of what is always skipped"
+                );
                 sheet.attempts += 1;
                 sheet.stop_asked = false;
             }
@@ -654,7 +659,8 @@ impl AuditedRun {
                     assert!(self.failed && !self.done.contains(by));
                 }
                 self.failed |= matches!(verdict, Verdict::Failed { code, .. } if !self.rules.is_accounts(*code));
-                if sheet.attempts > 0 && *verdict != Verdict::Cancelled && self.rules.parallel.is_none() {
+                let ran = sheet.attempts > 0 && !matches!(verdict, Verdict::Skipped { .. } | Verdict::Cancelled);
+                if ran && self.rules.parallel.is_none() {
                     self.pause = Some(Due::After(now.boot + self.rules.pause_between_sheets.0));
                 }
                 sheet.wait = None;

@@ -58,6 +58,7 @@ pub(super) fn rules(sheets: u32) -> RunRules {
         priority: 5,
         account: Some(AccountId("claude".into())),
         resumable: true,
+        skip_when: Vec::new(),
     }
 }
 
@@ -70,6 +71,8 @@ pub(super) fn success() -> Outcome {
         worked: true,
         session_id: Some("theirs".into()),
         session_lost: false,
+        exit_code: Some(0),
+        skipped: None,
         cost: None,
         cost_estimated: false,
         tokens_in: None,
@@ -108,6 +111,14 @@ pub(super) fn transient() -> Outcome {
 
 pub(super) fn interrupted() -> Outcome {
     failure(Cause::Interrupted, Code::E004)
+}
+
+/// It turned out not to be needed.
+pub(super) fn skipped() -> Outcome {
+    Outcome {
+        skipped: Some("not needed".into()),
+        ..Outcome::default()
+    }
 }
 
 pub(super) fn usage(resets_at: Option<Timestamp>) -> Outcome {

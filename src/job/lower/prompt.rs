@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Lowering;
+use crate::job::files::PathKind;
 use crate::job::paths;
-use crate::job::plan::{Append, Prompt, TemplateEngine};
+use crate::job::plan::{Append, CrossSheet, Prompt, Sheet, TemplateEngine};
+use crate::job::rules::path_of;
 use crate::job::value::Value;
 use crate::job::yaml::{self, Mark, Node};
-use crate::prompt::BUILT_IN;
 use crate::prompt::template::names_of_includes;
+use crate::prompt::{BUILT_IN, variables_of};
 
 /// Files that the templates of one job may take in.
 const MAX_INCLUDES: usize = 64;
+/// Bytes that a path may have.
+const MAX_PATH: usize = 4096;
 /// What a session is told where the job says nothing.
 const DEFAULT_TEMPLATE: &str =
     "Process sheet {{ sheet_num }} of {{ total_sheets }}: items {{ start_item }} to {{ end_item }}.\n";
@@ -45,6 +49,7 @@ impl Lowering<'_> {
                 lessons: self.boolean("prompt.append.lessons", true),
                 advice: self.boolean("prompt.append.advice", true),
             },
+            extensions: self.extensions("prompt.prompt_extensions", self.node("prompt.prompt_extensions")),
         };
         (prompt, engine)
     }
@@ -130,6 +135,83 @@ impl Lowering<'_> {
         texts
     }
 
+    /// The texts that a list of extensions stands for: an existing file's content, else the item itself.
+    pub(super) fn extensions(&mut self, field: &str, list: Option<&Node>) -> Vec<String> {
+        let mut texts = Vec::new();
+        for (index, item) in list.and_then(Node::list).unwrap_or_default().iter().enumerate() {
+            let Some(scalar) = item.scalar() else { continue };
+            let (field, raw) = (format!("{field}[{index}]"), &scalar.raw);
+            match self.extension(raw) {
+                Ok(text) => texts.push(text),
+                Err((id, message)) => {
+                    self.problems.error(id, Some(item.at), &field, message);
+                }
+            }
+        }
+        texts
+    }
+
+    fn extension(&mut self, raw: &str) -> Result<String, (&'static str, String)> {
+        let meant = is_path(raw);
+        // A text of several lines, or longer than a path can be, names nothing.
+        if !meant && (raw.contains('\n') || raw.len() > MAX_PATH) {
+            return Ok(raw.to_owned());
+        }
+        let path = match paths::expand_environment(raw, self.input.environment) {
+            Ok(path) => paths::resolve(self.input.base_directory, &path),
+            Err(error) if meant => return Err(("E303", format!("the extension's path: {error}"))),
+            Err(_) => return Ok(raw.to_owned()),
+        };
+        match self.files.kind(&path) {
+            PathKind::File => self
+                .read_file(&path)
+                .map_err(|error| ("E303", format!("the extension file {} {error}", path.display()))),
+            PathKind::Missing if meant => Err((
+                "V108",
+                format!(
+                    "the extension file {} does not exist; a text has a space in it",
+                    path.display()
+                ),
+            )),
+            PathKind::Directory | PathKind::Other if meant => Err((
+                "E303",
+                format!("the extension {} is not a regular file", path.display()),
+            )),
+            PathKind::Missing | PathKind::Directory | PathKind::Other => Ok(raw.to_owned()),
+        }
+    }
+
+    /// What templates are told of the sheets before theirs.
+    pub(super) fn cross_sheet(&mut self) -> Option<CrossSheet> {
+        let outputs = self.boolean("cross_sheet.auto_capture_stdout", false);
+        let files = self.texts("cross_sheet.capture_files");
+        (outputs || !files.is_empty()).then(|| CrossSheet {
+            outputs,
+            max_chars: self.count("cross_sheet.max_output_chars", 2000),
+            files,
+            lookback: self.count("cross_sheet.lookback_sheets", 3),
+        })
+    }
+
+    /// Each pattern of `capture_files` must name something within the workspace for every sheet.
+    pub(super) fn capture_patterns(&mut self, workspace: &str, sheets: &[Sheet], prompt: &Prompt) {
+        const FIELD: &str = "cross_sheet.capture_files";
+        let items = self.node(FIELD).and_then(Node::list).unwrap_or_default();
+        for (index, item) in items.iter().enumerate() {
+            let Some(scalar) = item.scalar() else { continue };
+            let wrong = sheets.iter().find_map(|sheet| {
+                let variables = variables_of(workspace, sheets, prompt, sheet);
+                let error = path_of(&scalar.raw, workspace, &variables).err()?;
+                Some((sheet.number, error))
+            });
+            if let Some((sheet, error)) = wrong {
+                self.problems
+                    .error("E303", Some(item.at), &format!("{FIELD}[{index}]"), error)
+                    .with("sheet", sheet);
+            }
+        }
+    }
+
     fn variables(&mut self) -> BTreeMap<String, Value> {
         let entries = self
             .root
@@ -181,4 +263,12 @@ impl Lowering<'_> {
             }
         }
     }
+}
+
+/// Whether an extension looks like the path of a file: one word with a slash or a file's ending.
+fn is_path(text: &str) -> bool {
+    let word = !text.is_empty() && text.len() <= MAX_PATH && !text.contains(char::is_whitespace);
+    let ending = text.rsplit_once('.').map(|(_, ending)| ending);
+    let ends = |ending: &str| (1..=8).contains(&ending.len()) && ending.chars().all(|c| c.is_ascii_alphanumeric());
+    word && (text.contains('/') || text.starts_with('~') || ending.is_some_and(ends))
 }

@@ -6,10 +6,11 @@ use super::Lowering;
 use crate::job::pattern::Pattern;
 use crate::job::placeholder::has_placeholders;
 use crate::job::plan::{Backend, BackendKind, Check, Prompt, Rule, Sheet, TemplateEngine};
-use crate::job::rules::rule_for;
+use crate::job::rules::{rule_for, skip_command};
+use crate::job::schema;
 use crate::job::suggest::nearest;
 use crate::job::value::Value;
-use crate::job::yaml::Mark;
+use crate::job::yaml::{Mark, Node};
 use crate::prompt::template::{Compiled, RenderError, RenderFault, with_template};
 use crate::prompt::variables_of;
 
@@ -232,8 +233,18 @@ impl Lowering<'_> {
             .enumerate()
             .filter(|(index, _)| !self.problems.any_error_at(&format!("validations[{index}].")))
             .collect();
+        let mut skips = BTreeSet::new();
         for sheet in all.sheets {
             let variables = all.variables(sheet);
+            if let Err(error) = skip_command(sheet, &variables)
+                && skips.insert(error.clone())
+            {
+                let field = format!("sheet.skip_when_command.{}", sheet.number);
+                let at = self.skip_mark(sheet.number);
+                self.problems
+                    .error("E604", at, &field, error)
+                    .with("sheet", sheet.number);
+            }
             for (index, rule) in &sound {
                 let (name, id, message) = match rule_for(rule, *index, all.workspace, &variables) {
                     Ok(filled) => {
@@ -258,6 +269,13 @@ impl Lowering<'_> {
                 }
             }
         }
+    }
+
+    fn skip_mark(&self, sheet: u32) -> Option<Mark> {
+        let entries = self.root.get_path("sheet.skip_when_command")?.map()?;
+        let of_sheet = |key: &Node| schema::integer(key) == Some(i64::from(sheet));
+        let (_, node) = entries.iter().find(|(key, _)| of_sheet(key))?;
+        Some(node.get("command").map_or(node.at, |command| command.at))
     }
 
     fn rule_mark(&self, index: usize, name: &str) -> Option<Mark> {
@@ -296,8 +314,7 @@ fn stand_in() -> Sheet {
         stage: 1,
         instance: 1,
         fan_count: 1,
-        description: None,
-        timeout: crate::model::Span(0),
+        ..Sheet::default()
     }
 }
 

@@ -1,7 +1,8 @@
 //! How the work divides into sheets.
 
 use super::Lowering;
-use crate::job::plan::{Sheet, SheetRange};
+use crate::job::expression::Expression;
+use crate::job::plan::{Sheet, SheetRange, SkipCommand};
 use crate::job::schema;
 use crate::job::yaml::{Mark, Node};
 use crate::model::{SheetNo, Span};
@@ -81,8 +82,8 @@ impl<'a> Lowering<'a> {
                     stage,
                     instance,
                     fan_count,
-                    description: None,
                     timeout,
+                    ..Sheet::default()
                 });
             }
         }
@@ -104,7 +105,50 @@ impl<'a> Lowering<'a> {
                 );
             }
         }
+        self.skip_rules(&mut sheets);
+        for (index, node) in self.by_sheet("sheet.prompt_extensions", sheets.len()) {
+            let texts = self.extensions(&format!("sheet.prompt_extensions.{}", index + 1), Some(node));
+            if let Some(sheet) = sheets.get_mut(index) {
+                sheet.extensions = texts;
+            }
+        }
         (sheets, stages)
+    }
+
+    /// Which sheets may turn out not to be needed.
+    fn skip_rules(&mut self, sheets: &mut [Sheet]) {
+        const WHEN: &str = "sheet.skip_when";
+        let all = u32::try_from(sheets.len()).unwrap_or(u32::MAX);
+        for (index, node) in self.by_sheet(WHEN, sheets.len()) {
+            let (Some(sheet), Some(scalar)) = (sheets.get_mut(index), node.scalar()) else {
+                continue;
+            };
+            if let Err(error) = Expression::parse(&scalar.raw).and_then(|expression| expression.check_skip(all)) {
+                let message = format!("the expression cannot be evaluated: {error}");
+                self.problems
+                    .error("E301", Some(node.at), &format!("{WHEN}.{}", sheet.number), message)
+                    .suggest("write for example `sheets[1].status == 'completed' and sheets[1].attempt_count == 1`");
+            }
+            sheet.skip_when = Some(scalar.raw.clone());
+        }
+        const COMMAND: &str = "sheet.skip_when_command";
+        for (index, node) in self.by_sheet(COMMAND, sheets.len()) {
+            let Some(sheet) = sheets.get_mut(index).filter(|_| node.map().is_some()) else {
+                continue;
+            };
+            let text = |name: &str| node.get(name).and_then(Node::scalar).map(|scalar| scalar.raw.clone());
+            let Some(command) = text("command").filter(|command| !command.trim().is_empty()) else {
+                let field = format!("{COMMAND}.{}.command", sheet.number);
+                self.missing(&field, "a `skip_when_command` needs a `command`", node.at);
+                continue;
+            };
+            let seconds = node.get("timeout_seconds").and_then(schema::number);
+            sheet.skip_command = Some(SkipCommand {
+                command,
+                description: text("description"),
+                timeout: Span::from_secs_f64(seconds.filter(|seconds| *seconds > 0.0).unwrap_or(10.0)),
+            });
+        }
     }
 
     /// Timeout of an attempt where no override says otherwise.
@@ -141,8 +185,13 @@ impl<'a> Lowering<'a> {
                 Some(index) => found.push((index, value)),
                 None => {
                     let message = format!("there is no sheet {number}: this job has {sheets} sheets");
-                    self.problems
-                        .warning("V212", Some(key.at), &format!("{field}.{number}"), message);
+                    let path = format!("{field}.{number}");
+                    // A label or a timeout more does no harm; a sheet that runs although it was not to does.
+                    if field.starts_with("sheet.skip_when") {
+                        self.problems.error("V212", Some(key.at), &path, message);
+                    } else {
+                        self.problems.warning("V212", Some(key.at), &path, message);
+                    }
                 }
             }
         }

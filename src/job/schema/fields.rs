@@ -89,7 +89,7 @@ pub(crate) const JOB: &[Field] = &[
     works("cost_limits", Section(COST_LIMITS)),
     works("stale_detection", Section(STALE_DETECTION)),
     dormant("checkpoints", Section(CHECKPOINTS)),
-    dormant("cross_sheet", Section(CROSS_SHEET)),
+    works("cross_sheet", Section(CROSS_SHEET)),
     dormant("isolation", Section(ISOLATION)),
     dormant("workspace_lifecycle", Section(WORKSPACE_LIFECYCLE)),
     dormant("notifications", List(&Section(NOTIFICATION))),
@@ -202,9 +202,9 @@ const SHEET: &[Field] = &[
     works("descriptions", BySheet(&Text)),
     works("dependencies", BySheet(&List(&Int(1, MAX)))),
     works("fan_out", BySheet(&Int(1, COUNT))),
-    refused("skip_when", BySheet(&Text), used),
-    refused("skip_when_command", BySheet(&Section(SKIP_COMMAND)), used),
-    refused("prompt_extensions", BySheet(&List(&Text)), used),
+    works("skip_when", BySheet(&Written)),
+    works("skip_when_command", BySheet(&Section(SKIP_COMMAND))),
+    works("prompt_extensions", BySheet(&List(&Text))),
 ];
 const SKIP_COMMAND: &[Field] = &[
     works("command", Text),
@@ -220,7 +220,7 @@ const PROMPT: &[Field] = &[
     works("thinking_method", Text),
     works("engine", Word(&["tera", "jinja"])),
     works("append", Section(APPEND)),
-    refused("prompt_extensions", List(&Text), used),
+    works("prompt_extensions", List(&Text)),
 ];
 const APPEND: &[Field] = &[
     works("requirements", Bool),
@@ -314,10 +314,10 @@ const CHECKPOINTS: &[Field] = &[
     ),
 ];
 const CROSS_SHEET: &[Field] = &[
-    refused("auto_capture_stdout", Bool, is_true),
-    works("max_output_chars", Int(1, MAX)),
-    refused("capture_files", List(&Text), used),
-    works("lookback_sheets", Int(0, MAX)),
+    works("auto_capture_stdout", Bool),
+    works("max_output_chars", Int(1, COUNT)),
+    works("capture_files", List(&Text)),
+    works("lookback_sheets", Int(0, COUNT)),
 ];
 const ISOLATION: &[Field] = &[
     refused("enabled", Bool, is_true),

@@ -58,6 +58,7 @@ fn prompt_of(root: &Node) -> Prompt {
             lessons: true,
             advice: true,
         },
+        extensions: Vec::new(),
     }
 }
 

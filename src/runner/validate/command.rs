@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::{Checks, Finding};
+use crate::job::plan::SkipCommand;
 use crate::model::{Certificate, Code, Exit, Span, StopHow};
 use crate::runner::backend::redact;
 use crate::runner::classify::{DIRECTORY_MISSING, OOM_KILL, START_FAILED, TIMEOUT};
@@ -21,13 +22,41 @@ const EVIDENCE: u64 = 2048;
 
 impl Checks<'_> {
     pub(super) async fn command(&self, command: &str, directory: Option<&str>, timeout: Span) -> Finding {
-        let (number, spool) = match self.new_spool() {
-            Ok(made) => made,
-            Err(error) => {
-                let reason = format!("the check's directory cannot be made: {error}");
-                return Finding::wrong(Code::E604, "error", reason);
+        match self.execute(command, directory, timeout).await {
+            Ok((ended, spool)) => {
+                let said = redact(&output(&spool), self.secrets).into_owned();
+                judged(&ended, &spool, timeout, said)
             }
-        };
+            Err(reason) => Finding::wrong(Code::E604, "error", reason),
+        }
+    }
+
+    /// Whether a sheet's `skip_when_command` succeeds; another exit status than 0 says that it does not. The error says
+    /// why that could not be found out.
+    pub async fn is_needless(&self, skip: &SkipCommand, workspace: &str) -> Result<bool, String> {
+        let (ended, spool) = self.execute(&skip.command, Some(workspace), skip.timeout).await?;
+        match ended.exit {
+            Exit::Code(0) if ended.result == "success" => Ok(true),
+            // The shell's own words for what it could not run.
+            Exit::Code(code) if ended.result != TIMEOUT && !matches!(code, 126 | 127) => Ok(false),
+            _ => {
+                let said = redact(&output(&spool), self.secrets).into_owned();
+                let failure = judged(&ended, &spool, skip.timeout, said).failure;
+                Err(failure.map(|wrong| wrong.reason).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Runs a command to its end in a unit and a directory of its own. The error says why it could not be started.
+    async fn execute(
+        &self,
+        command: &str,
+        directory: Option<&str>,
+        timeout: Span,
+    ) -> Result<(Certificate, Spool), String> {
+        let (number, spool) = self
+            .new_spool()
+            .map_err(|error| format!("the check's directory cannot be made: {error}"))?;
         let launch = Launch {
             unit: format!("{}-v{number}", self.unit),
             description: format!("check {number} of {}", self.unit),
@@ -41,17 +70,14 @@ impl Checks<'_> {
             stop_grace: GRACE,
         };
         let ended = match self.launcher.start(&launch).await {
-            StartOutcome::Failed { message, .. } | StartOutcome::NoRoom(message) => {
-                return Finding::wrong(Code::E604, "error", message);
-            }
+            StartOutcome::Failed { message, .. } | StartOutcome::NoRoom(message) => return Err(message),
             // Where the answer was lost, the end tells: nothing else uses this name.
             StartOutcome::Started { .. } | StartOutcome::Unknown => {
                 self.launcher.wait(&launch.unit, &launch.spool).await
             }
         };
         self.launcher.release(&launch.unit).await;
-        let said = redact(&output(&spool), self.secrets).into_owned();
-        judged(&ended, &spool, timeout, said)
+        Ok((ended, spool))
     }
 
     /// The directory of the next check of this attempt, made already: its number is taken.

@@ -222,6 +222,64 @@ fn bad_inputs_are_told_exactly() {
             "ERROR E301 5:15 validations: `validations` must be a list, and this is a map",
         ),
         (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when: {2: \"sheets[1].stauts == 'x'\"}}",
+            ),
+            "ERROR E301 3:49 sheet.skip_when.2: the expression cannot be evaluated: `stauts` is no field of a sheet; did you mean `status`?; write for example `sheets[1].status == 'completed' and sheets[1].attempt_count == 1`",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when: {2: 'sheets[3].status ='}}",
+            ),
+            "ERROR E301 3:49 sheet.skip_when.2: the expression cannot be evaluated: `=` is written `==`; write for example `sheets[1].status == 'completed' and sheets[1].attempt_count == 1`",
+        ),
+        (
+            with("sheet", "sheet: {size: 1, total_items: 2, skip_when: {3: 'True'}}"),
+            "ERROR V212 3:46 sheet.skip_when.3: there is no sheet 3: this job has 2 sheets",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when_command: {2: {description: x}}}",
+            ),
+            "ERROR E302 3:58 sheet.skip_when_command.2.command: a `skip_when_command` needs a `command`",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when_command: {2: {command: x, timeout_seconds: 61}}}",
+            ),
+            "ERROR E301 3:87 sheet.skip_when_command.2.timeout_seconds: `sheet.skip_when_command.2.timeout_seconds` must be above 0 and at most 60, and this is 61",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, skip_when_command: {2: {command: 'a {{ nobody }}'}}}",
+            ),
+            "ERROR E604 3:67 sheet.skip_when_command.2: `{{ nobody }}` cannot be filled in: `nobody` is undefined",
+        ),
+        (
+            with("prompt", "prompt: {template: x, prompt_extensions: [none.md]}"),
+            "ERROR V108 4:43 prompt.prompt_extensions[0]: the extension file /jobs/none.md does not exist; a text has a space in it",
+        ),
+        (
+            with("prompt", "prompt: {template: x, prompt_extensions: [Fine so., ./w]}"),
+            "ERROR E303 4:53 prompt.prompt_extensions[1]: the extension /jobs/w is not a regular file",
+        ),
+        (
+            with(
+                "sheet",
+                "sheet: {size: 1, total_items: 2, prompt_extensions: {2: [t/none]}}",
+            ),
+            "ERROR V108 3:58 sheet.prompt_extensions.2[0]: the extension file /jobs/t/none does not exist; a text has a space in it",
+        ),
+        (
+            plus("cross_sheet: {capture_files: ['*.md', '../{sheet_num}.md']}"),
+            "ERROR E303 6:39 cross_sheet.capture_files[1]: `/jobs/1.md` is outside of the workspace /jobs/w",
+        ),
+        (
             with("validations", "validations: [{path: x}]"),
             "ERROR V008 5:16 validations[0].type: this rule needs a `type`",
         ),

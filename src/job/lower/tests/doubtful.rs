@@ -23,11 +23,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
             "checkpoints: {enabled: yes, triggers: [{name: x, sheet_nums: [1]}]}",
             "checkpoints.enabled",
         ),
-        (
-            "cross_sheet: {auto_capture_stdout: true}",
-            "cross_sheet.auto_capture_stdout",
-        ),
-        ("cross_sheet: {capture_files: ['*.md']}", "cross_sheet.capture_files"),
         ("isolation: {enabled: true, mode: worktree}", "isolation.enabled"),
         (
             "workspace_lifecycle: {archive_on_fresh: true}",
@@ -46,22 +41,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
             "{line}: {found:#?}"
         );
     }
-    for inner in [
-        "skip_when: {2: 'true'}",
-        "skip_when_command: {2: {command: x}}",
-        "prompt_extensions: {1: [x]}",
-    ] {
-        let found = problems(&with("sheet", &format!("sheet: {{size: 1, total_items: 2, {inner}}}")));
-        assert!(
-            found.len() == 1 && found[0].contains("is known, but not supported yet"),
-            "{inner}: {found:#?}"
-        );
-    }
-    let found = problems(&with("prompt", "prompt: {template: x, prompt_extensions: [y]}"));
-    assert!(
-        found.len() == 1 && found[0].contains("`prompt.prompt_extensions` is known, but not supported yet"),
-        "{found:#?}"
-    );
 }
 
 /// What could not change a result only gets a warning, one for each section.
@@ -85,7 +64,6 @@ fn known_fields_without_effect_are_warned_of() {
         ("logging: {level: INFO}", "logging"),
         ("feedback: {enabled: true}", "feedback"),
         ("parallel: {budget_partition: true}", "parallel.budget_partition"),
-        ("cross_sheet: {lookback_sheets: 3}", "cross_sheet"),
         ("backend: {temperature: 0.5}", "backend.temperature"),
         ("backend: {model: x}", "backend.model"),
     ];

@@ -4,7 +4,7 @@ use super::*;
 use crate::job::plan::{
     Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine, TokenPrice,
 };
-use crate::job::rules::rules_for;
+use crate::job::rules::{capture_patterns, rules_for, skip_command_for};
 use crate::model::{Cost, SheetNo, Span};
 
 fn backend(fields: &str) -> Backend {
@@ -779,4 +779,90 @@ fn the_circuit_breaker_is_on_unless_said() {
         with(2, 1.5)
     );
     assert_eq!(breaker("enabled: no"), None);
+}
+
+// field: sheet.skip_when
+#[test]
+fn skip_when_is_kept_with_its_sheet() {
+    let text = with(
+        "sheet",
+        "sheet: {size: 1, total_items: 2, skip_when: {2: \"sheets[1].status == 'failed'\"}}",
+    );
+    let sheets = plan(&text).sheets;
+    let rules: Vec<_> = sheets.iter().map(|sheet| sheet.skip_when.as_deref()).collect();
+    assert_eq!(rules, [None, Some("sheets[1].status == 'failed'")]);
+    // A word that YAML takes for a boolean is an expression too.
+    let sheets = plan(&text.replace("\"sheets[1].status == 'failed'\"", "True")).sheets;
+    assert_eq!(sheets[1].skip_when.as_deref(), Some("True"));
+}
+
+// field: sheet.skip_when_command
+#[test]
+fn skip_commands_are_kept_with_their_sheet() {
+    let text = with(
+        "sheet",
+        "sheet: {size: 1, total_items: 3, skip_when_command: {2: {command: 'test -e {workspace}/{sheet_num}'}, \
+         3: {command: 'true', description: why, timeout_seconds: 0.5}}}",
+    );
+    let plan = plan(&text);
+    assert_eq!(plan.sheets[0].skip_command, None);
+    let second = skip_command_for(&plan, &plan.sheets[1]).unwrap().unwrap();
+    assert_eq!(second.command, "test -e /jobs/w/2");
+    assert_eq!((second.description, second.timeout), (None, Span::from_secs(10)));
+    let third = skip_command_for(&plan, &plan.sheets[2]).unwrap().unwrap();
+    assert_eq!(
+        (third.description.as_deref(), third.timeout),
+        (Some("why"), Span::from_secs_f64(0.5))
+    );
+}
+
+// field: prompt.prompt_extensions
+// field: sheet.prompt_extensions
+#[test]
+fn extensions_are_texts_or_the_content_of_files() {
+    let text = with(
+        "prompt",
+        "prompt: {template: x, prompt_extensions: [system.md, Be brief., '${HOME}', a-file]}",
+    )
+    .replace(
+        "total_items: 2}",
+        "total_items: 2, prompt_extensions: {2: [./t/part.j2, \"two\\nlines.md\"]}}",
+    );
+    let plan = plan(&text);
+    assert_eq!(plan.prompt.extensions, ["Be kind.", "Be brief.", "${HOME}", "x"]);
+    assert_eq!(plan.sheets[1].extensions, ["part\n", "two\nlines.md"]);
+    assert_eq!(plan.sheets[0].extensions, Vec::<String>::new());
+    // What was read is part of the plan: another content is another plan.
+    let other = load_with(&text, |fixture| {
+        fixture
+            .files
+            .0
+            .insert("/jobs/system.md".into(), Some(Ok("Be short.".into())));
+    });
+    assert_ne!(other.plan.unwrap().hash, plan.hash);
+}
+
+// field: cross_sheet
+// field: cross_sheet.auto_capture_stdout
+// field: cross_sheet.max_output_chars
+// field: cross_sheet.capture_files
+// field: cross_sheet.lookback_sheets
+#[test]
+fn cross_sheet_says_what_templates_are_told() {
+    assert_eq!(plan(&plus("cross_sheet: {lookback_sheets: 5}")).cross_sheet, None);
+    let cross = plan(&plus("cross_sheet: {auto_capture_stdout: yes}"))
+        .cross_sheet
+        .unwrap();
+    assert_eq!((cross.outputs, cross.max_chars, cross.lookback), (true, 2000, 3));
+    let text = "cross_sheet: {capture_files: ['*.md', '{{ workspace }}/{sheet_num}-[0-9].txt', 's{{ sheet_num - 1 }}/*'], \
+                lookback_sheets: 0, max_output_chars: 10}";
+    let plan = plan(&plus(text));
+    let cross = plan.cross_sheet.as_ref().unwrap();
+    assert_eq!((cross.outputs, cross.max_chars, cross.lookback), (false, 10, 0));
+    assert_eq!(
+        capture_patterns(&plan, &plan.sheets[1]),
+        Ok(["/jobs/w/*.md", "/jobs/w/2-[0-9].txt", "/jobs/w/s1/*"]
+            .map(str::to_owned)
+            .into())
+    );
 }
