@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use backend::backends;
+
 use super::files::{Files, PathKind};
 use super::paths;
 use super::plan::{OnLimit, PLAN_VERSION, Plan};

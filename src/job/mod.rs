@@ -25,3 +25,4 @@ mod examples;
 
 pub use lower::{JobInput, Loaded, load};
 pub use problem::report;
+pub use schema::json_schema;

@@ -102,6 +102,8 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Check a job file without running it
     Validate(ValidateArgs),
+    /// Print the JSON Schema of job files, for editors
+    Schema,
     /// Show a run, or all that are live or ended recently
     Status(StatusArgs),
     /// List runs

@@ -12,6 +12,8 @@ use crate::job::yaml::{Mark, Node};
 const LATER: &[&str] = &["anthropic_api", "ollama"];
 /// Types that work.
 const WORKING: &[&str] = &["claude_cli", "command"];
+/// Known, and never to be had.
+const REFUSED: &str = "recursive_light";
 /// Fields that only the Claude CLI has a use for.
 const CLI_ONLY: &[&str] = &[
     "cli_model",
@@ -20,6 +22,11 @@ const CLI_ONLY: &[&str] = &[
     "cli_path",
     "cli_extra_args",
 ];
+
+/// Every word that `backend.type` may be, the ones that only a later version has and the refused one included.
+pub(crate) fn backends() -> impl Iterator<Item = &'static str> {
+    WORKING.iter().chain(LATER).copied().chain([REFUSED])
+}
 
 impl Lowering<'_> {
     pub(super) fn backend(&mut self) -> Backend {
@@ -61,7 +68,7 @@ impl Lowering<'_> {
             self.problems
                 .error("E301", at, "backend.type", message)
                 .suggest("use `claude_cli` or `command`");
-        } else if written == "recursive_light" {
+        } else if written == REFUSED {
             let message = "the backend `recursive_light` needs a private service that Mozart does not speak to";
             self.problems
                 .error("E301", at, "backend.type", message)

@@ -119,6 +119,11 @@ impl Checker<'_> {
                 // What a section of that kind refuses is said by its own fields.
                 self.quiet = true;
             }
+            Effect::Elsewhere(place) => {
+                self.problems
+                    .warning("V193", Some(key_at), path, format!("`{path}` has no effect here"))
+                    .suggest(format!("write it as `{place}`"));
+            }
             Effect::Refused(is_used) => {
                 if is_used(value) {
                     self.problems

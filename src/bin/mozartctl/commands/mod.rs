@@ -10,6 +10,7 @@ mod logs;
 mod pause;
 mod resume;
 mod run;
+mod schema;
 mod status;
 mod validate;
 mod wait;
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
     let finder = Finder::new(&cli.global, out);
     match cli.verb {
         Verb::Validate(arguments) => validate::run(&arguments, out),
+        Verb::Schema => Ok(schema::run(out)),
         Verb::Completions(arguments) => Ok(completions::run(&arguments, out)),
         Verb::Run(arguments) => run::run(&arguments, &finder, out),
         Verb::Status(arguments) => drive(status::run(&arguments, &finder, out)),

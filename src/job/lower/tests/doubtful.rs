@@ -228,6 +228,10 @@ fn doubtful_things_are_warned_of() {
             "WARNING V190 6:53 backend.cli_model: `backend.cli_model` has no effect with `type: command`",
         ),
         (
+            plus("working_directory: ."),
+            "WARNING V193 6:1 working_directory: `working_directory` has no effect here; write it as `backend.working_directory`",
+        ),
+        (
             with("prompt", "prompt: {stakes: x}"),
             "WARNING V192 4:10 prompt.template: there is no template: every session gets one line with its item numbers; say what is to be done in `prompt.template`",
         ),
