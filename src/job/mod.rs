@@ -7,7 +7,11 @@
 pub mod artifacts;
 pub mod condition;
 pub mod files;
+pub mod fix;
+pub mod graph;
 mod lower;
+mod manual;
+mod pages;
 mod paths;
 pub mod pattern;
 pub mod placeholder;
@@ -18,11 +22,14 @@ mod schema;
 pub mod secret;
 pub mod suggest;
 pub mod value;
+pub mod waves;
 pub mod yaml;
 
 #[cfg(test)]
 mod examples;
 
-pub use lower::{JobInput, Loaded, load};
+pub use lower::{JobInput, Loaded, load, preview};
+pub use manual::manual;
+pub use pages::{page, pages};
 pub use problem::report;
 pub use schema::json_schema;

@@ -12,7 +12,7 @@ use crate::model::Ask;
 use std::collections::BTreeMap;
 
 use crate::job::plan::{Plan, Prompt, Sheet};
-use crate::job::rules::rules_for;
+use crate::job::rules::{SheetRule, rules_for};
 use crate::job::value::Value;
 use crate::summary::Lesson;
 
@@ -116,17 +116,7 @@ pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Resu
     if ask == Ask::GoOn {
         return Ok(wording::go_on());
     }
-    let variables = variables(plan, sheet);
-    let task = template::with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables))
-        .and_then(|rendered| rendered)
-        .map_err(|error| PromptError::Template {
-            sheet: sheet.number,
-            error,
-        })?;
-    let rules = rules_for(plan, sheet).map_err(|reason| PromptError::Rules {
-        sheet: sheet.number,
-        reason,
-    })?;
+    let (task, rules) = task_and_rules(plan, sheet)?;
     let last = lessons
         .iter()
         .rev()
@@ -157,6 +147,28 @@ pub fn compose(plan: &Plan, sheet: &Sheet, ask: Ask, lessons: &[Lesson]) -> Resu
     }
     text.push('\n');
     Ok(text)
+}
+
+/// The template's own text for a sheet, and what is appended to it at the first attempt.
+pub fn first_task(plan: &Plan, sheet: &Sheet) -> Result<(String, Option<String>), PromptError> {
+    let (task, rules) = task_and_rules(plan, sheet)?;
+    let requirements = plan.prompt.append.requirements.then(|| wording::requirements(&rules));
+    Ok((task, requirements.flatten()))
+}
+
+fn task_and_rules(plan: &Plan, sheet: &Sheet) -> Result<(String, Vec<SheetRule>), PromptError> {
+    let variables = variables(plan, sheet);
+    let task = template::with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables))
+        .and_then(|rendered| rendered)
+        .map_err(|error| PromptError::Template {
+            sheet: sheet.number,
+            error,
+        })?;
+    let rules = rules_for(plan, sheet).map_err(|reason| PromptError::Rules {
+        sheet: sheet.number,
+        reason,
+    })?;
+    Ok((task, rules))
 }
 
 #[cfg(test)]

@@ -127,12 +127,7 @@ impl Checker<'_> {
             Effect::Refused(is_used) => {
                 if is_used(value) {
                     self.problems
-                        .error(
-                            "E301",
-                            Some(key_at),
-                            path,
-                            format!("`{path}` is known, but not supported yet"),
-                        )
+                        .unsupported(Some(key_at), path, format!("`{path}` is known, but not supported yet"))
                         .suggest("take it out if the job is right without it");
                 } else if !self.quiet && !matches!(field.kind, Type::Word(_)) && !is_inert(value) {
                     self.problems.warning(

@@ -93,8 +93,12 @@ pub(crate) const JOB: &[Field] = &[
         .about("Directory of the job's results, relative to the job file; made if its parent exists.")
         .default("./workspace")
         .example("./review-workspace"),
-    field("working_directory", Text, Effect::Elsewhere("backend.working_directory"))
-        .about("Has no effect here, but under `backend`."),
+    field(
+        "working_directory",
+        Text,
+        Effect::Elsewhere("backend.working_directory"),
+    )
+    .about("Has no effect here, but under `backend`."),
     works("backend", Section(BACKEND))
         .about("What a session is: which program, model and directory, and how long it may take."),
     works("sheet", Section(SHEET)).about("How the work divides into sheets (`batch` is the same section)."),

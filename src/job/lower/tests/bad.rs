@@ -339,6 +339,8 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "cannot be filled in",
     "is known, but not supported yet",
     "needs a private service",
+    "the expression cannot be evaluated",
+    "there is no sheet",
 ];
 
 #[test]

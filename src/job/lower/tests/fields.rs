@@ -723,7 +723,7 @@ fn cost_limits_are_in_dollars_and_off_unless_enabled() {
     );
     let command = plus("backend: {type: command, command: [x]}\ncost_limits: {enabled: true, max_cost_per_job: 1}");
     let found = problems(&command);
-    assert!(found[0].starts_with("WARNING V191 7:"), "{found:#?}");
+    assert!(found[0].starts_with("WARNING V195 7:"), "{found:#?}");
 }
 
 // field: circuit_breaker
