@@ -4,9 +4,13 @@ pub(crate) mod answer;
 mod cancel;
 mod completions;
 mod conductor;
+mod explain;
+mod graph;
 mod limits;
 mod list;
 mod logs;
+mod man;
+mod new;
 mod pause;
 mod resume;
 mod run;
@@ -29,6 +33,10 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
     match cli.verb {
         Verb::Validate(arguments) => validate::run(&arguments, out),
         Verb::Schema => Ok(schema::run(out)),
+        Verb::Explain(arguments) => explain::run(&arguments, out),
+        Verb::New(arguments) => new::run(&arguments, out),
+        Verb::Graph(arguments) => graph::run(&arguments, out),
+        Verb::Man => Ok(man::run(out)),
         Verb::Completions(arguments) => Ok(completions::run(&arguments, out)),
         Verb::Run(arguments) => run::run(&arguments, &finder, out),
         Verb::Status(arguments) => drive(status::run(&arguments, &finder, out)),
