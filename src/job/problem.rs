@@ -1,5 +1,6 @@
 //! Collecting problems, and showing them to a person.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::yaml::Mark;
@@ -93,7 +94,7 @@ impl Problems {
             self.left_out += 1;
             return Finding(None);
         }
-        let mut metadata = std::collections::BTreeMap::new();
+        let mut metadata = BTreeMap::new();
         if !field.is_empty() {
             metadata.insert("field".to_owned(), field.to_owned());
         }
@@ -142,7 +143,7 @@ impl Problems {
                 context: None,
                 suggestion: None,
                 auto_fixable: false,
-                metadata: std::collections::BTreeMap::new(),
+                metadata: BTreeMap::new(),
             });
         }
         self.list
@@ -160,7 +161,12 @@ pub fn report(problems: &[Problem], file: &str, text: &str, color: bool) -> Stri
             text.to_owned()
         }
     };
-    let lines: Vec<&str> = text.lines().collect();
+    // Only those that are shown are kept: a file may have millions.
+    let told: BTreeSet<u32> = problems.iter().filter_map(|problem| problem.line).collect();
+    let lines: BTreeMap<u32, &str> = (1..)
+        .zip(text.lines())
+        .filter(|(line, _)| told.contains(line))
+        .collect();
     let mut out = String::new();
     for problem in problems {
         let (word, style) = match problem.severity {
@@ -184,10 +190,7 @@ pub fn report(problems: &[Problem], file: &str, text: &str, color: bool) -> Stri
             (Some(line), column) => {
                 let column_text = column.map_or(String::new(), |column| format!(":{column}"));
                 let _ = writeln!(out, "{margin}{arrow} {}:{line}{column_text}{field}", printable(file));
-                let source = usize::try_from(line)
-                    .ok()
-                    .and_then(|line| lines.get(line.checked_sub(1)?));
-                if let Some(source) = source {
+                if let Some(source) = lines.get(&line) {
                     let (shown, caret) = excerpt(source, column.unwrap_or(1));
                     let (caret, width) = underline(&shown, caret);
                     let _ = writeln!(out, "{margin} {bar}");

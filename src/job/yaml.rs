@@ -24,21 +24,20 @@ use scalar::{Source, resolve};
 
 pub use scalar::plain;
 
-/// Bytes that a job file may have.
-pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that a job file may have: 8 MiB.
+pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Levels of lists and maps within each other.
 const MAX_DEPTH: usize = 64;
 /// Nodes in all, each use of an alias counted anew.
-const MAX_NODES: usize = 200_000;
+const MAX_NODES: usize = 100_000;
 /// Lines; far more than any job needs, and a bound for what the parser keeps in memory.
 const MAX_LINES: usize = 200_000;
 /// Characters that may open or separate nodes in flow style or on one line; the same bound for one long line.
-const MAX_INDICATORS: usize = 400_000;
-
+const MAX_INDICATORS: usize = 100_000;
 /// Brackets times indicators: the parser looks at every open bracket for each token, and whether a bracket is a
-/// list or just a character of a text is not known before. Some seconds of work at most; the largest job files
-/// seen need a hundredth of it.
-const MAX_BRACKET_WORK: usize = 4_000_000_000;
+/// list or just a character of a text is not known before. A tenth of a second of work at most; the largest job
+/// files seen need a hundredth of it.
+const MAX_BRACKET_WORK: usize = 100_000_000;
 /// Characters between two known byte offsets.
 const STRIDE: usize = 64;
 
@@ -247,7 +246,7 @@ fn check_text(bytes: &[u8]) -> Result<&str, NotYaml> {
         return fail(
             None,
             format!(
-                "the file has {} bytes; a job file may have at most {MAX_BYTES} (4 MiB)",
+                "the file has {} bytes; a job file may have at most {MAX_BYTES} (8 MiB)",
                 bytes.len()
             ),
         );
@@ -306,6 +305,19 @@ fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
             message: format!("this is not YAML: the character {character} is not allowed"),
         });
     }
+    // Each `- ` or `? ` at a line's beginning opens one level more.
+    let levels = |line: &str| {
+        line.split_ascii_whitespace()
+            .take_while(|word| matches!(*word, "-" | "?"))
+            .count()
+    };
+    if let Some(index) = text.lines().position(|line| levels(line) > MAX_DEPTH) {
+        let line = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        return Err(NotYaml {
+            at: Some(Mark { line, column: 1 }),
+            message: too_deep(),
+        });
+    }
     let bytes = text.as_bytes();
     let brackets = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
     let indicators = bytes.iter().enumerate().filter(|(index, byte)| match byte {
@@ -353,9 +365,18 @@ impl<'t> Lines<'t> {
                 || (character == '\r' && !followed_by_feed)
             {
                 starts.push(number + 1);
+                if starts.len() > MAX_LINES {
+                    break;
+                }
             }
         }
         Self { text, starts, offsets }
+    }
+
+    /// The text before that place.
+    fn before(&self, at: Mark) -> &'t str {
+        let end = self.text.len().saturating_sub(self.from(at).len());
+        self.text.get(..end).unwrap_or("")
     }
 
     /// The text from that place on.
@@ -406,7 +427,10 @@ impl Reader<'_> {
         let typed = self.state.borrow_mut().caught.take()?;
         let at = position(&error.to_string());
         let source = Source::at(self.lines.from(at));
-        let scalar = resolve(typed, &source, at);
+        if let Some(tag) = source.foreign_tag {
+            self.foreign_tag(at, tag);
+        }
+        let scalar = resolve(typed, &source.style, at);
         Some(Node {
             at,
             kind: Kind::Scalar(scalar),
@@ -449,6 +473,29 @@ impl Reader<'_> {
 
     fn fault(&self, at: Mark, message: String) {
         self.state.borrow_mut().faults.push(Fault { at, message });
+    }
+
+    fn foreign_tag(&self, at: Mark, tag: &str) {
+        let tag: String = tag.chars().take(80).collect();
+        self.fault(at, format!("the tag `{tag}` has no meaning in a job file"));
+    }
+
+    /// Complains of a tag in front of a list or map, whose first scalar stands there after one `opener`: the parser
+    /// does not hand it out where it begins with `!!`.
+    fn check_tag(&self, first: Option<&Node>, opener: &[char]) {
+        let Some(first) = first else { return };
+        let before = self.lines.before(first.at).trim_end();
+        let before = before.strip_suffix(opener).unwrap_or(before).trim_end();
+        let mut words = before.rsplit(char::is_whitespace);
+        let word = words
+            .next()
+            .filter(|word| !word.starts_with('&'))
+            .or_else(|| words.next());
+        if let Some(tag) = word.filter(|word| word.starts_with("!!") && !word.ends_with(':'))
+            && !matches!(tag, "!!map" | "!!seq")
+        {
+            self.foreign_tag(first.at, tag);
+        }
     }
 }
 
@@ -571,6 +618,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                 Err(error) => items.push(self.reader.caught(&error).ok_or(error)?),
             }
         }
+        self.reader.check_tag(items.first(), &['[', '-']);
         let at = items.first().map_or(Mark::START, |item: &Node| item.at);
         Ok(Node {
             at,
@@ -599,6 +647,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                 || matches!(&value.kind, Kind::Map(entries) if entries.is_empty())
             {
                 value.at = key.at;
+            }
+            if own.list.is_empty() && merged.list.is_empty() {
+                self.reader.check_tag(Some(&key), &['{']);
             }
             if is_merge(&key) {
                 self.merge(&key, value, &mut merged);

@@ -4,6 +4,7 @@ mod answers;
 mod authoring;
 mod fake;
 mod files;
+mod hostile;
 mod together;
 
 use crate::support::Alone;

@@ -17,8 +17,8 @@ use crate::error::{CliError, Kind};
 use crate::output::Out;
 use crate::text::{clean, count};
 
-/// No job file is larger; the largest real ones have some hundred kilobytes.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_BYTES: u64 = mozart::job::yaml::MAX_BYTES as u64;
+const TOO_LARGE: &str = "is larger than 8 MiB, the most that a job file may have";
 
 /// What the command line says besides the file.
 #[derive(Debug, Default, Clone)]
@@ -80,13 +80,17 @@ impl JobFile {
                 .map_err(io)?;
         } else {
             let file = std::fs::File::open(path).map_err(io)?;
-            if file.metadata().map_err(io)?.is_dir() {
+            let metadata = file.metadata().map_err(io)?;
+            if metadata.is_dir() {
                 return Err(unreadable("is a directory, not a job file"));
+            }
+            if metadata.len() > MAX_BYTES {
+                return Err(unreadable(TOO_LARGE));
             }
             file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(io)?;
         }
         if text.len() as u64 > MAX_BYTES {
-            return Err(unreadable("is larger than 16 MiB, which no job file is"));
+            return Err(unreadable(TOO_LARGE));
         }
 
         let path = if stdin {

@@ -1,6 +1,7 @@
 mod bad;
 mod doubtful;
 mod fields;
+mod fuzz;
 mod order;
 mod reports;
 

@@ -3,8 +3,15 @@
 use super::{Mark, Scalar, Typed};
 use crate::job::value::Value;
 
-/// How a scalar is written, found in the text at its place.
-pub(super) enum Source<'t> {
+/// A scalar in the text.
+pub(super) struct Source<'t> {
+    pub(super) style: Style<'t>,
+    /// A tag before it that is none of YAML's own for scalars.
+    pub(super) foreign_tag: Option<&'t str>,
+}
+
+/// How a scalar is written.
+pub(super) enum Style<'t> {
     /// Without quotes; the text from there on.
     Plain(&'t str),
     /// In quotes, or with a tag that makes it text.
@@ -16,25 +23,34 @@ pub(super) enum Source<'t> {
 }
 
 impl<'t> Source<'t> {
+    /// The scalar with which this text begins.
     pub(super) fn at(mut text: &'t str) -> Self {
         // The place of a scalar with an anchor or a tag is that of the anchor or tag.
-        let mut text_tag = false;
-        loop {
+        let (mut text_tag, mut foreign_tag) = (false, None);
+        let style = loop {
             match text.chars().next() {
                 Some('&' | '!') => {
                     let end = text.find(char::is_whitespace).unwrap_or(text.len());
-                    text_tag |= matches!(&text[..end], "!!str" | "!");
+                    match &text[..end] {
+                        "!!str" | "!" => text_tag = true,
+                        "!!int" | "!!float" | "!!bool" | "!!null" => {}
+                        tag if tag.starts_with('!') => foreign_tag = Some(tag),
+                        _ => {}
+                    }
                     text = text[end..].trim_start();
                 }
-                Some('"' | '\'') => return Self::Quoted,
-                Some('|') => return Self::Literal,
-                Some('>') => return Self::Folded,
-                _ if text_tag => return Self::Quoted,
-                _ => return Self::Plain(text),
+                Some('"' | '\'') => break Style::Quoted,
+                Some('|') => break Style::Literal,
+                Some('>') => break Style::Folded,
+                _ if text_tag => break Style::Quoted,
+                _ => break Style::Plain(text),
             }
-        }
+        };
+        Self { style, foreign_tag }
     }
+}
 
+impl<'t> Style<'t> {
     /// The characters of a number or word that `serde_yaml` did not give as text.
     fn word(&self) -> &'t str {
         match self {
@@ -50,8 +66,8 @@ impl<'t> Source<'t> {
 }
 
 /// A scalar as typed by YAML 1.2, read again by YAML 1.1 where it has no quotes.
-pub(super) fn resolve(typed: Typed, source: &Source<'_>, at: Mark) -> Scalar {
-    let block_line = matches!(source, Source::Literal).then(|| at.line.saturating_add(1));
+pub(super) fn resolve(typed: Typed, source: &Style<'_>, at: Mark) -> Scalar {
+    let block_line = matches!(source, Style::Literal).then(|| at.line.saturating_add(1));
     let new_style = match typed {
         Typed::Null => Value::Null,
         Typed::Bool(value) => Value::Bool(value),
@@ -59,7 +75,7 @@ pub(super) fn resolve(typed: Typed, source: &Source<'_>, at: Mark) -> Scalar {
         Typed::Float(value) => Value::Float(value),
         Typed::Text(text) => {
             let (value, ambiguous) = match source {
-                Source::Plain(_) => match yaml_1_1(&text) {
+                Style::Plain(_) => match yaml_1_1(&text) {
                     Some(value) => {
                         let differs = !matches!(value, Value::Null | Value::Text(_));
                         (value, differs.then_some("a text"))
@@ -82,7 +98,7 @@ pub(super) fn resolve(typed: Typed, source: &Source<'_>, at: Mark) -> Scalar {
     } else {
         word.to_owned()
     };
-    if !matches!(source, Source::Plain(_)) || word.is_empty() {
+    if !matches!(source, Style::Plain(_)) || word.is_empty() {
         return Scalar {
             value: new_style,
             raw,
