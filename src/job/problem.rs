@@ -295,12 +295,13 @@ mod tests {
         let long = format!("name: x\n{}\n{}    pattern: \"[\"\n", "y".repeat(300), "\n".repeat(9));
         let text = report(&problems.finish(), "job.yaml", &long, false);
         let expected = format!(
-            "error[E301]: far right\n --> job.yaml:2:200 (retry)\n  |\n2 | …{}…\n  | {}^\n\n\
+            "error[E301]: far right\n --> job.yaml:2:200 (retry)\n  |\n2 | …{}…\n  | {}{}\n\n\
              error[V007]: this is no regular expression\n  --> job.yaml:12:5 (validations[2].pattern)\n   |\n\
              12 |     pattern: \"[\"\n   |     ^^^^^^^\n   = help: close it\n\n\
              warning[V103]: no place\n--> job.yaml\n\n",
             "y".repeat(120),
             " ".repeat(61),
+            "^".repeat(61),
         );
         assert_eq!(text, expected);
         let coloured = report(

@@ -1,9 +1,9 @@
 //! In which waves the sheets of a plan can run: what is in one wave waits only for earlier ones.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
-use super::plan::{Dependency, Plan};
+use super::plan::{Dependency, Plan, SheetRange};
 use crate::model::SheetNo;
 
 /// The sheets in waves, in order. Without `parallel` each wave is one sheet.
@@ -40,43 +40,98 @@ pub(crate) fn levels(sheets: usize, dependencies: &[Dependency]) -> Vec<usize> {
     order.levels
 }
 
-/// Who may start when which others are done. No edge is written out: of ranges only what is left is counted.
+/// Who may start when which others are done. Many sheets that wait for many are two ranges and a count, however many
+/// edges that is.
 struct Order<'d> {
     dependencies: &'d [Dependency],
-    /// For each dependency: sheets of `on` that are not done, and the highest level of those that are.
-    left: Vec<(u32, usize)>,
-    /// For each sheet: the dependencies that it is waited for in.
-    of: Vec<Vec<usize>>,
-    /// For each sheet: the dependencies that hold it.
+    /// Ranges that others wait for as a whole.
+    sources: Vec<Source>,
+    /// Ranges that wait as a whole.
+    targets: Vec<Target>,
+    /// For each sheet: the sources that it is in.
+    in_sources: Vec<Vec<usize>>,
+    /// For each sheet: the pairwise dependencies in which it is waited for.
+    pairs: Vec<Vec<usize>>,
+    /// For each sheet: the targets that it is in, and the sheets that hold it alone.
     waiting: Vec<u32>,
     levels: Vec<usize>,
+}
+
+struct Source {
+    /// Its sheets that are not done.
+    left: u32,
+    /// The highest level of those that are.
+    highest: usize,
+    targets: Vec<usize>,
+}
+
+struct Target {
+    sheets: SheetRange,
+    /// Sources that are not done.
+    left: u32,
+    highest: usize,
 }
 
 impl<'d> Order<'d> {
     fn new(sheets: usize, dependencies: &'d [Dependency]) -> Self {
         let mut order = Self {
             dependencies,
-            left: dependencies
-                .iter()
-                .map(|dependency| (dependency.on.count(), 0))
-                .collect(),
-            of: vec![Vec::new(); sheets],
+            sources: Vec::new(),
+            targets: Vec::new(),
+            in_sources: vec![Vec::new(); sheets],
+            pairs: vec![Vec::new(); sheets],
             waiting: vec![0; sheets],
             levels: vec![0; sheets],
         };
-        for (index, dependency) in dependencies.iter().enumerate() {
-            for sheet in dependency.on.sheets() {
-                if let Some(of) = at(&mut order.of, sheet.0) {
-                    of.push(index);
+        let (mut sources, mut targets) = (HashMap::new(), HashMap::new());
+        for (index, Dependency { of, on, pairwise }) in dependencies.iter().enumerate() {
+            if *pairwise {
+                for sheet in on.sheets() {
+                    at(&mut order.pairs, sheet)
+                        .into_iter()
+                        .for_each(|pairs| pairs.push(index));
                 }
+                order.hold(*of);
+                continue;
             }
-            for sheet in dependency.of.sheets() {
-                if let Some(waiting) = at(&mut order.waiting, sheet.0) {
-                    *waiting += 1;
+            let source = *sources.entry((on.first, on.last)).or_insert_with(|| {
+                let source = order.sources.len();
+                for sheet in on.sheets() {
+                    at(&mut order.in_sources, sheet)
+                        .into_iter()
+                        .for_each(|list| list.push(source));
                 }
+                order.sources.push(Source {
+                    left: on.count(),
+                    highest: 0,
+                    targets: Vec::new(),
+                });
+                source
+            });
+            let target = *targets.entry((of.first, of.last)).or_insert_with(|| {
+                order.hold(*of);
+                order.targets.push(Target {
+                    sheets: *of,
+                    left: 0,
+                    highest: 0,
+                });
+                order.targets.len() - 1
+            });
+            if let (Some(source), Some(waiter)) = (order.sources.get_mut(source), order.targets.get_mut(target)) {
+                source.targets.push(target);
+                waiter.left += 1;
             }
         }
         order
+    }
+
+    /// One thing more holds each of these.
+    fn hold(&mut self, sheets: SheetRange) {
+        for sheet in sheets.sheets() {
+            at(&mut self.waiting, sheet)
+                .into_iter()
+                .for_each(|waiting| *waiting += 1);
+        }
     }
 
     fn first(&self) -> Vec<u32> {
@@ -94,38 +149,56 @@ impl<'d> Order<'d> {
 
     /// The sheets that nothing holds any more now that this one is done.
     fn done(&mut self, sheet: u32) -> Vec<u32> {
-        let level = self.level(sheet);
+        let (level, sheet) = (self.level(sheet), SheetNo(sheet));
         let mut free = Vec::new();
-        for index in at(&mut self.of, sheet).map(std::mem::take).unwrap_or_default() {
-            let (Some(dependency), Some((left, highest))) = (self.dependencies.get(index), self.left.get_mut(index))
-            else {
+        for index in at(&mut self.pairs, sheet).map(std::mem::take).unwrap_or_default() {
+            if let Some(partner) = self.dependencies.get(index).and_then(|pairs| pairs.dependents(sheet)) {
+                self.release(partner, level, &mut free);
+            }
+        }
+        for index in at(&mut self.in_sources, sheet).map(std::mem::take).unwrap_or_default() {
+            let Some(source) = self.sources.get_mut(index) else {
                 continue;
             };
-            *left = left.saturating_sub(1);
-            *highest = level.max(*highest);
-            let (released, above) = match dependency.dependents(SheetNo(sheet)) {
-                Some(one) if dependency.pairwise => (one, level),
-                Some(all) if *left == 0 => (all, *highest),
-                _ => continue,
-            };
-            for sheet in released.sheets() {
-                if let Some(level) = at(&mut self.levels, sheet.0) {
-                    *level = (above + 1).max(*level);
-                }
-                if let Some(waiting) = at(&mut self.waiting, sheet.0) {
-                    *waiting = waiting.saturating_sub(1);
-                    if *waiting == 0 {
-                        free.push(sheet.0);
-                    }
+            source.left = source.left.saturating_sub(1);
+            source.highest = level.max(source.highest);
+            if source.left > 0 {
+                continue;
+            }
+            let highest = source.highest;
+            for index in std::mem::take(&mut source.targets) {
+                let Some(target) = self.targets.get_mut(index) else {
+                    continue;
+                };
+                target.left = target.left.saturating_sub(1);
+                target.highest = highest.max(target.highest);
+                if target.left == 0 {
+                    let (sheets, highest) = (target.sheets, target.highest);
+                    self.release(sheets, highest, &mut free);
                 }
             }
         }
         free
     }
+
+    /// One thing less holds each of these, and it was of that level.
+    fn release(&mut self, sheets: SheetRange, above: usize, free: &mut Vec<u32>) {
+        for sheet in sheets.sheets() {
+            if let Some(level) = at(&mut self.levels, sheet) {
+                *level = (above + 1).max(*level);
+            }
+            if let Some(waiting) = at(&mut self.waiting, sheet) {
+                *waiting = waiting.saturating_sub(1);
+                if *waiting == 0 {
+                    free.push(sheet.0);
+                }
+            }
+        }
+    }
 }
 
-fn at<T>(list: &mut [T], sheet: u32) -> Option<&mut T> {
-    list.get_mut(usize::try_from(sheet).ok()?.checked_sub(1)?)
+fn at<T>(list: &mut [T], sheet: SheetNo) -> Option<&mut T> {
+    list.get_mut(usize::try_from(sheet.0).ok()?.checked_sub(1)?)
 }
 
 #[cfg(test)]
@@ -133,7 +206,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::plan::SheetRange;
 
     fn range(first: u32, last: u32) -> SheetRange {
         SheetRange::from((SheetNo(first), SheetNo(last)))
@@ -166,6 +238,13 @@ mod tests {
     fn many_sheets_that_wait_for_many_are_no_work() {
         let all = [wait(range(10_001, 20_000), range(1, 10_000), false)];
         assert_eq!(levels(20_000, &all)[19_999], 1);
+        // So are many stages that each wait for all instances of one, and one that waits for many stages.
+        let stages: Vec<Dependency> = (30_001..=60_000)
+            .map(|stage| wait(range(stage, stage), range(1, 30_000), false))
+            .chain((30_001..=60_000).map(|stage| wait(range(60_001, 90_000), range(stage, stage), false)))
+            .collect();
+        let levels_of_all = levels(90_000, &stages);
+        assert_eq!((levels_of_all[30_000], levels_of_all[89_999]), (1, 2));
         let chain = [wait(range(2, 100_000), range(1, 99_999), true)];
         assert_eq!(levels(100_000, &chain)[99_999], 99_999);
     }

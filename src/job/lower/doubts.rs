@@ -18,6 +18,8 @@ use crate::prompt::variables_of;
 
 /// Sheets whose order is looked at for one file.
 const LOOKED_AT: usize = 64;
+/// Directories above a path that are looked at.
+const DEPTH: usize = 64;
 /// Steps that finding out who waits for whom may take for a whole job.
 const STEPS: usize = 2_000_000;
 /// Texts that no useful pattern finds all of.
@@ -161,7 +163,7 @@ impl Lowering<'_> {
                     ("path", format!("{path} is read to begin with, so it always exists"))
                 }
                 Check::ContentRegex { pattern, .. }
-                    if !pattern.is_empty() && patterns.insert(pattern.as_str()) && is_in_all(pattern) =>
+                    if !pattern.is_empty() && patterns.insert(*rule) && is_in_all(pattern) =>
                 {
                     ("pattern", "this pattern is found in any text".to_owned())
                 }
@@ -210,6 +212,7 @@ impl Lowering<'_> {
                 let above = path
                     .ancestors()
                     .skip(1)
+                    .take(DEPTH)
                     .take_while(|above| above.starts_with(whole.workspace));
                 let file = above.into_iter().find(|above| {
                     files.contains(above)
@@ -407,6 +410,9 @@ impl<'d> InOrder<'d> {
                     return true;
                 }
                 for sheet in needs.sheets() {
+                    if *steps == 0 {
+                        return true;
+                    }
                     let index = usize::try_from(sheet.0).unwrap_or(0).saturating_sub(1);
                     if self.level(index) > lowest && seen.insert(sheet) {
                         open.push(sheet);
@@ -437,26 +443,19 @@ fn goes_on_behind_the_end(pattern: &str) -> bool {
     if multi_line {
         return false;
     }
-    let mut chars = pattern.chars().peekable();
+    let mut chars = pattern.char_indices();
     let mut in_class = false;
-    while let Some(c) = chars.next() {
+    while let Some((at, c)) = chars.next() {
         match c {
             '\\' => drop(chars.next()),
             '[' => in_class = true,
             ']' => in_class = false,
             '$' if !in_class => {
-                let rest: String = chars.clone().collect();
-                // `\n?` and the like may be empty; a bracket or a bar ends this branch.
-                let must_follow = rest
-                    .chars()
-                    .next()
-                    .is_some_and(|next| !matches!(next, ')' | '|' | '$' | '*' | '?' | '{'));
-                let behind = match rest.strip_prefix('\\') {
-                    Some(escaped) => escaped.chars().nth(1),
-                    None => rest.chars().nth(1),
-                };
-                if must_follow
-                    && !rest.starts_with(['(', '['])
+                let rest = &pattern[at + 1..];
+                // A bracket or a bar ends this branch or begins one that may be empty; `\n?` and the like may be, too.
+                let Some(next) = rest.chars().next() else { continue };
+                let behind = rest.chars().nth(if next == '\\' { 2 } else { 1 });
+                if !matches!(next, '(' | ')' | '[' | '|' | '$' | '*' | '?' | '{')
                     && !rest.starts_with("\\Z")
                     && !matches!(behind, Some('?' | '*' | '{'))
                 {
