@@ -312,6 +312,7 @@ mod tests {
 
     /// Codes that stand in quotes in the sources below a directory.
     fn codes_in(directory: &Path, found: &mut BTreeSet<String>) {
+        let quoted = regex::Regex::new(r#""([VE][0-9]{3})""#).unwrap();
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -322,7 +323,6 @@ mod tests {
                 && !path.components().any(|part| part.as_os_str() == "tests")
             {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let quoted = regex::Regex::new(r#""([VE][0-9]{3})""#).unwrap();
                 found.extend(quoted.captures_iter(&text).map(|found| found[1].to_owned()));
             }
         }
