@@ -1,5 +1,5 @@
-//! What a sheet costs the machine without Mozart: the same command as a bare transient unit with the same
-//! `ExecStopPost`, one after the other over one open bus connection. `bare MOZARTD DIRECTORY COUNT COMMAND…`
+//! What sheets cost the machine without Mozart: the same command as bare transient units with the same `ExecStopPost`,
+//! over one open bus connection, so many at a time. `bare MOZARTD DIRECTORY COUNT WIDTH COMMAND…`
 
 use std::error::Error;
 use std::path::Path;
@@ -10,68 +10,101 @@ use zbus::{Connection, MatchRule, MessageStream, message};
 
 type Command = Vec<(String, Vec<String>, bool)>;
 
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [mozartd, directory, count, command @ ..] = arguments.as_slice() else {
-        return Err("usage: bare MOZARTD DIRECTORY COUNT COMMAND…".into());
+    let [mozartd, directory, count, width, command @ ..] = arguments.as_slice() else {
+        return Err("usage: bare MOZARTD DIRECTORY COUNT WIDTH COMMAND…".into());
     };
+    let directory = Path::new(directory);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(run(mozartd, Path::new(directory), count.parse()?, command))
+        .block_on(run(mozartd, directory, count.parse()?, width.parse()?, command))
 }
 
-async fn run(mozartd: &str, directory: &Path, count: u32, command: &[String]) -> Result<(), Box<dyn Error>> {
+async fn run(
+    mozartd: &str,
+    directory: &Path,
+    count: u32,
+    width: u32,
+    command: &[String],
+) -> Result<(), Box<dyn Error>> {
     let bus = Connection::session().await?;
-    let manager = (
-        Some("org.freedesktop.systemd1"),
-        "/org/freedesktop/systemd1",
-        Some("org.freedesktop.systemd1.Manager"),
-    );
-    bus.call_method(manager.0, manager.1, manager.2, "Subscribe", &())
-        .await?;
+    call(&bus, "Subscribe", &()).await?;
     let rule = MatchRule::builder()
         .msg_type(message::Type::Signal)
-        .interface("org.freedesktop.systemd1.Manager")
+        .interface(MANAGER)
         .member("UnitRemoved")
         .build()?;
     let mut removed = MessageStream::for_match_rule(rule, &bus, None).await?;
-    for number in 1..=count {
-        let unit = format!("bare-{number}.service");
-        let file = |name: &str| Variant::from(directory.join(format!("{number}.{name}")).display().to_string());
-        std::fs::write(directory.join(format!("{number}.prompt")), "nothing\n")?;
-        // systemd expands `$` in arguments.
-        let arguments = command.iter().map(|argument| argument.replace('$', "$$")).collect();
-        let start: Command = vec![(command[0].clone(), arguments, false)];
-        let record: Command = vec![(
-            mozartd.to_owned(),
-            vec!["mozart".to_owned(), "--mozart-exit-record".to_owned()],
-            true,
-        )];
-        let properties = vec![
-            ("Type", Variant::from("exec")),
-            ("Slice", Variant::from("background-mozart.slice")),
-            ("CollectMode", Variant::from("inactive-or-failed")),
-            ("StandardInputFile", file("prompt")),
-            ("StandardOutputFileToAppend", file("stdout")),
-            ("StandardErrorFileToAppend", file("stderr")),
-            ("ExecStart", Variant::new(start)),
-            ("ExecStopPost", Variant::new(record)),
-            ("CPUAccounting", Variant::from(true)),
-            ("MemoryAccounting", Variant::from(true)),
-        ];
-        let auxiliary: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
-        let body = (unit.as_str(), "fail", properties, auxiliary);
-        bus.call_method(manager.0, manager.1, manager.2, "StartTransientUnit", &body)
-            .await?;
-        while let Some(message) = removed.next().await {
-            let message = message?;
-            let body = message.body();
-            let (name, _): (&str, zbus::wire::ObjectPath<'_>) = body.deserialize()?;
-            if name == unit {
-                break;
-            }
+    let mut started = 0;
+    while started < count.min(width) {
+        started += 1;
+        start(&bus, mozartd, directory, started, command).await?;
+    }
+    let mut over = 0;
+    while over < count
+        && let Some(message) = removed.next().await
+    {
+        let message = message?;
+        let body = message.body();
+        let (name, _): (&str, zbus::wire::ObjectPath<'_>) = body.deserialize()?;
+        if !name.starts_with("bare-") {
+            continue;
+        }
+        over += 1;
+        if started < count {
+            started += 1;
+            start(&bus, mozartd, directory, started, command).await?;
         }
     }
+    Ok(())
+}
+
+async fn start(
+    bus: &Connection,
+    mozartd: &str,
+    directory: &Path,
+    number: u32,
+    command: &[String],
+) -> Result<(), Box<dyn Error>> {
+    let file = |name: &str| directory.join(format!("{number}.{name}"));
+    std::fs::write(file("launch"), "nothing\n")?;
+    let path = |name: &str| Variant::from(file(name).display().to_string());
+    // systemd expands `$` in arguments.
+    let arguments = command.iter().map(|argument| argument.replace('$', "$$")).collect();
+    let start: Command = vec![(command[0].clone(), arguments, false)];
+    let record = ["mozart", "--mozart-exit-record"].map(str::to_owned).to_vec();
+    let record: Command = vec![(mozartd.to_owned(), record, true)];
+    let properties = vec![
+        ("Type", Variant::from("exec")),
+        ("Slice", Variant::from("background-mozart.slice")),
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        ("StandardInputFile", path("launch")),
+        ("StandardOutputFileToAppend", path("stdout")),
+        ("StandardErrorFileToAppend", path("stderr")),
+        ("ExecStart", Variant::new(start)),
+        ("ExecStopPost", Variant::new(record)),
+        ("CPUAccounting", Variant::from(true)),
+        ("MemoryAccounting", Variant::from(true)),
+    ];
+    let auxiliary: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
+    let unit = format!("bare-{number}.service");
+    call(
+        bus,
+        "StartTransientUnit",
+        &(unit.as_str(), "fail", properties, auxiliary),
+    )
+    .await
+}
+
+async fn call<B>(bus: &Connection, method: &str, body: &B) -> Result<(), Box<dyn Error>>
+where
+    B: serde::Serialize + zbus::wire::DynamicType,
+{
+    let (name, path) = (Some("org.freedesktop.systemd1"), "/org/freedesktop/systemd1");
+    bus.call_method(name, path, Some(MANAGER), method, body).await?;
     Ok(())
 }

@@ -6,12 +6,8 @@ pub mod api;
 pub mod engine;
 pub mod job;
 pub mod model;
-#[cfg(test)]
-#[cfg_attr(
-    not(feature = "daemon"),
-    expect(dead_code, reason = "only the conductor is ended and watched")
-)]
-mod probe;
+#[cfg(any(test, feature = "daemon"))]
+pub mod probe;
 pub mod prompt;
 pub mod runner;
 pub mod summary;

@@ -553,6 +553,9 @@ pub struct SessionReport {
     pub total_cost: Option<Cost>,
     /// Cost of this attempt alone (the difference to the session's earlier total where that is cumulative).
     pub cost: Option<Cost>,
+    /// It did not say so itself: that is what its tokens cost by their price.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cost_estimated: bool,
     /// Input tokens, cached ones included, where told.
     pub tokens_in: Option<u64>,
     /// Output tokens, where told.
@@ -641,6 +644,9 @@ pub struct Outcome {
     pub session_lost: bool,
     /// Cost of this attempt, where known.
     pub cost: Option<Cost>,
+    /// It is not what the session said, but what its tokens cost by their price.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cost_estimated: bool,
     /// Input tokens of this attempt, where known.
     pub tokens_in: Option<u64>,
     /// Output tokens of this attempt, where known.

@@ -1,131 +1,149 @@
-//! What the simulation of the conductor (`src/daemon/tests/simulation.rs`) does to the code that it tests: ends a
-//! conductor at a point of a step, breaks one rule, and sees what was decided. Tests only; each belongs to its thread.
+//! Places in the conductor's path where tests end it. Each has a name, for it is killed there in two ways: the simulation
+//! (`src/daemon/tests/simulation.rs`) drops a conductor amid a step, and `tests/host/crashes.rs` has the real one kill
+//! itself.
+//!
+//! The second way exists only in builds with debug assertions, and there only where [`CRASH_AT`] is set.
 
-use std::cell::{Cell, RefCell};
+#[cfg(test)]
+#[cfg_attr(
+    not(feature = "daemon"),
+    expect(dead_code, reason = "only the conductor is ended and watched")
+)]
+mod simulated;
+#[cfg(test)]
+pub(crate) use simulated::*;
 
-use crate::engine::{Command, Fact};
-use crate::model::Now;
+/// Environment variable with a directory. A conductor that comes to a point for which there is a file, named like it,
+/// counts the number in that file down, and with the last one removes the file and kills itself.
+pub const CRASH_AT: &str = "MOZART_CRASH_AT";
 
-/// Where a conductor may end amid a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Point {
-    /// Before the commit.
+/// Where a conductor may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Point {
+    /// The ledger is open, nothing is read from it yet.
+    Opened,
+    /// A step: before the commit.
     Decided,
+    /// Amid the commit: written, not ended.
+    Committing,
     /// After the commit, before anything of it is applied.
     Committed,
     /// After that, before the first command is carried out.
     Applied,
     /// Before each command.
     Acting,
+    /// After the last, before anybody is told.
+    Acted,
+    /// A run is stored; before the reply to whoever submitted it.
+    Submitted,
+    /// The launch order is written; before the start command.
+    Ordered,
+    /// The start command was given; before it is known what came of it.
+    Launched,
+    /// The session runs; before that is reported.
+    Started,
+    /// A session that an earlier conductor started was found; before that is reported.
+    Adopting,
+    /// It was noted that a session is to end; before it is asked to.
+    Stopping,
+    /// The session is over; before its output is read.
+    Over,
+    /// Before each rule is looked at.
+    Validating,
+    /// What became of the attempt is known; before that is reported.
+    Judged,
+    /// The verdict is committed; before the system may forget the attempt.
+    Releasing,
+    /// A checkpoint is written, and not yet under its name.
+    Checkpoint,
+    /// The ledger has forgotten old runs; before what their sessions left is deleted.
+    Trimming,
 }
 
-/// A rule that is broken on purpose: the simulation has to notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mutant {
-    /// Commands are carried out before their facts are committed.
-    CommitAfterStart,
-    /// A commit that failed is taken for done.
-    CommitUnheeded,
-    /// A new conductor starts what it should look for.
-    StartForAdopt,
-    /// A retry after a failed rule is booked on the budget of transient faults.
-    BudgetsMixed,
-    /// A closed gate forgets until when.
-    GateForgets,
-    /// A sheet that waits for others may start at once.
-    DependencyIgnored,
-    /// A resume does again what was completed.
-    VerdictOverwritten,
-}
-
-impl Mutant {
+impl Point {
     /// Every one.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::CommitAfterStart,
-        Self::CommitUnheeded,
-        Self::StartForAdopt,
-        Self::BudgetsMixed,
-        Self::GateForgets,
-        Self::DependencyIgnored,
-        Self::VerdictOverwritten,
+    pub const ALL: [Self; 19] = [
+        Self::Opened,
+        Self::Decided,
+        Self::Committing,
+        Self::Committed,
+        Self::Applied,
+        Self::Acting,
+        Self::Acted,
+        Self::Submitted,
+        Self::Ordered,
+        Self::Launched,
+        Self::Started,
+        Self::Adopting,
+        Self::Stopping,
+        Self::Over,
+        Self::Validating,
+        Self::Judged,
+        Self::Releasing,
+        Self::Checkpoint,
+        Self::Trimming,
     ];
 
-    /// Whether that rule is broken now.
-    pub(crate) fn is_on(self) -> bool {
-        MUTANT.get() == Some(self)
+    /// Its name, and that of its file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Decided => "decided",
+            Self::Committing => "committing",
+            Self::Committed => "committed",
+            Self::Applied => "applied",
+            Self::Acting => "acting",
+            Self::Acted => "acted",
+            Self::Submitted => "submitted",
+            Self::Ordered => "ordered",
+            Self::Launched => "launched",
+            Self::Started => "started",
+            Self::Adopting => "adopting",
+            Self::Stopping => "stopping",
+            Self::Over => "over",
+            Self::Validating => "validating",
+            Self::Judged => "judged",
+            Self::Releasing => "releasing",
+            Self::Checkpoint => "checkpoint",
+            Self::Trimming => "trimming",
+        }
     }
 }
 
-/// What a step came to.
-#[derive(Debug)]
-pub(crate) enum Seen {
-    /// It was committed.
-    Fact(Now, Box<Fact>),
-    /// It is being carried out.
-    Command(Command),
+/// The conductor is at that point.
+#[cfg(feature = "daemon")]
+pub(crate) fn pass(point: Point) {
+    #[cfg(debug_assertions)]
+    if let Some(directory) = std::env::var_os(CRASH_AT) {
+        kill_where_asked(&std::path::Path::new(&directory).join(point.as_str()));
+    }
+    #[cfg(not(debug_assertions))]
+    let _: Point = point;
 }
 
-thread_local! {
-    static MUTANT: Cell<Option<Mutant>> = const { Cell::new(None) };
-    /// How often a conductor passes a point before it ends there.
-    static ENDS: Cell<Option<(Point, u32)>> = const { Cell::new(None) };
-    static ENDED: Cell<bool> = const { Cell::new(false) };
-    static WATCHES: Cell<bool> = const { Cell::new(false) };
-    static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
-}
-
-/// From now on that rule is broken, or none.
-pub(crate) fn mutate(mutant: Option<Mutant>) {
-    MUTANT.set(mutant);
-}
-
-/// Watches a new conductor, which ends when it is at that point for that many more times.
-pub(crate) fn watch(ends: Option<(Point, u32)>) {
-    ENDS.set(ends);
-    ENDED.set(false);
-    WATCHES.set(true);
-}
-
-/// Whether the conductor has ended: whatever it does now, it does not exist any more.
-pub(crate) fn has_ended() -> bool {
-    ENDED.get()
-}
-
-/// What was seen since this was asked last.
-pub(crate) fn seen() -> Vec<Seen> {
-    SEEN.take()
-}
-
-/// A conductor is at that point.
+/// The conductor is at that point of a step, which a simulated one does not go on with where it ends.
 ///
 /// # Errors
 /// It ends here.
+#[cfg(feature = "daemon")]
 pub(crate) fn reach(point: Point) -> Result<(), String> {
-    if let Some((at, left)) = ENDS.get()
-        && at == point
-    {
-        match left.checked_sub(1) {
-            Some(left) => ENDS.set(Some((at, left))),
-            None => ENDED.set(true),
+    pass(point);
+    #[cfg(test)]
+    end_where_asked(point)?;
+    Ok(())
+}
+
+#[cfg(all(feature = "daemon", debug_assertions))]
+fn kill_where_asked(file: &std::path::Path) {
+    let Ok(left) = std::fs::read_to_string(file) else {
+        return;
+    };
+    match left.trim().parse::<u32>() {
+        Ok(left) if left > 1 => drop(std::fs::write(file, (left - 1).to_string())),
+        _ if std::fs::remove_file(file).is_ok() => {
+            use rustix::process::{Signal, getpid, kill_process};
+            kill_process(getpid(), Signal::KILL).ok();
         }
-    }
-    match ENDED.get() {
-        true => Err("the conductor was ended".to_owned()),
-        false => Ok(()),
-    }
-}
-
-/// Those facts are committed.
-pub(crate) fn committed(now: Now, facts: &[Fact]) {
-    if WATCHES.get() {
-        let facts = facts.iter().cloned().map(Box::new);
-        SEEN.with_borrow_mut(|seen| seen.extend(facts.map(|fact| Seen::Fact(now, fact))));
-    }
-}
-
-/// That command is carried out next.
-pub(crate) fn acts(command: &Command) {
-    if WATCHES.get() {
-        SEEN.with_borrow_mut(|seen| seen.push(Seen::Command(command.clone())));
+        _ => {}
     }
 }

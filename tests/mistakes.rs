@@ -256,6 +256,199 @@ fn written_per_sheet(sheets: u32) -> u64 {
     written / u64::from(sheets)
 }
 
+/// A job whose sheets write that word, and whose rule is that it stands there.
+fn writes(desk: &Desk, name: &str, sheets: u32, word: &str, more: &str) -> std::path::PathBuf {
+    let script = format!("{more}; mkdir -p workspace; echo {word} > workspace/out-$n");
+    let rule = format!(
+        "retry: {{max_retries: 0}}\nvalidations:\n  - {{type: content_contains, path: \"out-{{sheet_num}}\", pattern: {word}}}\n"
+    );
+    desk.job(name, sheets, &script, &rule)
+}
+
+fn written(desk: &Desk, sheets: u32) -> Vec<String> {
+    let file = |sheet| desk.lines(&format!("workspace/out-{sheet}")).concat();
+    (1..=sheets).map(file).collect()
+}
+
+#[test]
+fn mistake_16_modify_gives_the_new_file_to_what_is_not_done() {
+    let (alone, desk) = (alone(), Desk::new());
+    let job = writes(
+        &desk,
+        "modified",
+        4,
+        "old",
+        "test $n != 2 || until [ -e go ]; do sleep 0.02; done",
+    );
+    let mut running = alone
+        .ctl(["run"])
+        .arg(&job)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("mozartctl");
+    wait_until("sheet 2 is at work", Duration::from_secs(20), || {
+        desk.starts().contains_key(&2)
+    });
+    let modify = |arguments: &[&str]| output(alone.ctl(["modify", "modified", "-c"]).arg(&job).args(arguments));
+    assert!(String::from_utf8_lossy(&modify(&[]).stdout).contains("nothing has changed"));
+
+    let job = writes(&desk, "modified", 5, "new", "true");
+    let modified = json(&output(alone.ctl(["modify", "modified", "--json", "-c"]).arg(&job)));
+    assert_eq!(
+        modified["parts"],
+        serde_json::json!(["backend", "sheet", "validations"]),
+        "{modified:#}"
+    );
+    let becomes = |at: usize| modified["sheets"][at]["becomes"].clone();
+    assert_eq!(
+        [becomes(0), becomes(1), becomes(2), becomes(3)],
+        ["kept", "next_attempt", "new_plan", "added"]
+    );
+    assert!(String::from_utf8_lossy(&modify(&[]).stdout).contains("nothing has changed"));
+    desk.write("go", "");
+    let ended = running.wait().expect("it ends");
+    assert!(ended.success(), "{:#}", alone.status("modified"));
+    // Sheet 2 was started with the old plan, and was checked by it.
+    assert_eq!(written(&desk, 5), ["old", "old", "new", "new", "new"]);
+    assert_eq!(desk.starts(), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)].into());
+    let checkpoint = std::fs::read_to_string(desk.path("workspace/modified.json")).expect("the checkpoint");
+    let checkpoint: serde_json::Value = serde_json::from_str(&checkpoint).expect("JSON");
+    assert!(
+        checkpoint["config_snapshot"]
+            .as_str()
+            .is_some_and(|text| text.contains("echo new"))
+    );
+    assert_eq!(
+        (checkpoint["total_sheets"].as_u64(), checkpoint["status"].as_str()),
+        (Some(5), Some("completed"))
+    );
+
+    let over = modify(&[]);
+    assert_eq!(over.status.code(), Some(1));
+    assert!(said(&over).contains("run --fresh"), "{}", said(&over));
+}
+
+#[test]
+fn mistake_16_resume_goes_on_with_the_new_file() {
+    let (alone, desk) = (alone(), Desk::new());
+    let job = writes(&desk, "mended", 3, "old", "test $n != 2 || exit 3");
+    assert_eq!(run(&alone, &job).status.code(), Some(1));
+    let resume = |arguments: &[&str]| output(alone.ctl(["resume", "mended"]).args(arguments));
+
+    // What was made would be lost, or counted for something else.
+    let elsewhere = desk.write(
+        "elsewhere.yaml",
+        &std::fs::read_to_string(&job)
+            .expect("the job")
+            .replace("./workspace", "./other"),
+    );
+    let (elsewhere, path) = (elsewhere.to_str().expect("a path"), job.to_str().expect("a path"));
+    assert_eq!(resume(&["-c", elsewhere]).status.code(), Some(1));
+    let fewer = writes(&desk, "mended", 0, "new", "true");
+    assert_eq!(
+        resume(&["-c", fewer.to_str().expect("a path")]).status.code(),
+        Some(1),
+        "it has an error"
+    );
+    let plain = output(alone.ctl(["modify", "mended", "-c", elsewhere]));
+    assert!(
+        plain.status.code() == Some(1) && said(&plain).contains("other"),
+        "{}",
+        said(&plain)
+    );
+
+    writes(&desk, "mended", 3, "new", "test $n != 3 || exit 3");
+    let plain = output(alone.ctl(["modify", "mended", "-c", path]));
+    assert!(
+        plain.status.code() == Some(1) && said(&plain).contains("resume mended -c"),
+        "{}",
+        said(&plain)
+    );
+    assert_eq!(resume(&["-c", path]).status.code(), Some(1), "sheet 3 fails with it");
+    assert_eq!(written(&desk, 3), ["old", "new", ""]);
+
+    // The file that it came from, as it is now.
+    writes(&desk, "mended", 3, "newer", "true");
+    let resumed = resume(&["--reload-config"]);
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    assert_eq!(written(&desk, 3), ["old", "new", "newer"]);
+    assert_eq!(desk.starts(), [(1, 1), (2, 2), (3, 2)].into());
+}
+
+#[test]
+fn mistake_16_recover_keeps_what_it_finds() {
+    let (alone, desk) = (alone(), Desk::new());
+    let script =
+        "test $n -lt 3 || test -e go || exit 3; mkdir -p workspace; test $n = 2 || echo done > workspace/out-$n";
+    let more = format!("retry: {{max_retries: 0}}\nparallel: {{enabled: true, fail_fast: false}}\n{WROTE_ITS_FILE}");
+    let job = desk.job(
+        "recovered",
+        4,
+        script,
+        &format!("{more}  - {{type: command_succeeds, command: 'test -e out-{{sheet_num}}'}}\n"),
+    );
+    assert_eq!(run(&alone, &job).status.code(), Some(1));
+    let states = || sheet_states(&alone.status("recovered"));
+    assert_eq!(states(), ["completed", "failed", "failed", "failed"]);
+    let recover = |arguments: &[&str]| output(alone.ctl(["recover", "recovered"]).args(arguments));
+    let nothing = recover(&[]);
+    assert!(
+        nothing.status.success() && states()[1..] == ["failed"; 3],
+        "{}",
+        said(&nothing)
+    );
+
+    // A person does what two of the sessions did not.
+    desk.write("workspace/out-2", "by hand");
+    desk.write("workspace/out-3", "by hand");
+    let told = json(&recover(&["--dry-run", "--json"]));
+    let is: Vec<_> = (0..3)
+        .map(|at| told["sheets"][at]["is"].as_str().unwrap_or("?").to_owned())
+        .collect();
+    assert_eq!(
+        (is, states()),
+        (
+            vec!["completed".into(), "completed".into(), "failed".into()],
+            vec![
+                "completed".to_owned(),
+                "failed".into(),
+                "failed".into(),
+                "failed".into()
+            ]
+        )
+    );
+    let one = recover(&["--sheet", "2"]);
+    assert!(one.status.success(), "{}", said(&one));
+    assert_eq!(states(), ["completed", "completed", "failed", "failed"]);
+    let all = recover(&[]);
+    assert!(
+        said(&all).contains("out-4"),
+        "the rule that does not hold is told: {}",
+        said(&all)
+    );
+    assert_eq!(states(), ["completed", "completed", "completed", "failed"]);
+    let status = alone.status("recovered");
+    assert_eq!(status["sheets"][2]["validations"][1]["passed"], true, "{status:#}");
+    let checkpoint = std::fs::read_to_string(desk.path("workspace/recovered.json")).expect("the checkpoint");
+    let checkpoint: serde_json::Value = serde_json::from_str(&checkpoint).expect("JSON");
+    let kept = &checkpoint["sheets"]["3"];
+    assert_eq!(
+        (kept["status"].as_str(), kept["validation_passed"].as_bool()),
+        (Some("completed"), Some(true))
+    );
+    assert_eq!(
+        desk.starts(),
+        [(1, 1), (2, 1), (3, 1), (4, 1)].into(),
+        "nothing was run"
+    );
+
+    desk.write("go", "");
+    let resumed = output(alone.ctl(["resume", "recovered"]));
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    assert_eq!(desk.starts(), [(1, 1), (2, 1), (3, 1), (4, 2)].into());
+    assert_eq!(desk.lines("workspace/out-3"), ["by hand"]);
+}
+
 #[test]
 fn mistake_18_json_is_not_wrapped_to_the_terminals_width() {
     let (alone, desk) = (alone(), Desk::new());

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -220,20 +220,25 @@ impl Service {
         json(&output(&mut self.ctl(["status", job, "--json"])))
     }
 
+    /// Hands a job in and returns once it is accepted.
+    #[track_caller]
+    pub(crate) fn submit(&self, job: &Path) {
+        let run = output(self.ctl(["run", "--detach"]).arg(job));
+        assert!(run.status.success(), "{}", said(&run));
+    }
+
+    /// Asks the service over the session bus.
+    pub(crate) fn ask<T>(&self, question: impl AsyncFnOnce(Client) -> T) -> T {
+        runtime().block_on(async { question(Client::session().await.expect("the service")).await })
+    }
+
     /// Every attempt at a sheet.
     pub(crate) fn attempts(&self, job: &str, sheet: u32) -> Vec<AttemptSummary> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let client = Client::session().await.expect("the service");
-            let run = RunSelector {
-                job: job.to_owned(),
-                run: None,
-            };
-            client.attempts(&run, sheet).await.expect("its attempts")
-        })
+        let run = RunSelector {
+            job: job.to_owned(),
+            run: None,
+        };
+        self.ask(async |client| client.attempts(&run, sheet).await.expect("its attempts"))
     }
 
     /// The service's main process, while it runs.
@@ -262,6 +267,14 @@ impl Service {
             .map(str::to_owned)
             .collect()
     }
+}
+
+/// Runs what a test asks asynchronously.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// `systemctl --user` with these arguments; its output.

@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
+use super::request::{ApiError, CostRequest, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted};
 use super::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use crate::model::{Problem, SheetNo};
-use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+use crate::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -30,6 +30,10 @@ pub enum Request {
     Resume(RunSelector, Reply<()>),
     /// Run the sheets from that number on again.
     Retry(RunSelector, SheetNo, Reply<()>),
+    /// Give it the job file as it is now; `Submit.resume`: let it go on, too.
+    Modify(RunSelector, Box<Submit>, Reply<Modified>),
+    /// Take sheets for completed whose rules hold (all that are not completed, or one); `true`: only say which.
+    Recover(RunSelector, Option<SheetNo>, bool, Reply<Vec<RecoveredSheet>>),
     /// Cancel.
     Cancel(RunSelector, Reply<()>),
     /// `count` sheets from number `first` on.
@@ -46,6 +50,8 @@ pub enum Request {
     Gates(Reply<Vec<GateView>>),
     /// Open the gates of that account, or all there are.
     ClearGates(Option<String>, Reply<()>),
+    /// What was spent.
+    Costs(CostRequest, Reply<Vec<CostSummary>>),
     /// Stop the conductor; `true` stops its sessions first.
     Stop(bool, Reply<()>),
     /// Read the settings anew.

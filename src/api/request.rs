@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{JobName, Problem, RunNo};
+use crate::model::{JobName, Problem, RunNo, SheetStatus};
+use crate::summary::CostKey;
 pub use crate::summary::RunFilter;
 
 /// A job file to run.
@@ -30,7 +31,8 @@ pub struct Submit {
     pub set: BTreeMap<String, String>,
     /// Only check and plan.
     pub dry_run: bool,
-    /// Take up from the checkpoint in the workspace (what `resume FILE` does where the ledger knows no run).
+    /// Take up from the checkpoint in the workspace (what `resume FILE` does where the ledger knows no run). With a new
+    /// plan for a run: go on with it, too.
     pub resume: bool,
     /// With `resume`, where there is no checkpoint: take the sheets for done that their files say are.
     pub infer: bool,
@@ -47,6 +49,68 @@ pub struct Submitted {
     pub attached: bool,
     /// Warnings and infos.
     pub problems: Vec<Problem>,
+}
+
+/// Which costs are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostRequest {
+    /// So many days of the calendar, with today; `None`: all.
+    pub days: Option<u32>,
+    /// Only this job's.
+    pub job: Option<String>,
+    /// Only this run's of the job.
+    pub run: Option<u32>,
+    /// What they are added up by; the day, where nothing is said.
+    pub by: Vec<CostKey>,
+}
+
+/// Answer to a run being given another plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Modified {
+    /// The job.
+    pub job: JobName,
+    /// The run's number within the job.
+    pub run: RunNo,
+    /// In which parts of the job file the plans differ, in its words; `text` where only comments or the like do. None:
+    /// nothing has changed.
+    pub parts: Vec<String>,
+    /// What that means for its sheets; empty where nothing has changed.
+    pub sheets: Vec<SheetsChange>,
+    /// Warnings and infos.
+    pub problems: Vec<Problem>,
+}
+
+/// Sheets in a row for which another plan means the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SheetsChange {
+    /// The first.
+    pub first: u32,
+    /// The last.
+    pub last: u32,
+    /// What they were.
+    pub state: SheetStatus,
+    /// `kept` (a verdict that stays), `next_attempt` (at work with the old plan until their attempt ends), `new_plan`,
+    /// `reopened` (to be run again), `added` or `dropped`.
+    pub becomes: String,
+}
+
+/// What the rules of a sheet gave without a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecoveredSheet {
+    /// The sheet.
+    pub sheet: u32,
+    /// What it was.
+    pub was: SheetStatus,
+    /// What it is now, or would be: `completed`, or the same.
+    pub is: SheetStatus,
+    /// Why it is not completed; empty where it is.
+    pub reason: String,
+    /// Rules that hold; 0 of 0 where they were not asked.
+    pub rules_passed: u32,
+    /// Rules in all.
+    pub rules_total: u32,
+    /// A line for each rule that does not hold.
+    pub failed: Vec<String>,
 }
 
 /// Which run of a job: the newest unless said.

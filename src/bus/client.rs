@@ -20,10 +20,10 @@ use super::error::Dictionary;
 use super::job::JobProxy;
 use super::manager::{ATTACHED, ManagerProxy};
 use super::names;
-use crate::api::request::{RunFilter, RunSelector, Submit, Submitted};
+use crate::api::request::{CostRequest, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted};
 use crate::api::view::{GateView, ManagerView, QuestionView, RunView};
 use crate::model::{JobName, Problem, RunNo, RunState, SheetNo};
-use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+use crate::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 
 /// Result of a call to the conductor.
 pub type Result<T> = std::result::Result<T, CallError>;
@@ -196,6 +196,45 @@ impl Client {
         Ok(job.retry(from.0, selected(run).build()).await?)
     }
 
+    /// Gives a run the job file as it is now; with `submit.resume` it goes on, too.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn modify(&self, run: &RunSelector, submit: &Submit) -> Result<Modified> {
+        let job = self.job_proxy(&run.job).await?;
+        let mut options = options(submit);
+        options.extend(selected(run).build());
+        let (parts, sheets, problems) = job.modify(file(&submit.text)?.into(), options).await?;
+        // Of the run it tells no number: it is the one that was named, or the newest.
+        let row = self.run(run).await?.summary;
+        Ok(Modified {
+            job: row.job,
+            run: row.run,
+            parts,
+            sheets: sheets.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
+            problems: problems.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    /// Takes sheets of a run for completed whose rules hold; with `dry_run` only says which.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn recover(
+        &self,
+        run: &RunSelector,
+        sheet: Option<SheetNo>,
+        dry_run: bool,
+    ) -> Result<Vec<RecoveredSheet>> {
+        let job = self.job_proxy(&run.job).await?;
+        let options = selected(run)
+            .with("sheet", sheet.map(|sheet| sheet.0))
+            .with("dry_run", dry_run.then_some(true))
+            .build();
+        let rows = job.recover(options).await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
     /// Cancels a run.
     ///
     /// # Errors
@@ -279,6 +318,22 @@ impl Client {
     pub async fn gates(&self) -> Result<Vec<GateView>> {
         let rows = self.manager_proxy().await?.list_gates(Dictionary::new()).await?;
         rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// What was spent.
+    ///
+    /// # Errors
+    /// What the conductor answers.
+    pub async fn costs(&self, request: &CostRequest) -> Result<Vec<CostSummary>> {
+        let by: Vec<String> = request.by.iter().map(|key| key.as_str().to_owned()).collect();
+        let options = Dictionaries::default()
+            .with("by", Some(by))
+            .with("days", request.days)
+            .with("job", request.job.clone())
+            .with("run", request.run)
+            .build();
+        let rows = self.manager_proxy().await?.get_costs(options).await?;
+        Ok(rows.into_iter().map(Into::into).collect())
     }
 
     /// Opens the gates of an account, or all there are.

@@ -12,11 +12,12 @@ use zbus::wire::{LE, serialized_size};
 use zbus::{DeserializeDict, OwnedVariant, SerializeDict, Type, Variant};
 
 use super::error::{CallError, Dictionary, Error, Result};
+use crate::api::request::{RecoveredSheet, SheetsChange};
 use crate::api::view::{GateView, QuestionView};
 use crate::model::{
     AttemptKind, AttemptReport, Code, Cost, JobName, Problem, RuleResult, RunId, RunNo, Severity, Span, Timestamp,
 };
-use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+use crate::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 
 /// Bytes of rows that one message carries at most; the design allows a message of 1 MB.
 pub const MESSAGE_LIMIT: usize = 900_000;
@@ -36,6 +37,7 @@ pub struct RunRow {
     reason: String,
     until_usec: Option<u64>,
     question: Option<String>,
+    warning: Option<String>,
     sheets_total: u32,
     sheets_done: u32,
     sheets_failed: u32,
@@ -48,6 +50,7 @@ pub struct RunRow {
     tokens_out: u64,
     workspace: String,
     plan_hash: String,
+    job_file: Option<String>,
     revision: u64,
     eta_usec: Option<u64>,
 }
@@ -63,6 +66,7 @@ impl RunRow {
             reason: run.reason.clone(),
             until_usec: run.until.map(usec),
             question: run.question.clone(),
+            warning: run.warning.clone(),
             sheets_total: run.sheets_total,
             sheets_done: run.sheets_done,
             sheets_failed: run.sheets_failed,
@@ -75,6 +79,7 @@ impl RunRow {
             tokens_out: run.tokens_out,
             workspace: run.workspace.clone(),
             plan_hash: run.plan_hash.clone(),
+            job_file: run.job_file.clone(),
             revision: run.revision,
             eta_usec: eta.map(span_usec),
         }
@@ -98,6 +103,7 @@ impl TryFrom<RunRow> for RunSummary {
             reason: row.reason,
             until: row.until_usec.map(moment),
             question: row.question,
+            warning: row.warning,
             sheets_total: row.sheets_total,
             sheets_done: row.sheets_done,
             sheets_failed: row.sheets_failed,
@@ -110,6 +116,7 @@ impl TryFrom<RunRow> for RunSummary {
             tokens_out: row.tokens_out,
             workspace: row.workspace,
             plan_hash: row.plan_hash,
+            job_file: row.job_file,
             revision: row.revision,
         })
     }
@@ -437,6 +444,59 @@ impl TryFrom<GateRow> for GateView {
     }
 }
 
+/// What was spent: the row of `GetCosts`.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct CostRow {
+    day: Option<String>,
+    account: Option<String>,
+    job: Option<String>,
+    run: Option<u32>,
+    model: Option<String>,
+    sessions: u32,
+    unknown: u32,
+    cost_usd: f64,
+    estimated_usd: f64,
+    tokens_in: u64,
+    tokens_out: u64,
+}
+
+impl From<&CostSummary> for CostRow {
+    fn from(cost: &CostSummary) -> Self {
+        Self {
+            day: cost.day.clone(),
+            account: cost.account.clone(),
+            job: cost.job.clone(),
+            run: cost.run,
+            model: cost.model.clone(),
+            sessions: cost.sessions,
+            unknown: cost.unknown,
+            cost_usd: cost.cost.as_usd(),
+            estimated_usd: cost.estimated.as_usd(),
+            tokens_in: cost.tokens_in,
+            tokens_out: cost.tokens_out,
+        }
+    }
+}
+
+impl From<CostRow> for CostSummary {
+    fn from(row: CostRow) -> Self {
+        Self {
+            day: row.day,
+            account: row.account,
+            job: row.job,
+            run: row.run,
+            model: row.model,
+            sessions: row.sessions,
+            unknown: row.unknown,
+            cost: Cost::from_usd(row.cost_usd),
+            estimated: Cost::from_usd(row.estimated_usd),
+            tokens_in: row.tokens_in,
+            tokens_out: row.tokens_out,
+        }
+    }
+}
+
 /// One problem of a job file.
 #[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
 #[zbus(signature = "a{sv}")]
@@ -498,6 +558,83 @@ pub fn problem_rows(problems: &[Problem]) -> Vec<ProblemRow> {
     let mut rows = problems.iter().map(ProblemRow::from).collect();
     fit(&mut rows);
     rows
+}
+
+/// What another plan means for sheets in a row: a row of `Modify`'s answer.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct ChangeRow {
+    first: u32,
+    last: u32,
+    state: String,
+    becomes: String,
+}
+
+impl From<&SheetsChange> for ChangeRow {
+    fn from(change: &SheetsChange) -> Self {
+        Self {
+            first: change.first,
+            last: change.last,
+            state: change.state.to_string(),
+            becomes: change.becomes.clone(),
+        }
+    }
+}
+
+impl TryFrom<ChangeRow> for SheetsChange {
+    type Error = CallError;
+
+    fn try_from(row: ChangeRow) -> std::result::Result<Self, CallError> {
+        Ok(Self {
+            first: row.first,
+            last: row.last,
+            state: word("state", &row.state)?,
+            becomes: row.becomes,
+        })
+    }
+}
+
+/// What the rules of a sheet gave without a session: a row of `Recover`'s answer.
+#[derive(Debug, Clone, PartialEq, SerializeDict, DeserializeDict, Type)]
+#[zbus(signature = "a{sv}")]
+pub struct RecoveredRow {
+    sheet: u32,
+    was: String,
+    is: String,
+    reason: String,
+    rules_passed: u32,
+    rules_total: u32,
+    failed: Vec<String>,
+}
+
+impl From<&RecoveredSheet> for RecoveredRow {
+    fn from(sheet: &RecoveredSheet) -> Self {
+        Self {
+            sheet: sheet.sheet,
+            was: sheet.was.to_string(),
+            is: sheet.is.to_string(),
+            reason: start(&sheet.reason, TEXT_LIMITS[1]),
+            rules_passed: sheet.rules_passed,
+            rules_total: sheet.rules_total,
+            failed: sheet.failed.iter().map(|line| start(line, TEXT_LIMITS[1])).collect(),
+        }
+    }
+}
+
+impl TryFrom<RecoveredRow> for RecoveredSheet {
+    type Error = CallError;
+
+    fn try_from(row: RecoveredRow) -> std::result::Result<Self, CallError> {
+        Ok(Self {
+            sheet: row.sheet,
+            was: word("was", &row.was)?,
+            is: word("is", &row.is)?,
+            reason: row.reason,
+            rules_passed: row.rules_passed,
+            rules_total: row.rules_total,
+            failed: row.failed,
+        })
+    }
 }
 
 /// The row under the first text limit that keeps it below a quarter of a message.

@@ -6,8 +6,9 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedFd};
 
-use super::convert::{self, AttemptRow, Options, SheetRow};
+use super::convert::{self, AttemptRow, ChangeRow, Options, ProblemRow, RecoveredRow, SheetRow};
 use super::error::{Dictionary, Error, Result};
+use super::manager;
 use super::server::Link;
 use crate::api::handle::Request;
 use crate::api::request::RunSelector;
@@ -90,6 +91,67 @@ impl Job {
         self.link
             .ask(|reply| Request::Retry(run, SheetNo(from_sheet), reply))
             .await
+    }
+
+    /// Gives the run the job file as it is now.
+    ///
+    /// Options as for Submit: `base_directory` (required), `path`, `workspace`, `environment`, `priority`, `set`; what was
+    /// said at Submit and is not said here still holds. `resume` (b): lets the run go on, too, what failed included, also
+    /// where it has ended. Completed sheets stay completed; a sheet at work goes on with the plan that it was started with
+    /// and is checked by it.
+    ///
+    /// Returns in which parts of the file the plans differ (none: nothing has changed), what that means for the sheets
+    /// (rows with `first`, `last`, `state`, and `becomes`: `kept`, `next_attempt`, `new_plan`, `reopened`, `added`,
+    /// `dropped`), and warnings. InvalidJob as for Submit; WrongState where the plan is not for what the run has done.
+    #[zbus(out_args("parts", "sheets", "problems"))]
+    async fn modify(
+        &self,
+        file: OwnedFd,
+        options: Dictionary,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<(Vec<String>, Vec<ChangeRow>, Vec<ProblemRow>)> {
+        let mut options = Options::new(options);
+        let submit = manager::submission(manager::read(file).await?, &mut options)?;
+        if submit.start_sheet.is_some() || submit.fresh || submit.dry_run || submit.infer {
+            return Err(Error::InvalidArgument(
+                "`start_sheet`, `fresh`, `dry_run` and `infer` are for new runs, not for Modify".to_owned(),
+            ));
+        }
+        let run = self.to_change(options, connection, &call).await?;
+        let modified = self
+            .link
+            .ask(|reply| Request::Modify(run, Box::new(submit), reply))
+            .await?;
+        let mut sheets = modified.sheets.iter().map(ChangeRow::from).collect();
+        convert::fit(&mut sheets);
+        Ok((modified.parts, sheets, convert::problem_rows(&modified.problems)))
+    }
+
+    /// Takes sheets for completed whose rules all hold, and runs nothing. The run has to be paused, with no sheet at work,
+    /// or over.
+    ///
+    /// Options: `sheet` (u, only that one), `dry_run` (b, only say what would be). Returns a row for each sheet that was
+    /// not completed: `sheet`, `was`, `is`, `reason` (why it is not completed), `rules_passed`, `rules_total`, and `failed`
+    /// (a line for each rule that does not hold).
+    #[zbus(out_args("sheets"))]
+    async fn recover(
+        &self,
+        options: Dictionary,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Vec<RecoveredRow>> {
+        let mut options = Options::new(options);
+        let sheet: Option<u32> = options.take("sheet")?;
+        let dry_run = options.take("dry_run")?.unwrap_or_default();
+        let run = self.to_change(options, connection, &call).await?;
+        let sheets = self
+            .link
+            .ask(|reply| Request::Recover(run, sheet.map(SheetNo), dry_run, reply))
+            .await?;
+        let mut rows = sheets.iter().map(RecoveredRow::from).collect();
+        convert::fit(&mut rows);
+        Ok(rows)
     }
 
     /// Cancels the run: its sessions are stopped, it ends.

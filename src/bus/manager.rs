@@ -9,13 +9,14 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedFd, OwnedObjectPath};
 
-use super::convert::{self, GateRow, Options, ProblemRow, QuestionRow, RunRow};
+use super::convert::{self, CostRow, GateRow, Options, ProblemRow, QuestionRow, RunRow};
 use super::error::{Dictionary, Error, Result};
 use super::names;
 use super::server::Link;
 use crate::api::handle::Request;
-use crate::api::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
+use crate::api::request::{ApiError, CostRequest, RunFilter, RunSelector, Submit, Submitted};
 use crate::model::{JobName, Problem, RunState, Severity};
+use crate::summary::CostKey;
 
 /// Bytes of a job file at most.
 pub const FILE_LIMIT: usize = 5 * 1024 * 1024;
@@ -28,10 +29,12 @@ const PAGE: u32 = 500;
 const REASON_LIMIT: usize = 200;
 
 /// What this build can do beyond the interfaces themselves.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 8] = [
     "dry-run",
     "inhibit",
+    "modify",
     "private-socket",
+    "recover",
     "resume-from-artifacts",
     "resume-from-checkpoint",
     "subscribe",
@@ -249,6 +252,37 @@ impl Manager {
         self.link.ask(|reply| Request::ClearGates(account, reply)).await
     }
 
+    /// What sessions have cost, added up. It is kept longer than the runs themselves.
+    ///
+    /// Options: `by` (as, one row for each; of `day`, `account`, `job`, `run` and `model`; without it `day`), `days` (u, so
+    /// many days of the calendar with today; 0, and without it: all), `job` (s, only this one's), `run` (u, with `job`).
+    ///
+    /// Keys of a row: `day` (s, on which the sessions ended, such as 2026-11-21), `account` (s), `job` (s), `run` (u),
+    /// `model` (s), each where rows are added up by it and it is known; `sessions` (u, that did anything), `unknown` (u,
+    /// those of them of which nobody knows what they have cost), `cost_usd` (d, of the others), `estimated_usd` (d, how
+    /// much of it was worked out from the price of tokens), `tokens_in` (t), `tokens_out` (t).
+    #[zbus(out_args("costs"))]
+    async fn get_costs(&self, options: Dictionary) -> Result<Vec<CostRow>> {
+        let mut options = Options::new(options);
+        let by = keys(options.take("by")?.unwrap_or_default())?;
+        let days: Option<u32> = options.take("days")?;
+        let (job, run) = (options.take::<String>("job")?, options.take::<u32>("run")?);
+        options.done()?;
+        if run.is_some() && job.is_none() {
+            return Err(Error::InvalidArgument("option `run` needs option `job`".to_owned()));
+        }
+        let request = CostRequest {
+            days: days.filter(|days| *days > 0),
+            job,
+            run,
+            by,
+        };
+        let costs = self.link.ask(|reply| Request::Costs(request, reply)).await?;
+        let mut rows = costs.iter().map(CostRow::from).collect();
+        convert::fit(&mut rows);
+        Ok(rows)
+    }
+
     /// Stops the conductor. Sessions go on by themselves and are taken up again by the next one; the option
     /// `stop_sessions` (b) stops them first.
     async fn stop(
@@ -395,7 +429,7 @@ impl Manager {
 }
 
 /// Reads a job file from the descriptor that a client passed.
-async fn read(file: OwnedFd) -> Result<String> {
+pub(super) async fn read(file: OwnedFd) -> Result<String> {
     let wrong = |why: String| Error::InvalidArgument(format!("the job file {why}"));
     let file = StdFd::from(file);
     let read = tokio::task::spawn_blocking(move || {
@@ -447,8 +481,8 @@ fn not_text(error: &std::string::FromUtf8Error) -> ApiError {
     }
 }
 
-/// The options that Submit and Validate share.
-fn submission(text: String, options: &mut Options) -> Result<Submit> {
+/// The options that Submit, Validate and a job's Modify share.
+pub(super) fn submission(text: String, options: &mut Options) -> Result<Submit> {
     let base_directory: String = options.need("base_directory")?;
     let workspace: Option<String> = options.take("workspace")?;
     for (name, path) in [
@@ -502,6 +536,15 @@ fn submitted_rows(submitted: &Submitted) -> Vec<ProblemRow> {
         );
     }
     convert::problem_rows(&problems)
+}
+
+fn keys(words: Vec<String>) -> Result<Vec<CostKey>> {
+    let known = |word: &String| CostKey::ALL.into_iter().find(|key| key.as_str() == word);
+    let unknown = |word: &str| Error::InvalidArgument(format!("costs are not added up by `{word}`"));
+    words
+        .iter()
+        .map(|word| known(word).ok_or_else(|| unknown(word)))
+        .collect()
 }
 
 fn states(words: Vec<String>) -> Result<Vec<RunState>> {

@@ -382,9 +382,12 @@ impl Link {
         let client = client.map(|client| OwnedUniqueName::from(client.to_owned()));
         let cookie = self.ask(|reply| Request::Inhibit(why, reply)).await?;
         self.inhibitors().push((cookie, client.clone()));
-        if let Some(client) = client
-            && self.subscribers.send(client).is_err()
-        {
+        let noticed = match client {
+            Some(client) => self.subscribers.send(client).is_ok(),
+            // The client of the private socket may have gone meanwhile.
+            None => !self.subscribers.is_closed(),
+        };
+        if !noticed {
             // Nobody would notice its leaving.
             self.give_back(|(number, _)| *number == cookie).await;
             return Err(Error::Stopping("the conductor is stopping".to_owned()));

@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::clock::{self, Alarm};
+use super::day::Day;
 use super::environment::Environment;
 use super::holds::Holds;
 use super::journal;
@@ -22,16 +24,18 @@ use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
 use crate::api::request::ApiError;
 use crate::api::view::{Change, ManagerView};
-use crate::engine::Engine;
-use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold};
+use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartHold, Today};
 use crate::engine::fact::{Fact, FactKind};
+use crate::engine::{Engine, REMEMBERED, Run, RunStatus};
 use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
-    AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
+    AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, Span, StopHow, Timestamp,
+    ValidationReport,
 };
 #[cfg(test)]
-use crate::probe::{self, Mutant, Point};
+use crate::probe::Mutant;
+use crate::probe::{self, Point};
 use crate::runner::attempt::Runner;
 use crate::runner::backend::Heard;
 use crate::runner::launch::boot_id;
@@ -70,8 +74,8 @@ pub(super) struct Live {
     pub(super) plan: Arc<Plan>,
     pub(super) context: Arc<SubmitContext>,
     pub(super) checkpoint: super::checkpoints::State,
-    /// The state that the journal was told last.
-    told: Option<RunState>,
+    /// What was said of it last.
+    told: Option<RunStatus>,
 }
 
 /// What ends the conductor's loop.
@@ -103,9 +107,11 @@ pub(super) struct Conductor {
     progress_in: mpsc::Sender<(AttemptRef, Progress)>,
     pub(super) progress: mpsc::Receiver<(AttemptRef, Progress)>,
     pub(super) checkpoints: super::checkpoints::Writers,
+    /// Rules that are being asked without a session.
+    pub(super) recoveries: JoinSet<super::recover::Examined>,
     alarm: Alarm,
-    /// The moment of the last decision that was followed.
-    decided_at: Now,
+    /// When the engine wants to be woken, as of the last decision: what has become due since then rings at once.
+    wakeup: Option<Timestamp>,
     /// Why the ledger cannot be written, and when to try again.
     blocked: Option<(String, Timestamp)>,
     /// Attempts that wait for room for their files, each with the reason.
@@ -118,6 +124,8 @@ pub(super) struct Conductor {
     /// When it leaves although sessions that were stopped have not ended.
     pub(super) leave_at: Option<Instant>,
     pub(super) holds: Holds,
+    /// The day of the calendar, as it was at the last look.
+    pub(super) day: Day,
     pub(super) ending: Ending,
     pub(super) status: watch::Sender<project::Status>,
     /// The conductor's own view, as it was told last.
@@ -127,8 +135,17 @@ pub(super) struct Conductor {
 /// What is kept of an attempt that ended.
 type Evidence = (AttemptRef, Box<AttemptReport>);
 
-/// What a new run is made of.
-type Source = (RunId, Arc<Plan>, Arc<SubmitContext>);
+/// What comes with an event, to be stored with what follows from it.
+#[derive(Default)]
+pub(super) enum Brought {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What a run is made of: a new one, or one that is given another plan.
+    Source(RunId, Arc<Plan>, Arc<SubmitContext>),
+    /// What the rules of sheets gave without a session.
+    Checked(Vec<(SheetNo, ValidationReport)>),
+}
 
 /// Whether an event cannot be refused, because it is no wish: it is kept until it can be decided.
 fn happened(event: &Event) -> bool {
@@ -197,8 +214,9 @@ impl Conductor {
             progress_in,
             progress,
             checkpoints: super::checkpoints::Writers::default(),
+            recoveries: JoinSet::new(),
             alarm: Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?,
-            decided_at: clock::now(),
+            wakeup: None,
             blocked: None,
             starved: BTreeMap::new(),
             storage_told: false,
@@ -206,15 +224,14 @@ impl Conductor {
             drained: Vec::new(),
             leave_at: None,
             holds: Holds::of(host),
+            day: Day::default(),
             ending: Ending::None,
             status: watch::channel(project::Status::default()).0,
             shown: watch::channel(ManagerView::default()).0,
         };
-        let facts = conductor.ledger.live_facts().await;
-        let facts = facts.map_err(|error| conductor.unreadable(&error))?;
-        for fact in &facts {
-            conductor.engine.apply(fact);
-        }
+        let engine = &mut conductor.engine;
+        let told = conductor.ledger.tell_live(|fact| engine.apply(&fact)).await;
+        told.map_err(|error| conductor.unreadable(&error))?;
         let runs: Vec<_> = conductor.engine.runs().map(|run| run.id()).collect();
         for run in runs {
             let held = conductor.hold(run).await;
@@ -229,8 +246,10 @@ impl Conductor {
                 .map_err(|error| error.to_string())?;
             let owed = conductor.write_owed_checkpoints().await;
             owed.map_err(|error| conductor.unreadable(&error))?;
-            let holds = conductor.holds.look(clock::now(), &conductor.settings);
-            conductor.engine.begin_with(holds);
+            let now = clock::now();
+            let holds = conductor.holds.look(now, &conductor.settings);
+            let (today, starts) = conductor.spent_and_started().await?;
+            conductor.engine.begin_with(now, holds, today, starts);
             conductor.step_or_log(Event::Restored { same_boot }).await;
             conductor.limit_memory(None);
         } else {
@@ -240,6 +259,32 @@ impl Conductor {
         }
         conductor.publish_status();
         Ok(conductor)
+    }
+
+    /// What was spent today, and the latest starts: also by runs that have ended.
+    async fn spent_and_started(&mut self) -> Result<(Today, Vec<(Timestamp, AccountId)>), String> {
+        let now = clock::now().wall;
+        self.day = Day::of(now, &TimeZone::system());
+        let today = self.spent_today().await.map_err(|error| error.to_string())?;
+        let starts = self.ledger.starts_since(now.plus(Span(-REMEMBERED.0))).await;
+        Ok((today, starts.map_err(|error| error.to_string())?))
+    }
+
+    /// The day, and what was spent on it so far.
+    async fn spent_today(&self) -> Result<Today, StoreError> {
+        let Day { date, begins, ends } = &self.day;
+        let spent = self.ledger.spent_on(date).await?;
+        #[cfg(test)]
+        let spent = if Mutant::DayForgets.is_on() {
+            BTreeMap::new()
+        } else {
+            spent
+        };
+        Ok(Today {
+            begins: *begins,
+            ends: *ends,
+            spent,
+        })
     }
 
     /// What a live run is made of cannot be read: without it the ledger is of no use.
@@ -294,6 +339,7 @@ impl Conductor {
                     }
                 }
                 Some(done) = self.checkpoints.finished() => self.checkpoint_written(done),
+                Some(done) = self.recoveries.join_next(), if !self.recoveries.is_empty() => self.examined(done).await,
                 rung = self.alarm.rings() => {
                     if let Err(error) = rung {
                         tracing::error!(%error, "the timer cannot be read");
@@ -320,12 +366,7 @@ impl Conductor {
 
     /// When it is to look again though nothing happens.
     pub(super) fn next_alarm(&self) -> Option<Timestamp> {
-        // As of the last decision: what has become due since then rings at once.
-        let engine = if self.conducts {
-            self.engine.next_wakeup(self.decided_at)
-        } else {
-            None
-        };
+        let engine = self.wakeup.filter(|_| self.conducts);
         let storage = self.blocked.as_ref().map(|(_, at)| *at);
         let now = clock::now();
         let busy = !self.running.is_empty() || self.holds.are_of_the_machine() && self.engine.is_held(now);
@@ -355,7 +396,7 @@ impl Conductor {
     /// Decides what happened while the ledger could not be written, in the order in which it happened.
     async fn catch_up(&mut self) -> Result<(), StepError> {
         while let Some((event, report)) = self.backlog.pop_front() {
-            match self.follow(event, report, None).await {
+            match self.follow(event, report, Brought::Nothing).await {
                 Err(error @ StepError::Storage(_)) => return Err(error),
                 Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, "a late report changes nothing"),
                 Ok(()) => {}
@@ -421,15 +462,15 @@ impl Conductor {
 
     /// Decide, commit, apply, act. `report` is the evidence of an attempt that ended.
     pub(super) async fn step(&mut self, event: Event, report: Option<Evidence>) -> Result<(), StepError> {
-        self.step_with(event, report, None).await
+        self.step_with(event, report, Brought::Nothing).await
     }
 
-    /// The same, with what a new run brings along.
+    /// The same, with what comes along.
     pub(super) async fn step_with(
         &mut self,
         event: Event,
         report: Option<Evidence>,
-        submission: Option<Source>,
+        brought: Brought,
     ) -> Result<(), StepError> {
         // What is decided now would be decided from a state that lacks what happened before.
         let ready = match self.catch_up().await {
@@ -443,7 +484,7 @@ impl Conductor {
             }
             return Err(error);
         }
-        self.follow(event, report, submission).await
+        self.follow(event, report, brought).await
     }
 
     /// Tells the engine what holds starts, where that is not what it was told last.
@@ -451,7 +492,17 @@ impl Conductor {
         if !self.conducts {
             return Ok(());
         }
-        let holds = self.holds.look(clock::now(), &self.settings);
+        let now = clock::now();
+        if !(self.day.begins..self.day.ends).contains(&now.wall) {
+            self.day = Day::of(now.wall, &TimeZone::system());
+        }
+        let told = self.engine.today().map(|today| (today.begins, today.ends));
+        if told != Some((self.day.begins, self.day.ends)) {
+            let today = self.spent_today().await;
+            let today = today.map_err(|error| StepError::Storage(error.to_string()))?;
+            self.follow(Event::DayBegan { today }, None, Brought::Nothing).await?;
+        }
+        let holds = self.holds.look(now, &self.settings);
         if self.engine.holds() == holds {
             return Ok(());
         }
@@ -460,14 +511,15 @@ impl Conductor {
             shown.collect()
         };
         let news = shown(&holds) != shown(self.engine.holds());
-        self.follow(Event::HoldsChanged { holds }, None, None).await?;
+        self.follow(Event::HoldsChanged { holds }, None, Brought::Nothing)
+            .await?;
         if !news {
             return Ok(());
         }
         journal::holds_changed(self.engine.holds());
         // No fact says so, but every run that waits has another reason.
-        let (now, runs) = (clock::now(), self.live.keys().copied().collect());
-        self.tell_states(&runs, now);
+        let now = clock::now();
+        let runs = self.tell_states(&self.live.keys().copied().collect(), now);
         if self.changes.receiver_count() > 0 {
             self.publish(&runs, &BTreeSet::new(), &BTreeMap::new(), now).await;
         }
@@ -476,12 +528,7 @@ impl Conductor {
     }
 
     /// A step with nothing left to be decided before it.
-    async fn follow(
-        &mut self,
-        event: Event,
-        report: Option<Evidence>,
-        submission: Option<Source>,
-    ) -> Result<(), StepError> {
+    async fn follow(&mut self, event: Event, report: Option<Evidence>, brought: Brought) -> Result<(), StepError> {
         let now = clock::now();
         let decision = self.engine.decide(now, &event);
         if let Some(refusal) = decision.refusal {
@@ -493,18 +540,26 @@ impl Conductor {
                 self.act(command).await;
             }
         }
-        #[cfg(test)]
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
         if !decision.facts.is_empty() || report.is_some() {
+            let day = Day::of(now.wall, &TimeZone::system());
             let batch = Batch {
                 facts: &decision.facts,
-                submission: submission.as_ref().map(|(run, plan, context)| Submission {
-                    run: *run,
-                    plan,
-                    context,
-                }),
+                submission: match &brought {
+                    Brought::Source(run, plan, context) => Some(Submission {
+                        run: *run,
+                        plan,
+                        context,
+                    }),
+                    Brought::Nothing | Brought::Checked(_) => None,
+                },
+                checked: match &brought {
+                    Brought::Checked(checked) => checked,
+                    Brought::Nothing | Brought::Source(..) => &[],
+                },
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
                 at: now.wall,
+                day: &day.date,
             };
             let committed = self.ledger.commit(batch).await;
             #[cfg(test)]
@@ -526,10 +581,8 @@ impl Conductor {
             }
         }
         #[cfg(test)]
-        {
-            probe::committed(now, &decision.facts);
-            probe::reach(Point::Committed).map_err(StepError::Storage)?;
-        }
+        probe::committed(now, &decision.facts);
+        probe::reach(Point::Committed).map_err(StepError::Storage)?;
         if matches!(event, Event::Restored { same_boot: false }) {
             // Only after what follows from it. Where it fails, the next conductor is as careful as this one.
             if let Err(error) = self.ledger.note_boot(&boot_id()).await {
@@ -539,33 +592,36 @@ impl Conductor {
         if self.backlog.is_empty() {
             self.blocked = None;
         }
-        self.decided_at = now;
         // Only now: a stop or settings that could not be followed are not to be half in force.
         self.engine.observe(now, &event);
-        if let Some((run, plan, context)) = submission {
+        if let Brought::Source(run, plan, context) = brought {
             self.insert(run, plan, context);
         }
         for fact in &decision.facts {
             self.engine.apply(fact);
         }
+        self.wakeup = self.engine.next_wakeup(now);
         if let Some((attempt, _)) = &report {
             self.release(*attempt);
         }
-        #[cfg(test)]
         probe::reach(Point::Applied).map_err(StepError::Storage)?;
         for command in decision.commands {
+            probe::reach(Point::Acting).map_err(StepError::Storage)?;
             #[cfg(test)]
-            {
-                probe::reach(Point::Acting).map_err(StepError::Storage)?;
-                probe::acts(&command);
-            }
+            probe::acts(&command);
             self.act(command).await;
         }
+        probe::pass(Point::Acted);
         if self.backlog.is_empty() {
             self.starved.retain(|attempt, _| self.running.contains_key(attempt));
             if self.storage_told {
                 self.tell_storage();
             }
+        }
+        for warning in &decision.warnings {
+            journal::budget_nearly_used(warning, |run| {
+                self.live.get(&run).map(|live| (live.job.as_str(), live.no))
+            });
         }
         self.tell(&decision.facts, now).await;
         Ok(())
@@ -664,7 +720,17 @@ impl Conductor {
             tracing::error!(attempt = %start.attempt, "an attempt of a run that is not loaded cannot start");
             return;
         };
-        let (plan, context) = (Arc::clone(&live.plan), Arc::clone(&live.context));
+        let mut source = (Arc::clone(&live.plan), Arc::clone(&live.context));
+        if self.engine.run(start.attempt.run).map(Run::revision) != Some(start.revision) {
+            // It goes on with the plan that it was intended with.
+            match self.ledger.plan_of(start.attempt.run, start.revision).await {
+                Ok((plan, context)) => source = (Arc::new(plan), Arc::new(context)),
+                Err(error) => {
+                    tracing::error!(attempt = %start.attempt, %error, "its plan cannot be read; it goes on with the newest");
+                }
+            }
+        }
+        let (plan, context) = source;
         // What is only told to the session is worth less than the start: a read that fails costs the lessons.
         let lessons = self
             .ledger
@@ -689,6 +755,7 @@ impl Conductor {
             lessons,
             budget: start.budget,
             earlier_cost,
+            prices: Arc::clone(&self.settings.prices),
             extra_env: self.environment.extra(&self.settings.pass_env),
             secrets,
         };
@@ -717,6 +784,10 @@ impl Conductor {
     }
 
     fn insert(&mut self, run: RunId, plan: Arc<Plan>, context: Arc<SubmitContext>) {
+        if let Some(live) = self.live.get_mut(&run) {
+            (live.plan, live.context) = (plan, context);
+            return;
+        }
         let no = self.engine.run(run).map_or(RunNo(0), |run| run.no());
         let job = plan.name.clone();
         self.live.insert(
@@ -737,7 +808,8 @@ impl Conductor {
         let mut sheets: BTreeSet<(RunId, SheetNo)> = BTreeSet::new();
         let mut runs: BTreeSet<RunId> = BTreeSet::new();
         let mut ended: BTreeMap<RunId, crate::model::RunState> = BTreeMap::new();
-        let mut paused: BTreeSet<RunId> = BTreeSet::new();
+        let mut written: BTreeSet<RunId> = BTreeSet::new();
+        let shared = facts.iter().any(|fact| fact.kind.subject().is_some());
         for fact in facts {
             if let FactKind::RunSubmitted { run, no, .. } = &fact.kind
                 && let Some(live) = self.live.get_mut(run)
@@ -753,20 +825,26 @@ impl Conductor {
                 FactKind::RunEnded { run, state } => {
                     ended.insert(*run, *state);
                 }
-                FactKind::RunPaused { run, .. } => {
-                    paused.insert(*run);
+                FactKind::RunPaused { run, .. } | FactKind::RunModified { run, .. } => {
+                    written.insert(*run);
                 }
-                FactKind::SheetEnded { run, .. } => self.sheet_ended(*run, now),
-                kind if kind.subject().is_some() => runs.extend(self.live.keys()),
+                FactKind::SheetEnded { run, .. } | FactKind::SheetRecovered { run, .. } => self.sheet_ended(*run, now),
                 _ => {}
             }
         }
         self.publish_shared(facts, now);
+        // A gate or a question may concern any run; most say the same as before.
+        let looked = if shared {
+            self.live.keys().copied().collect()
+        } else {
+            runs.clone()
+        };
+        let news = self.tell_states(&looked, now);
+        runs.extend(news);
         if runs.is_empty() {
             return;
         }
-        self.tell_states(&runs, now);
-        for run in ended.keys().chain(&paused) {
+        for run in ended.keys().chain(&written) {
             self.write_checkpoint(*run).await;
         }
         self.write_due_checkpoints();
@@ -796,6 +874,7 @@ impl Conductor {
         tracing::info!("{} old runs are forgotten (`max_job_history`)", forgotten.len());
         let spool = self.paths.spool(&self.ledger.tag());
         let delete = move || {
+            probe::pass(Point::Trimming);
             for run in forgotten {
                 let directory = spool.join(run.to_string());
                 match std::fs::remove_dir_all(&directory) {
@@ -809,18 +888,27 @@ impl Conductor {
         self.attempts.spawn_blocking(delete);
     }
 
-    /// Tells the journal of runs that started or wait since it was told last.
-    fn tell_states(&mut self, runs: &BTreeSet<RunId>, now: Now) {
-        for run in runs {
-            let (Some(status), Some(live)) = (self.engine.describe(*run, now), self.live.get_mut(run)) else {
+    /// Tells the journal of runs that started or wait since it was told last. Gives those of which anything new is to be
+    /// said.
+    fn tell_states(&mut self, runs: &BTreeSet<RunId>, now: Now) -> BTreeSet<RunId> {
+        let mut news = BTreeSet::new();
+        for (run, status) in self.engine.describe_each(runs.iter().copied(), now) {
+            let Some(live) = self
+                .live
+                .get_mut(&run)
+                .filter(|live| live.told.as_ref() != Some(&status))
+            else {
                 continue;
             };
-            if live.told != Some(status.state) {
-                let first = live.told.is_none_or(|told| told == RunState::Queued);
+            let before = live.told.as_ref().map(|told| told.state);
+            if before != Some(status.state) {
+                let first = before.is_none_or(|before| before == RunState::Queued);
                 journal::state(&live.job, live.no, &status, first);
-                live.told = Some(status.state);
             }
+            live.told = Some(status);
+            news.insert(run);
         }
+        news
     }
 
     /// Remembers who waits until nothing runs any more.

@@ -2,9 +2,9 @@
 //! whose catalog entry explains it (`journalctl -x`).
 
 use super::message_id as id;
-use crate::engine::RunStatus;
 use crate::engine::event::{PauseWhy, StartHold};
 use crate::engine::fact::{Fact, FactKind, Verdict};
+use crate::engine::{RunStatus, Use, Whose};
 use crate::ledger::SetAside;
 use crate::model::{AttemptRef, JobName, RunId, RunNo, RunState};
 
@@ -162,6 +162,30 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 "{job}#{no} sheet {sheet} is open again (generation {generation})"
             );
         }
+        FactKind::SheetRecovered { run, sheet, .. } => {
+            let (job, no) = name(*run);
+            line!(
+                info,
+                id::SHEET_COMPLETED,
+                job,
+                no,
+                MOZART_SHEET = sheet.0,
+                "{job}#{no} sheet {sheet} completed: a person had its rules asked, and they hold"
+            );
+        }
+        FactKind::RunModified {
+            run, revision, rules, ..
+        } => {
+            let (job, no) = name(*run);
+            let sheets = rules.sheets;
+            line!(
+                info,
+                id::RUN_MODIFIED,
+                job,
+                no,
+                "{job}#{no} has another plan from now on (change {revision}): {sheets} sheets"
+            );
+        }
         FactKind::WaitsMoved { run, by } => {
             let (job, no) = name(*run);
             let (seconds, way) = (by.as_secs_f64().abs(), if by.0 < 0 { "back" } else { "forward" });
@@ -179,7 +203,7 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 id::GATE_OPENED,
                 job,
                 no,
-                "{job}#{no} waits for no limit any more: a person says they are over"
+                "{job}#{no} waits for no limit any more: a person says they are over, or its account is another"
             );
         }
         FactKind::WaitsRenewed { run, .. } => {
@@ -201,6 +225,20 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 "{job}#{no}: {what} may cost ${:.2} in all now",
                 limit.as_usd()
             );
+        }
+        FactKind::DayDecided { account, ends, limit } => {
+            let (account, ends) = (&account.0, ends.to_rfc3339());
+            match limit {
+                Some(limit) => tracing::info!(
+                    MESSAGE_ID = id::BUDGET_REACHED.id,
+                    "the account {account} may cost ${:.2} in all before {ends}",
+                    limit.as_usd()
+                ),
+                None => tracing::info!(
+                    MESSAGE_ID = id::BUDGET_REACHED.id,
+                    "the account {account} starts nothing before {ends}: its budget of the day is used up"
+                ),
+            }
         }
         FactKind::QuestionAsked { question } => {
             let words: Vec<&str> = question.choices.iter().map(|choice| choice.as_str()).collect();
@@ -307,6 +345,24 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
                 failure.cause,
                 failure.code,
                 failure.message
+            );
+        }
+    }
+}
+
+/// A large part of a budget is used.
+pub(super) fn budget_nearly_used<'a>(used: &Use, job: impl Fn(RunId) -> Option<(&'a str, RunNo)>) {
+    let words = used.words();
+    match &used.whose {
+        Whose::Sheet(run, _) | Whose::Job(run) => {
+            let (job, no) = job(*run).unwrap_or(("?", RunNo(0)));
+            line!(warn, id::BUDGET_NEARLY_REACHED, job, no, "{job}#{no}: {words}");
+        }
+        Whose::Day(account) => {
+            tracing::warn!(
+                MESSAGE_ID = id::BUDGET_NEARLY_REACHED.id,
+                "account {}: {words}",
+                account.0
             );
         }
     }

@@ -34,6 +34,8 @@ kinds! {
     RUN_PAUSED = "run-paused" "a876d509ce474d9ebc6900508469777e";
     /// A person resumed a run.
     RUN_RESUMED = "run-resumed" "ee84ee67ad244e33a46869e4842c4173";
+    /// A person gave a run another plan.
+    RUN_MODIFIED = "run-modified" "a19aeddb50dc459ea61255d438f31d0d";
     /// Every sheet of a run is completed or skipped.
     RUN_COMPLETED = "run-completed" "c0bd9628aa844969852cbecef50debb3";
     /// A run ended with a failed sheet.
@@ -72,6 +74,8 @@ kinds! {
     QUESTION_ANSWERED = "question-answered" "d72893e7838d4919a1842eef87afe57f";
     /// A budget is used up.
     BUDGET_REACHED = "budget-reached" "f4625815334b4f299664b175621bd99b";
+    /// A large part of a budget is used.
+    BUDGET_NEARLY_REACHED = "budget-nearly-reached" "6498d310843d4c92b1d5b20db83dfcd0";
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::clock;
 use super::conductor::{Conductor, Live};
 use crate::api::view::{Change, GateState, GateView, ManagerView, QuestionView, RunView};
-use crate::engine::{About, Fact, FactKind, Gate, GateKey, Question};
+use crate::engine::{About, Fact, FactKind, Gate, GateKey, Overview, Question};
 use crate::ledger;
-use crate::model::{Now, RunId, RunState, SheetNo, SheetStatus, Span, Timestamp};
+use crate::model::{Code, Now, RunId, RunState, SheetNo, SheetStatus, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
 
 /// Of the runs that wait for an answer so many are named.
@@ -22,7 +22,7 @@ pub(super) struct Status {
     pub(super) live: usize,
     /// Runs with a session at work.
     pub(super) running: u32,
-    /// Somebody holds starts, which would be forgotten if the conductor left.
+    /// Somebody holds starts, or has rules asked: it would be forgotten if the conductor left.
     pub(super) held: bool,
 }
 
@@ -55,6 +55,9 @@ impl Conductor {
                 row.until = None;
             }
         }
+        let near = self.engine.nearly_used_up(row.id, now.wall);
+        let near: Vec<_> = near.iter().map(crate::engine::Use::words).collect();
+        row.warning = (!near.is_empty()).then(|| near.join("; "));
         row.question = self.engine.question_for(row.id).map(|question| question.id.0.clone());
         let eta = eta(&row, now.wall);
         RunView { summary: row, eta }
@@ -77,7 +80,10 @@ impl Conductor {
 
     /// The conductor's own view.
     pub(super) fn manager(&self) -> ManagerView {
-        let overview = self.engine.overview(clock::now());
+        self.manager_of(&self.engine.overview(clock::now()))
+    }
+
+    fn manager_of(&self, overview: &Overview) -> ManagerView {
         ManagerView {
             state_directory: self.paths.state.display().to_string(),
             slots: overview.slots,
@@ -108,12 +114,13 @@ impl Conductor {
     }
 
     fn question(&self, question: &Question) -> QuestionView {
+        let account_of = |run| self.engine.run(run).and_then(|run| run.rules().account.as_ref());
         let (account, code) = match &question.about {
             About::Account { account, code } => (Some(account), Some(*code)),
-            About::Limit { run, .. } | About::Budget { run, .. } => {
-                let run = self.engine.run(*run);
-                (run.and_then(|run| run.rules().account.as_ref()), None)
-            }
+            About::Day { account } => (Some(account), Some(Code::E703)),
+            About::Limit { run, .. } => (account_of(*run), None),
+            About::Budget { run, sheet: Some(_) } => (account_of(*run), Some(Code::E701)),
+            About::Budget { run, sheet: None } => (account_of(*run), Some(Code::E702)),
         };
         let waiting = self.engine.waiting_for_answer(question);
         let runs: Vec<_> = waiting.map(|run| format!("{}#{}", run.job(), run.no())).collect();
@@ -233,23 +240,13 @@ impl Conductor {
 
     /// The line for systemd, and the conductor's own view for the bus.
     pub(super) fn publish_status(&self) {
-        let view = self.manager();
-        let now = clock::now();
-        let until = self
-            .live
-            .keys()
-            .filter_map(|run| {
-                self.engine
-                    .describe(*run, now)
-                    .filter(|status| status.state == RunState::Waiting)?
-                    .until
-            })
-            .min();
+        let overview = self.engine.overview(clock::now());
+        let view = self.manager_of(&overview);
         let status = Status {
-            text: status_text(&view, self.storage(), until),
+            text: status_text(&view, self.storage(), overview.until),
             live: self.live.len(),
             running: view.running,
-            held: self.holds.are_asked(),
+            held: self.holds.are_asked() || !self.recoveries.is_empty(),
         };
         self.status.send_if_modified(|old| {
             let changed = *old != status;

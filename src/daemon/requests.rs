@@ -4,19 +4,21 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tokio::time::Instant;
 
 use super::clock;
 use super::conductor::{Conductor, Ending, StepError};
+use super::day::Day;
 use super::journal;
 use super::settings::Settings;
 use crate::api::handle::{Reply, Request};
-use crate::api::request::{ApiError, RunFilter, RunSelector};
+use crate::api::request::{ApiError, CostRequest, RunFilter, RunSelector};
 use crate::api::view::RunView;
 use crate::engine::event::{Event, PauseWhy, Refusal};
-use crate::engine::{Choice, QuestionId};
+use crate::engine::{Choice, QuestionId, Run};
 use crate::model::{AccountId, AttemptNo, AttemptRef, RunId, RunState, SheetNo};
-use crate::summary::{AttemptSummary, RunSummary, SheetSummary};
+use crate::summary::{AttemptSummary, CostFilter, CostKey, CostSummary, RunSummary, SheetSummary};
 
 /// Rows in one answer; more are paged.
 const PAGE: u32 = 500;
@@ -38,6 +40,8 @@ impl Conductor {
                 let retry = |run| Event::RetryRequested { run, from };
                 send(reply, self.go_on(&selector, retry).await);
             }
+            Request::Modify(selector, submit, reply) => send(reply, self.modify(&selector, *submit).await),
+            Request::Recover(selector, sheet, dry_run, reply) => self.recover(&selector, sheet, dry_run, reply).await,
             Request::Cancel(selector, reply) => send(reply, self.cancel(&selector).await),
             Request::Sheets(selector, first, count, reply) => send(reply, self.sheets(&selector, first, count).await),
             Request::Attempts(selector, sheet, reply) => send(reply, self.attempts_at(&selector, sheet).await),
@@ -48,6 +52,7 @@ impl Conductor {
             Request::Questions(reply) => send(reply, Ok(self.questions())),
             Request::Gates(reply) => send(reply, Ok(self.gates())),
             Request::ClearGates(account, reply) => send(reply, self.clear_gates(account).await),
+            Request::Costs(request, reply) => send(reply, self.costs(request).await),
             Request::Stop(stop_sessions, reply) => self.stop(stop_sessions, reply).await,
             Request::Reload(reply) => send(reply, self.reload().await),
             Request::Manager(reply) => send(reply, Ok(self.manager())),
@@ -61,7 +66,15 @@ impl Conductor {
                 }
                 send(reply, Ok(()));
             }
-            Request::Inhibit(why, reply) => send(reply, self.inhibit(why).await),
+            Request::Inhibit(why, reply) => {
+                let held = self.inhibit(why).await;
+                // A hold of which nobody knows the number would never be given back.
+                if let Err(Ok(number)) = reply.send(held)
+                    && let Err(error) = self.uninhibit(number).await
+                {
+                    tracing::debug!("starts are let go, and that is not noted: {error}");
+                }
+            }
             Request::Uninhibit(number, reply) => send(reply, self.uninhibit(number).await),
         }
     }
@@ -210,6 +223,15 @@ impl Conductor {
 
     /// Lets a run that may have ended go on, as the event has it.
     async fn go_on(&mut self, selector: &RunSelector, event: impl FnOnce(RunId) -> Event) -> Result<(), ApiError> {
+        let row = self.changeable(selector).await?;
+        self.take_up(&row).await?;
+        let done = self.step(event(row.id), None).await;
+        self.put_back(row.id);
+        Ok(done?)
+    }
+
+    /// The run that is meant, if no newer one of its job is live.
+    pub(super) async fn changeable(&self, selector: &RunSelector) -> Result<RunSummary, ApiError> {
         let row = self.find(selector).await?;
         if selector.run.is_some() {
             let newest = self
@@ -222,24 +244,30 @@ impl Conductor {
                 return Err(ApiError::Busy(format!("run {} of `{}` is live", newest.run, row.job)));
             }
         }
-        let ended = row.state.is_ended();
-        if ended {
-            // Told again from the beginning: over an earlier telling the facts would mean something else.
-            self.engine.forget(row.id);
-            for fact in self.ledger.facts_of(row.id).await.map_err(storage)? {
-                self.engine.apply(&fact);
-            }
-            if let Err(error) = self.hold(row.id).await {
-                self.engine.forget(row.id);
-                return Err(storage(error));
-            }
+        Ok(row)
+    }
+
+    /// Takes a run that has ended back into memory, for something that may let it go on.
+    pub(super) async fn take_up(&mut self, row: &RunSummary) -> Result<(), ApiError> {
+        if !row.state.is_ended() {
+            return Ok(());
         }
-        let done = self.step(event(row.id), None).await;
-        if ended && done.is_err() {
+        // Told again from the beginning: over an earlier telling the facts would mean something else.
+        let facts = self.ledger.facts_of(row.id).await.map_err(storage)?;
+        self.engine.recall(row.id, &facts);
+        if let Err(error) = self.hold(row.id).await {
             self.engine.forget(row.id);
-            self.live.remove(&row.id);
+            return Err(storage(error));
         }
-        Ok(done?)
+        Ok(())
+    }
+
+    /// Forgets it again, if it has not gone on.
+    pub(super) fn put_back(&mut self, run: RunId) {
+        if self.engine.run(run).is_some_and(Run::has_ended) {
+            self.engine.forget(run);
+            self.live.remove(&run);
+        }
     }
 
     /// The engine's number of a run that can be changed now.
@@ -288,6 +316,21 @@ impl Conductor {
             }
         }
         Ok(self.step(Event::GatesCleared { account }, None).await?)
+    }
+
+    async fn costs(&self, request: CostRequest) -> Result<Vec<CostSummary>, ApiError> {
+        let CostRequest { days, job, run, mut by } = request;
+        if let Some(job) = &job {
+            let job = job.clone();
+            self.find(&RunSelector { job, run }).await?;
+        }
+        if by.is_empty() {
+            by.push(CostKey::Day);
+        }
+        let today = Day::of(clock::now().wall, &TimeZone::system());
+        let since = days.map_or_else(String::new, |days| today.before(days.saturating_sub(1)));
+        let filter = CostFilter { since, job, run, by };
+        self.ledger.costs(&filter).await.map_err(storage)
     }
 
     async fn stop(&mut self, stop_sessions: bool, reply: Reply<()>) {
@@ -363,7 +406,7 @@ impl Conductor {
     }
 }
 
-fn has_sheet(run: &RunSummary, sheet: u32) -> Result<(), ApiError> {
+pub(super) fn has_sheet(run: &RunSummary, sheet: u32) -> Result<(), ApiError> {
     if (1..=run.sheets_total).contains(&sheet) {
         return Ok(());
     }
@@ -378,7 +421,7 @@ pub(super) fn storage(error: crate::ledger::StoreError) -> ApiError {
     ApiError::Storage(error.to_string())
 }
 
-fn send<T>(reply: Reply<T>, answer: Result<T, ApiError>) {
+pub(super) fn send<T>(reply: Reply<T>, answer: Result<T, ApiError>) {
     // An asker that has gone loses only its answer.
     drop(reply.send(answer));
 }

@@ -1,13 +1,15 @@
 //! The conductor's settings: `$XDG_CONFIG_HOME/mozart/mozartd.yaml`, every field optional.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::pressure;
 use super::quiet::{self, Window};
 use crate::engine::event::EngineSettings;
+use crate::job::prices::Prices;
 use crate::job::value::Value;
 use crate::job::yaml::{self, Node};
-use crate::model::Span;
+use crate::model::{Cost, Span};
 
 /// What runs the sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct Settings {
     pub shutdown_timeout_seconds: u32,
     /// Ended runs that are kept.
     pub max_job_history: u32,
+    /// What tokens cost, for sessions that do not say what they have cost.
+    pub prices: Arc<Prices>,
 }
 
 /// What the sessions may take of the machine, all together; unset is unlimited.
@@ -76,12 +80,13 @@ impl Default for Settings {
             pressure: Some(pressure::Limits::default()),
             shutdown_timeout_seconds: 300,
             max_job_history: 1000,
+            prices: Arc::new(Prices::packaged()),
         }
     }
 }
 
 /// Settings that are known and have no effect yet.
-const DORMANT: &[&str] = &["daily_budget_usd", "prices", "observer", "log_level"];
+const DORMANT: &[&str] = &["observer", "log_level"];
 
 /// Settings of the Python version that systemd has taken over.
 const SYSTEMDS: &[&str] = &["socket", "socket_path", "pid_file", "log_file"];
@@ -90,6 +95,7 @@ const KNOWN: &[&str] = &[
     "max_concurrent_jobs",
     "max_concurrent_sheets",
     "max_sessions_per_account",
+    "daily_budget_usd",
     "queue_limit",
     "launcher",
     "pass_env",
@@ -104,6 +110,7 @@ const KNOWN: &[&str] = &[
     "shutdown_timeout_seconds",
     "monitor_interval_seconds",
     "max_job_history",
+    "prices",
 ];
 
 impl Settings {
@@ -191,6 +198,21 @@ impl Reader<'_> {
                     settings.queue_limit = number;
                 }
             }
+            "daily_budget_usd" => match value.to_value() {
+                Value::Int(dollars) if dollars > 0 => {
+                    settings.engine.daily_budget = Some(Cost::from_usd(dollars as f64));
+                }
+                Value::Float(dollars) if dollars >= 0.01 && dollars.is_finite() => {
+                    settings.engine.daily_budget = Some(Cost::from_usd(dollars));
+                }
+                _ => self.error(
+                    value,
+                    &format!(
+                        "`daily_budget_usd` is an amount of dollars, at least 0.01, not {}",
+                        value.describe()
+                    ),
+                ),
+            },
             "idle_exit_seconds" => {
                 if let Some(number) = self.number(name, value, 0, u32::MAX) {
                     settings.idle_exit_seconds = number;
@@ -255,6 +277,7 @@ impl Reader<'_> {
                     &format!("`default_thinking_method` is a text, not {}", value.describe()),
                 ),
             },
+            "prices" => self.prices(settings, value),
             "quiet_hours" => self.quiet_hours(settings, value),
             "pressure" => self.pressure(settings, value),
             "resource_limits" => self.fields(name, value, |reader, field, key, value| {
@@ -287,6 +310,17 @@ impl Reader<'_> {
                 );
             }
             name => self.unknown(key, name, &[KNOWN, DORMANT].concat()),
+        }
+    }
+
+    fn prices(&mut self, settings: &mut Settings, value: &Node) {
+        let Some(path) = value.text().filter(|path| path.starts_with('/')) else {
+            return self.error(value, "`prices` is the absolute path of a table of prices");
+        };
+        let read = std::fs::read(path).map_err(|error| format!("{path} cannot be read: {error}"));
+        match read.and_then(|bytes| Prices::with(&bytes, path)) {
+            Ok(prices) => settings.prices = Arc::new(prices),
+            Err(why) => self.error(value, &format!("`prices` cannot be used: {why}")),
         }
     }
 
@@ -410,7 +444,7 @@ mod tests {
 
     #[test]
     fn every_setting_is_read() {
-        let text = "max_concurrent_jobs: 2\nmax_concurrent_sheets: 30\nmax_sessions_per_account: 4\nqueue_limit: 7\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
+        let text = "max_concurrent_jobs: 2\nmax_concurrent_sheets: 30\nmax_sessions_per_account: 4\ndaily_budget_usd: 12.5\nqueue_limit: 7\nlauncher: supervised\npass_env: [EDITOR]\nenvironment_file: /e\n\
                     idle_exit_seconds: 0\nstop_sessions_on_stop: yes\ndefault_thinking_method: slowly\n\
                     resource_limits: {max_memory_mb: 8192, max_processes: 500, max_api_calls_per_minute: 60}\n\
                     quiet_hours: [\"22:00-06:00\", \"12:00-13:00\"]\npressure: {hold_percent: 20}\n\
@@ -424,6 +458,7 @@ mod tests {
                     max_concurrent_sheets: 30,
                     max_sessions_per_account: Some(4),
                     max_starts_per_minute: Some(60),
+                    daily_budget: Some(Cost::from_usd(12.5)),
                     job_timeout: Span::from_secs(60),
                 },
                 queue_limit: 7,
@@ -446,6 +481,7 @@ mod tests {
                 }),
                 shutdown_timeout_seconds: 10,
                 max_job_history: 10,
+                prices: Arc::new(Prices::packaged()),
             }
         );
         assert!(warnings.is_empty());
@@ -492,11 +528,36 @@ mod tests {
     }
 
     #[test]
+    fn prices_are_read_from_a_file_of_ones_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("prices.yaml");
+        std::fs::write(&file, "as_of: 2026-11-01\nmodels: {mine: {input: 1, output: 2}}\n").unwrap();
+        let (settings, _) = parse(&format!("prices: {}\n", file.display())).unwrap();
+        assert!(settings.prices.knows("mine") && settings.prices.knows("claude-opus-4-5"));
+        std::fs::write(&file, "models: {}\n").unwrap();
+        let error = parse(&format!("prices: {}\n", file.display())).unwrap_err();
+        assert!(error.contains("`as_of` is missing"), "{error}");
+        assert!(parse("prices: mine.yaml\n").unwrap_err().contains("absolute path"));
+        assert!(
+            parse("prices: /nowhere/at/all\n")
+                .unwrap_err()
+                .contains("cannot be read")
+        );
+    }
+
+    #[test]
     fn a_setting_without_effect_yet_is_a_warning() {
-        let (_, warnings) = parse("daily_budget_usd: 5\n").unwrap();
-        assert_eq!(warnings, ["mozartd.yaml:1:1: `daily_budget_usd` has no effect yet"]);
+        let (_, warnings) = parse("observer: {}\n").unwrap();
+        assert_eq!(warnings, ["mozartd.yaml:1:1: `observer` has no effect yet"]);
         let (_, warnings) = parse("monitor_interval_seconds: 15\n").unwrap();
         assert!(warnings[0].contains("systemd and the kernel tell"), "{warnings:?}");
+        for text in [
+            "daily_budget_usd: 0",
+            "daily_budget_usd: 0.001",
+            "daily_budget_usd: much",
+        ] {
+            assert!(parse(text).unwrap_err().contains("at least 0.01"), "{text}");
+        }
         for text in [
             "monitor_interval_seconds: 4",
             "job_timeout_seconds: 59",

@@ -15,6 +15,7 @@ use super::settings::{LauncherChoice, Settings};
 use super::{clock, journal};
 use crate::api::handle::Conductor as Handle;
 use crate::ledger::{Ledger, OpenError};
+use crate::probe::{self, Point};
 use crate::runner::attempt::{Runner, RunnerSettings};
 use crate::runner::launch::Launcher;
 
@@ -66,6 +67,7 @@ pub(super) async fn restore(paths: &Paths, environment: Environment, conducts: b
         if let Some(set_aside) = &set_aside {
             journal::ledger_set_aside(set_aside);
         }
+        probe::pass(Point::Opened);
         let ledger = Arc::new(ledger);
         let restored = restore_from(Arc::clone(&ledger), paths, &settings, environment.clone(), conducts).await;
         if restored.is_ok() || again || ledger.damage().is_none() {

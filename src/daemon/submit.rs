@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::conductor::Conductor;
+use super::conductor::{Brought, Conductor};
 use super::pressure::Level;
 use super::program;
 use super::requests::storage;
@@ -13,11 +13,12 @@ use crate::engine::event::Event;
 use crate::engine::rules::RunRules;
 use crate::job::artifacts::{self, Found};
 use crate::job::files::Disk;
-use crate::job::plan::{Plan, SubmitContext};
+use crate::job::plan::{Given, Plan, SubmitContext};
 use crate::job::secret::looks_secret;
 use crate::job::{self, JobInput};
 use crate::ledger::checkpoint::{self, Checkpoint};
 use crate::model::{Code, Problem, RunId, RunNo, RunState, Severity, SheetNo};
+use crate::probe::{self, Point};
 use crate::runner::backend;
 use crate::runner::launch::Launcher;
 use crate::runner::validate::holds_now;
@@ -113,8 +114,9 @@ impl Conductor {
             completed,
         };
         let job = plan.name.clone();
-        self.step_with(event, None, Some((run, plan, Arc::new(context))))
+        self.step_with(event, None, Brought::Source(run, plan, Arc::new(context)))
             .await?;
+        probe::pass(Point::Submitted);
         Ok(Submitted {
             job,
             run: no,
@@ -189,8 +191,8 @@ impl Conductor {
                 )))
             }
             RunState::Queued | RunState::Running | RunState::Waiting => Err(ApiError::Busy(format!(
-                "{label} is live with another plan; wait for it or `mozartctl cancel {name}` first (`modify`, which \
-                 changes a live run, does not exist yet)"
+                "{label} is live with another plan; `mozartctl modify {name} -c FILE` gives it this one, `mozartctl cancel \
+                 {name}` ends it"
             ))),
             RunState::Failed | RunState::Cancelled if last.sheets_done > 0 && !submit.fresh => {
                 Err(ApiError::WrongState(format!(
@@ -204,7 +206,7 @@ impl Conductor {
     }
 
     /// Reads and lowers the job file off the conductor's own task: it may be large.
-    async fn load(&self, submit: &Submit) -> Result<(Option<Plan>, Vec<Problem>), ApiError> {
+    pub(super) async fn load(&self, submit: &Submit) -> Result<(Option<Plan>, Vec<Problem>), ApiError> {
         if !Path::new(&submit.base_directory).is_absolute() {
             return Err(ApiError::InvalidArgument(
                 "`base_directory` is not an absolute path".to_owned(),
@@ -260,7 +262,7 @@ impl Conductor {
     }
 
     /// What is stored with the run; finds the program, and warns of a missing login.
-    async fn context(
+    pub(super) async fn context(
         &self,
         plan: &Plan,
         submit: &Submit,
@@ -290,6 +292,11 @@ impl Conductor {
             program: Some(program.to_string_lossy().into_owned()),
             job_file: submit.path.clone(),
             account,
+            given: Given {
+                workspace: submit.workspace.clone(),
+                set: submit.set.clone(),
+                priority: submit.priority,
+            },
         })
     }
 }
@@ -306,7 +313,7 @@ fn make_workspace(workspace: &str) -> Result<(), ApiError> {
 }
 
 /// Creates the directories above the checkpoint, which `state_path` may put anywhere.
-fn make_place_of(checkpoint: &str) -> Result<(), ApiError> {
+pub(super) fn make_place_of(checkpoint: &str) -> Result<(), ApiError> {
     let Some(directory) = Path::new(checkpoint).parent() else {
         return Ok(());
     };
@@ -466,7 +473,7 @@ fn missing_program(message: String, problems: &[Problem]) -> ApiError {
     invalid(problems)
 }
 
-fn invalid(problems: Vec<Problem>) -> ApiError {
+pub(super) fn invalid(problems: Vec<Problem>) -> ApiError {
     let errors: Vec<_> = problems
         .iter()
         .filter(|problem| problem.severity == Severity::Error)

@@ -11,22 +11,25 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::clock;
 use super::conductor::{Conductor, Parts};
 use super::environment::Environment;
 use super::paths::Paths;
 use super::pressure::Host;
 use super::settings::Settings;
 use crate::api::handle::Request;
-use crate::api::request::{ApiError, RunFilter, RunSelector, Submit};
-use crate::api::view::{Change, QuestionView};
+use crate::api::request::{ApiError, CostRequest, RunFilter, RunSelector, Submit};
+use crate::api::view::{Change, QuestionView, RunView};
 use crate::engine::event::Event;
 use crate::ledger::Ledger;
+use crate::ledger::tests::report;
 use crate::model::{
-    AttemptNo, AttemptRef, Cause, Code, Failure, Outcome, RunId, RunState, SheetNo, SheetStatus, Timestamp,
+    AttemptNo, AttemptRef, Cause, Code, Cost, Failure, Now, Outcome, RunId, RunState, SheetNo, SheetStatus, Timestamp,
 };
 use crate::runner::attempt::{Runner, RunnerSettings};
 use crate::runner::launch::Launcher;
 use crate::runner::spec::Progress;
+use crate::summary::CostKey;
 
 /// A user's directories and the ledger in them.
 struct Desk {
@@ -637,4 +640,136 @@ async fn a_question_is_told_and_open_until_it_is_answered() {
     conductor.ask(cleared(None)).await.unwrap();
     let unknown = conductor.ask(cleared(Some("nobody".to_owned()))).await.unwrap_err();
     assert!(matches!(unknown, ApiError::InvalidArgument(_)), "{unknown:?}");
+}
+
+/// The budget of a day outlives conductors and runs, and is over with the day.
+#[tokio::test]
+async fn what_runs_that_are_over_have_spent_today_counts_after_a_restart() {
+    let noon = Timestamp(
+        "2026-11-21T12:00:00Z"
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+            .as_microsecond(),
+    );
+    let stand_at = |wall: Timestamp| clock::test::stand_at(Some(Now { wall, boot: wall.0 }));
+    stand_at(noon);
+    let desk = Desk::new().await;
+    std::fs::write(desk.path("mozartd.yaml"), "daily_budget_usd: 2\n").unwrap();
+    let submit = |name: &str| {
+        let mut submit = desk.submit(name);
+        submit.text = submit.text.replace(
+            "{type: command, command: [/bin/true]",
+            "{type: claude_cli, cli_path: /bin/true",
+        );
+        submit.text = submit.text.replace("total_items: 4", "total_items: 1");
+        submit
+    };
+    let done = |cost: f64| {
+        let mut report = report(None, &[true]);
+        report.outcome.cost = Some(Cost::from_usd(cost));
+        Progress::Finished(Box::new(report))
+    };
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(submit("a")).await.unwrap();
+    conductor.report(first(1), started()).await;
+    conductor.report(first(1), done(1.7)).await;
+    assert!(conductor.live.is_empty(), "the run is over");
+    drop(conductor);
+
+    let mut conductor = desk.conductor(true).await;
+    conductor.submit(submit("b")).await.unwrap();
+    let b = newest_view(&mut conductor, "b").await.summary;
+    assert_eq!(
+        b.warning.as_deref(),
+        Some("$1.70 of the account's budget of the day of $2.00 used")
+    );
+    conductor.report(first(2), started()).await;
+    conductor.report(first(2), done(0.3)).await;
+    conductor.submit(submit("c")).await.unwrap();
+    let [question] = &conductor.questions()[..] else {
+        panic!("{:?}", conductor.questions())
+    };
+    assert_eq!(
+        (question.code, question.runs.as_slice()),
+        (Some(Code::E703), &["c#1".to_owned()][..])
+    );
+    let id = question.id.clone();
+    let answer = conductor
+        .ask(|reply| Request::Answer(id, "wait".to_owned(), reply))
+        .await;
+    answer.unwrap();
+    drop(conductor);
+
+    let mut conductor = desk.conductor(true).await;
+    assert_eq!(conductor.questions(), []);
+    let c = newest_view(&mut conductor, "c").await.summary;
+    assert_eq!(
+        (c.state, c.reason.as_str()),
+        (
+            RunState::Waiting,
+            "the budget of the day is used up (`daily_budget_usd`)"
+        )
+    );
+    let midnight = c.until.unwrap();
+    assert_eq!(conductor.next_alarm(), Some(midnight));
+    let by_job = CostRequest {
+        days: Some(1),
+        by: vec![CostKey::Job],
+        ..CostRequest::default()
+    };
+    let costs = conductor
+        .ask(|reply| Request::Costs(by_job.clone(), reply))
+        .await
+        .unwrap();
+    let costs: Vec<_> = costs
+        .iter()
+        .map(|cost| (cost.job.as_deref(), cost.cost.as_usd()))
+        .collect();
+    assert_eq!(costs, [(Some("a"), 1.7), (Some("b"), 0.3)]);
+
+    stand_at(midnight);
+    conductor.wake().await;
+    assert_eq!(conductor.running.len(), 1, "it goes on by itself");
+    assert_eq!(newest_view(&mut conductor, "c").await.summary.warning, None);
+    let costs = conductor.ask(|reply| Request::Costs(by_job, reply)).await.unwrap();
+    assert_eq!(costs, [], "nothing was spent on the new day");
+}
+
+async fn newest_view(conductor: &mut Conductor, job: &str) -> RunView {
+    let run = newest(job);
+    conductor.ask(|reply| Request::GetRun(run, reply)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_gate_is_told_of_the_runs_that_it_changes() {
+    let desk = Desk::new().await;
+    std::fs::write(desk.path("mozartd.yaml"), "max_concurrent_jobs: 1\n").unwrap();
+    let mut conductor = desk.conductor(true).await;
+    let claude = |name: &str| {
+        let mut submit = desk.submit(name);
+        submit.text = submit
+            .text
+            .replace("command, command: [/bin/true]", "claude_cli, cli_path: /bin/true");
+        submit
+    };
+    for submit in [claude("limited"), claude("behind"), desk.submit("apart")] {
+        conductor.submit(submit).await.unwrap();
+    }
+    let pause = |reply| Request::Pause(newest("apart"), false, reply);
+    conductor.ask(pause).await.unwrap();
+    conductor.report(first(1), started()).await;
+    let mut changes = conductor.changes.subscribe();
+    let finished = Event::AttemptFinished {
+        attempt: first(1),
+        outcome: throttled(),
+    };
+    conductor.step(finished, None).await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        if let Change::Run(view) = change {
+            told.push((view.summary.job.to_string(), view.summary.state));
+        }
+    }
+    let waits = |job: &str| (job.to_owned(), RunState::Waiting);
+    assert_eq!(told, [waits("limited"), waits("behind")]);
 }

@@ -1,11 +1,12 @@
 //! What each event leads to.
 
 mod gates;
+mod modify;
 mod questions;
 mod requests;
 
 use super::Engine;
-use super::budget::{self, Budget};
+use super::budget::Budget;
 use super::event::{Command, Decision, Event, Refusal, SessionChoice};
 use super::fact::{About, Choice, FACT_VERSION, Fact, FactKind, GateKey, Verdict};
 use super::retry::{After, Limited, Situation, after};
@@ -75,6 +76,8 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
         Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
         Event::ResumeRequested { run } => draft.resume(*run),
         Event::RetryRequested { run, from } => draft.retry(*run, *from),
+        Event::ModifyRequested { run, plan, resume } => draft.modify(*run, plan.as_deref(), *resume),
+        Event::RecoverRequested { run, passed } => draft.recover(*run, passed),
         Event::CancelRequested { run } => draft.cancel(*run),
         Event::ShutdownRequested { stop_sessions } => {
             if *stop_sessions {
@@ -86,7 +89,7 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
             draft.take_up_again(*same_boot);
             Ok(())
         }
-        Event::Tick | Event::SettingsChanged { .. } | Event::HoldsChanged { .. } => Ok(()),
+        Event::Tick | Event::DayBegan { .. } | Event::SettingsChanged { .. } | Event::HoldsChanged { .. } => Ok(()),
     };
     draft.end_overdue();
     draft.drop_questions();
@@ -259,7 +262,12 @@ impl Draft {
     }
 
     fn ended(&mut self, attempt: AttemptRef, outcome: Outcome) {
+        let now = self.now.wall;
+        let before = self.engine.uses(attempt, now);
         self.fact(FactKind::AttemptEnded { attempt, outcome });
+        let after = self.engine.uses(attempt, now).into_iter().zip(before);
+        let passed = after.filter(|(after, before)| after.is_near() && !before.is_near());
+        self.decision.warnings.extend(passed.map(|(after, _)| after));
         self.settle(attempt);
     }
 
@@ -579,10 +587,11 @@ impl Draft {
                 SessionChoice::New(uuid::Uuid::new_v5(&self.engine.ledger, name.as_bytes()).to_string())
             }
         };
-        let budget = match self.engine.run(run).map(|live| budget::of(live, no)) {
+        let now = self.now.wall;
+        let budget = match self.engine.run(run).map(|live| self.engine.budget_of(live, no, now)) {
             Some(Budget::Most(cost)) => Some(cost),
             Some(Budget::None) => None,
-            Some(Budget::Reserved | Budget::UsedUp(_)) | None => return,
+            Some(Budget::Reserved(_) | Budget::UsedUp(_)) | None => return,
         };
         self.fact(FactKind::AttemptIntended {
             attempt,
@@ -598,6 +607,7 @@ impl Draft {
             ask,
             session,
             budget,
+            revision: self.engine.run(run).map_or(0, |live| live.revision),
         };
         self.decision.commands.push(Command::StartAttempt(start));
     }

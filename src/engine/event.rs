@@ -1,7 +1,10 @@
 //! Everything that can happen, and everything that can be asked of the shell.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::budget::Use;
 use super::fact::{Choice, Fact, QuestionId};
 use super::rules::RunRules;
 use crate::model::{
@@ -77,6 +80,11 @@ pub enum Event {
         /// All that do so now.
         holds: Vec<StartHold>,
     },
+    /// Another day of the calendar than before, as the wall clock of the person has it: midnight, or the clock was set.
+    DayBegan {
+        /// The day, and what was spent on it already.
+        today: Today,
+    },
     /// Time has passed.
     Tick,
     /// Pause a run.
@@ -99,6 +107,22 @@ pub enum Event {
         run: RunId,
         /// The first of them.
         from: SheetNo,
+    },
+    /// A person gives a run the job file as it is now.
+    ModifyRequested {
+        /// Which.
+        run: RunId,
+        /// The new plan; `None`: it is the one that it has.
+        plan: Option<Box<NewPlan>>,
+        /// Go on, too: with what failed or was left out, also where the run has ended.
+        resume: bool,
+    },
+    /// A person had the rules of sheets asked without a session.
+    RecoverRequested {
+        /// Which run.
+        run: RunId,
+        /// The sheets whose rules all hold, each with the attempts that had been made at it when they were asked.
+        passed: Vec<(SheetNo, u32)>,
     },
     /// Cancel a run: its sessions get TERM, grace, KILL.
     CancelRequested {
@@ -123,6 +147,17 @@ pub enum Event {
     },
 }
 
+/// A plan for a run that has another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewPlan {
+    /// How the run is to go with it.
+    pub rules: RunRules,
+    /// Sheets of both plans whose number is another piece of work in each.
+    pub other_work: Vec<SheetNo>,
+    /// Sessions of the old plan can be resumed with the new one.
+    pub same_sessions: bool,
+}
+
 /// What keeps the conductor from starting anything. What runs goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartHold {
@@ -132,6 +167,33 @@ pub struct StartHold {
     pub until: Option<Timestamp>,
     /// From this moment on one start is let through all the same, while nothing runs.
     pub one_at: Option<Timestamp>,
+}
+
+/// A day of the calendar, and what was spent on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Today {
+    /// Its first moment.
+    pub begins: Timestamp,
+    /// The first moment of the next.
+    pub ends: Timestamp,
+    /// By account.
+    pub spent: BTreeMap<AccountId, Spent>,
+}
+
+impl Today {
+    /// Whether that moment is in it.
+    pub fn holds(&self, at: Timestamp) -> bool {
+        self.begins <= at && at < self.ends
+    }
+}
+
+/// What was spent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// So much.
+    pub cost: Cost,
+    /// By so many sessions.
+    pub sessions: u32,
 }
 
 /// Who paused a run.
@@ -155,6 +217,8 @@ pub struct EngineSettings {
     pub max_sessions_per_account: Option<u32>,
     /// Starts of one account in a minute; `None`: as many as there are places. The first minute's worth may start at once.
     pub max_starts_per_minute: Option<u32>,
+    /// What each account may spend in a day of the calendar; `None`: anything.
+    pub daily_budget: Option<Cost>,
     /// A run with sessions at work for so long altogether is ended.
     pub job_timeout: Span,
 }
@@ -166,6 +230,7 @@ impl Default for EngineSettings {
             max_concurrent_sheets: 10,
             max_sessions_per_account: None,
             max_starts_per_minute: None,
+            daily_budget: None,
             job_timeout: Span::from_secs(86_400),
         }
     }
@@ -200,6 +265,8 @@ pub struct Start {
     pub session: SessionChoice,
     /// What it may cost at most.
     pub budget: Option<Cost>,
+    /// The number of the plan within the run that it is an attempt at.
+    pub revision: u32,
 }
 
 /// Which session an attempt is.
@@ -246,6 +313,8 @@ pub struct Decision {
     pub facts: Vec<Fact>,
     /// To be carried out in this order, once the facts are applied.
     pub commands: Vec<Command>,
+    /// Budgets of which a large part is used now.
+    pub warnings: Vec<Use>,
     /// Why a request was not followed; then there are no facts that it asked for.
     pub refusal: Option<Refusal>,
 }

@@ -154,6 +154,27 @@ pub enum FactKind {
         /// The new generation.
         generation: Generation,
     },
+    /// A person had the sheet's rules asked without a session, and all of them hold: it is completed, in a generation
+    /// of its own.
+    SheetRecovered {
+        /// The run.
+        run: RunId,
+        /// The sheet.
+        sheet: SheetNo,
+        /// The new generation.
+        generation: Generation,
+    },
+    /// A person gave the run another plan. Attempts under way go on with the one that they were started with.
+    RunModified {
+        /// Which.
+        run: RunId,
+        /// The plan's number within the run: the one that was submitted is 0.
+        revision: u32,
+        /// How it goes from now on.
+        rules: RunRules,
+        /// Sessions of the plan before can be resumed with this one.
+        same_sessions: bool,
+    },
     /// No starts for that account until then, and no more than so many at once after it.
     GateClosed {
         /// Which gate.
@@ -182,6 +203,15 @@ pub enum FactKind {
     QuestionAsked {
         /// The question.
         question: Question,
+    },
+    /// A person said what becomes of an account whose budget for the day is used up.
+    DayDecided {
+        /// Whose.
+        account: AccountId,
+        /// The end of that day: on another it means nothing.
+        ends: Timestamp,
+        /// So much may be spent on it; `None`: what is left waits for the next day.
+        limit: Option<Cost>,
     },
     /// It is answered, or there is nobody left whom it is about.
     QuestionClosed {
@@ -246,11 +276,14 @@ impl FactKind {
             Self::BudgetRaised { .. } => "budget_raised",
             Self::SheetEnded { .. } => "sheet_ended",
             Self::GenerationOpened { .. } => "generation_opened",
+            Self::SheetRecovered { .. } => "sheet_recovered",
+            Self::RunModified { .. } => "run_modified",
             Self::GateClosed { .. } => "gate_closed",
             Self::GateOpened { .. } => "gate_opened",
             Self::AttemptAnswered { .. } => "attempt_answered",
             Self::QuestionAsked { .. } => "question_asked",
             Self::QuestionClosed { .. } => "question_closed",
+            Self::DayDecided { .. } => "day_decided",
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed { .. } => "run_resumed",
             Self::RunOutOfTime { .. } => "run_out_of_time",
@@ -259,7 +292,7 @@ impl FactKind {
         }
     }
 
-    /// The run that it is about; `None` for the facts of gates and questions, which runs share.
+    /// The run that it is about; `None` for the facts of gates, questions and days, which runs share.
     pub fn run(&self) -> Option<RunId> {
         match self {
             Self::AttemptIntended { attempt, .. }
@@ -275,6 +308,8 @@ impl FactKind {
             | Self::BudgetRaised { run, .. }
             | Self::SheetEnded { run, .. }
             | Self::GenerationOpened { run, .. }
+            | Self::SheetRecovered { run, .. }
+            | Self::RunModified { run, .. }
             | Self::RunPaused { run, .. }
             | Self::RunResumed { run }
             | Self::RunOutOfTime { run }
@@ -283,7 +318,8 @@ impl FactKind {
             Self::GateClosed { .. }
             | Self::GateOpened { .. }
             | Self::QuestionAsked { .. }
-            | Self::QuestionClosed { .. } => None,
+            | Self::QuestionClosed { .. }
+            | Self::DayDecided { .. } => None,
         }
     }
 
@@ -301,14 +337,16 @@ impl FactKind {
             | Self::StopAsked { attempt }
             | Self::AttemptAnswered { attempt }
             | Self::AttemptEnded { attempt, .. } => Some(attempt.sheet),
-            Self::SheetWaits { sheet, .. } | Self::SheetEnded { sheet, .. } | Self::GenerationOpened { sheet, .. } => {
-                Some(*sheet)
-            }
+            Self::SheetWaits { sheet, .. }
+            | Self::SheetEnded { sheet, .. }
+            | Self::GenerationOpened { sheet, .. }
+            | Self::SheetRecovered { sheet, .. } => Some(*sheet),
             Self::RunSubmitted { .. }
             | Self::WaitsMoved { .. }
             | Self::LimitsLifted { .. }
             | Self::WaitsRenewed { .. }
             | Self::BudgetRaised { .. }
+            | Self::RunModified { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
             | Self::RunOutOfTime { .. }
@@ -317,11 +355,12 @@ impl FactKind {
             | Self::GateClosed { .. }
             | Self::GateOpened { .. }
             | Self::QuestionAsked { .. }
-            | Self::QuestionClosed { .. } => None,
+            | Self::QuestionClosed { .. }
+            | Self::DayDecided { .. } => None,
         }
     }
 
-    /// Of gates and questions only what is still open is kept, under this name; `None` for the facts of runs, which are
+    /// Of gates, questions and days only what is still open is kept, under this name; `None` for the facts of runs, which are
     /// kept for ever.
     pub fn subject(&self) -> Option<Subject<'_>> {
         match self {
@@ -329,6 +368,7 @@ impl FactKind {
             Self::GateOpened { gate } => Some(Subject::Gate(gate, false)),
             Self::QuestionAsked { question } => Some(Subject::Question(&question.id, true)),
             Self::QuestionClosed { id, .. } => Some(Subject::Question(id, false)),
+            Self::DayDecided { account, .. } => Some(Subject::Day(account)),
             Self::RunSubmitted { .. }
             | Self::AttemptIntended { .. }
             | Self::AttemptStarted { .. }
@@ -342,6 +382,8 @@ impl FactKind {
             | Self::BudgetRaised { .. }
             | Self::SheetEnded { .. }
             | Self::GenerationOpened { .. }
+            | Self::SheetRecovered { .. }
+            | Self::RunModified { .. }
             | Self::RunPaused { .. }
             | Self::RunResumed { .. }
             | Self::RunOutOfTime { .. }
@@ -358,6 +400,8 @@ pub enum Subject<'a> {
     Gate(&'a GateKey, bool),
     /// A question.
     Question(&'a QuestionId, bool),
+    /// A day of an account; the next one takes its place.
+    Day(&'a AccountId),
 }
 
 /// A question's id, such as `q3-12-1`: it is named after the attempt that gave rise to it.
@@ -403,6 +447,11 @@ pub enum About {
         /// The sheet whose budget it is; `None`: the job's.
         sheet: Option<SheetNo>,
     },
+    /// The budget of the day is used up: every run of that account waits, at most until the day is over.
+    Day {
+        /// Whose.
+        account: AccountId,
+    },
 }
 
 /// An answer.
@@ -411,7 +460,7 @@ pub enum About {
 pub enum Choice {
     /// The cause is mended: what failed of it is tried again.
     Retry,
-    /// Wait until the limit is over, and go on.
+    /// Wait until the limit, or the day, is over, and go on.
     Wait,
     /// As much money again, and go on.
     Continue,

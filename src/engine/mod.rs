@@ -47,15 +47,16 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+pub use budget::{Use, Whose, charge};
 pub use event::{Command, Decision, EngineSettings, Event, Refusal};
 pub use fact::{About, Choice, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Verdict};
 pub use run::{Counts, Run};
 pub use sheet::{Attempt, Illegal, Over, Sheet, SheetState, Waiting};
 pub use status::{Overview, RunStatus};
 
-use crate::model::{AccountId, AttemptRef, Cause, Now, Outcome, RunId, Span, Timestamp};
+use crate::model::{AccountId, AttemptRef, Cause, Cost, Now, Outcome, RunId, Span, Timestamp};
 use chance::Chance;
-use event::StartHold;
+use event::{StartHold, Today};
 
 /// The state of all live runs and of the gates between them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,6 +68,9 @@ pub struct Engine {
     #[serde(serialize_with = "gates_as_list")]
     gates: BTreeMap<GateKey, Gate>,
     questions: BTreeMap<QuestionId, Question>,
+    /// What was said about a day's budget that was used up.
+    days: BTreeMap<AccountId, budget::DayChoice>,
+    at_work: budget::AllAtWork,
     overlay: Overlay,
 }
 
@@ -96,6 +100,8 @@ struct Overlay {
     faults: BTreeMap<AccountId, u32>,
     /// When the starts of an account so far would be over, were they as far apart as its pace has it.
     paced: BTreeMap<AccountId, Timestamp>,
+    /// The present day, and what was spent on it; `None` while nobody has told.
+    today: Option<Today>,
 }
 
 /// What is known of the wall clock.
@@ -142,6 +148,8 @@ impl Engine {
             runs: BTreeMap::new(),
             gates: BTreeMap::new(),
             questions: BTreeMap::new(),
+            days: BTreeMap::new(),
+            at_work: BTreeMap::new(),
             overlay: Overlay {
                 settings,
                 stopping: false,
@@ -152,6 +160,7 @@ impl Engine {
                 holds: Vec::new(),
                 faults: BTreeMap::new(),
                 paced: BTreeMap::new(),
+                today: None,
             },
         }
     }
@@ -169,6 +178,7 @@ impl Engine {
             Event::SettingsChanged { settings } => self.overlay.settings = settings.clone(),
             Event::ShutdownRequested { .. } => self.overlay.stopping = true,
             Event::HoldsChanged { holds } => self.overlay.holds.clone_from(holds),
+            Event::DayBegan { today } => self.overlay.today = Some(today.clone()),
             Event::AttemptFinished { attempt, outcome } => self.count_fault(*attempt, outcome),
             Event::Submitted { .. }
             | Event::AttemptStarted { .. }
@@ -181,6 +191,8 @@ impl Engine {
             | Event::PauseRequested { .. }
             | Event::ResumeRequested { .. }
             | Event::RetryRequested { .. }
+            | Event::ModifyRequested { .. }
+            | Event::RecoverRequested { .. }
             | Event::CancelRequested { .. }
             | Event::Restored { .. } => {}
         }
@@ -274,6 +286,14 @@ impl Engine {
                 self.questions.insert(question.id.clone(), question.clone());
                 Ok(())
             }
+            FactKind::DayDecided { account, ends, limit } => {
+                let choice = budget::DayChoice {
+                    ends: *ends,
+                    limit: *limit,
+                };
+                self.days.insert(account.clone(), choice);
+                Ok(())
+            }
             FactKind::QuestionClosed { id, .. } => match self.questions.remove(id) {
                 Some(_) => Ok(()),
                 None => Err(illegal("no such question")),
@@ -290,32 +310,57 @@ impl Engine {
             | FactKind::BudgetRaised { .. }
             | FactKind::SheetEnded { .. }
             | FactKind::GenerationOpened { .. }
+            | FactKind::SheetRecovered { .. }
+            | FactKind::RunModified { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }
             | FactKind::RunCancelling { .. }
             | FactKind::RunEnded { .. } => {
+                let reserved = self.reserved_for(&fact.kind);
                 let run = fact.kind.run().and_then(|run| self.runs.get_mut(&run));
                 let run = Arc::make_mut(run.ok_or_else(|| illegal("no such run"))?);
                 run.apply(fact)?;
                 let rules = Arc::clone(&run.rules);
-                if let FactKind::AttemptIntended { attempt, .. } = &fact.kind {
+                if let FactKind::AttemptIntended { attempt, budget, .. } = &fact.kind {
                     let gates = self.gates.iter_mut().filter(|(gate, _)| rules.is_kept_by(gate));
                     for (_, gate) in gates.filter(|(_, gate)| gate.until <= fact.at) {
                         gate.through.insert(*attempt);
                     }
                     if let Some(account) = &rules.account {
                         self.overlay.pace(account.clone(), fact.at);
+                        self.reserve(account, *budget);
                     }
                 }
-                if let FactKind::AttemptEnded { attempt, .. } = &fact.kind {
+                if let FactKind::AttemptEnded { attempt, outcome } = &fact.kind {
                     for gate in self.gates.values_mut() {
                         gate.through.remove(attempt);
+                    }
+                    if let Some(account) = &rules.account {
+                        self.book(account, reserved, outcome, fact.at);
                     }
                 }
                 Ok(())
             }
         }
+    }
+
+    /// What is reserved for the attempt that the fact ends.
+    fn reserved_for(&self, fact: &FactKind) -> Option<Cost> {
+        let FactKind::AttemptEnded { attempt, .. } = fact else {
+            return None;
+        };
+        let sheet = self.run(attempt.run)?.sheet(attempt.sheet)?;
+        sheet.state().attempt()?.budget
+    }
+
+    /// Takes an ended run back into memory, from its facts. What is counted over all runs was counted when they were
+    /// decided.
+    pub fn recall(&mut self, run: RunId, facts: &[Fact]) {
+        let overlay = self.overlay.clone();
+        self.forget(run);
+        facts.iter().for_each(|fact| self.apply(fact));
+        self.overlay = overlay;
     }
 
     /// Drops an ended run from memory; a live one stays. Its facts bring it back.
@@ -345,9 +390,24 @@ impl Engine {
         self.gates.iter()
     }
 
-    /// Takes over what keeps this conductor from starting anything before it has decided anything.
-    pub fn begin_with(&mut self, holds: Vec<StartHold>) {
+    /// Takes over what no fact of a live run tells, before anything is decided: what keeps this conductor from starting
+    /// anything, what was spent today, and the starts of the last two minutes, in order.
+    pub fn begin_with(&mut self, now: Now, holds: Vec<StartHold>, today: Today, starts: Vec<(Timestamp, AccountId)>) {
         self.overlay.holds = holds;
+        self.overlay.today = Some(today);
+        self.overlay.paced.clear();
+        for (at, account) in starts {
+            // What was before, nobody tells: as if the pace had been used up then.
+            let since = now.wall.plus(Span(-REMEMBERED.0));
+            self.overlay.paced.entry(account.clone()).or_insert(since.plus(MINUTE));
+            // The clock was set back since.
+            self.overlay.pace(account, at.min(now.wall));
+        }
+    }
+
+    /// The day that it was told of last.
+    pub fn today(&self) -> Option<&Today> {
+        self.overlay.today.as_ref()
     }
 
     /// What keeps this conductor from starting anything.
@@ -372,9 +432,9 @@ impl Overlay {
     fn pace(&mut self, account: AccountId, at: Timestamp) {
         let Some(interval) = self.interval() else { return };
         let over = self.paced.entry(account).or_insert(at);
-        // Facts of an ended run that goes on are told again, among newer ones.
+        // The clock was set back since, while nobody looked.
         if at.plus(MINUTE).plus(MINUTE) < *over {
-            return;
+            *over = at;
         }
         *over = (*over).max(at).plus(interval);
     }
@@ -387,6 +447,9 @@ impl Overlay {
 }
 
 const MINUTE: Span = Span(60_000_000);
+
+/// A new conductor has to be told of starts that are as long ago.
+pub const REMEMBERED: Span = Span(2 * MINUTE.0);
 
 fn runs_as_list<S: Serializer>(runs: &BTreeMap<RunId, Arc<Run>>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(runs.values().map(Arc::as_ref))

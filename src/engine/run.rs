@@ -13,7 +13,8 @@ use super::sheet::{Illegal, Sheet, SheetState, Waiting};
 use super::sheets::Sheets;
 use crate::job::plan::{FailFast, SheetRange};
 use crate::model::{
-    AttemptRef, Cause, Cost, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
+    Ask, AttemptKind, AttemptRef, Cause, Cost, JobName, LimitKind, RunId, RunNo, RunState, SheetNo, SheetStatus, Span,
+    Timestamp,
 };
 
 #[cfg(test)]
@@ -28,6 +29,8 @@ pub struct Run {
     // In an `Arc` because every decision about the run clones it.
     #[serde(serialize_with = "super::through")]
     pub(super) rules: Arc<RunRules>,
+    /// The number of the plan that those are of: the one that was submitted is 0.
+    pub(super) revision: u32,
     pub(super) submitted_at: Timestamp,
     pub(super) phase: Phase,
     pub(super) sheets: Sheets,
@@ -176,10 +179,12 @@ impl Phase {
                 Self::Open => Ok(self),
                 Self::Paused(_) | Self::Cancelling | Self::Ended(_) => illegal,
             },
-            FactKind::GenerationOpened { .. } => match self {
-                Self::Open | Self::Paused(_) => Ok(self),
-                Self::Cancelling | Self::Ended(_) => illegal,
-            },
+            FactKind::GenerationOpened { .. } | FactKind::SheetRecovered { .. } | FactKind::RunModified { .. } => {
+                match self {
+                    Self::Open | Self::Paused(_) => Ok(self),
+                    Self::Cancelling | Self::Ended(_) => illegal,
+                }
+            }
             FactKind::AttemptStarted { .. }
             | FactKind::StopAsked { .. }
             | FactKind::AttemptAnswered { .. }
@@ -198,7 +203,8 @@ impl Phase {
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
-            | FactKind::QuestionClosed { .. } => illegal,
+            | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. } => illegal,
         }
     }
 }
@@ -229,6 +235,7 @@ impl Run {
             ready,
             left: left.collect(),
             rules: Arc::new(rules),
+            revision: 0,
             submitted_at,
             phase: Phase::Open,
             active: BTreeSet::new(),
@@ -269,6 +276,11 @@ impl Run {
     /// When it was submitted.
     pub fn submitted_at(&self) -> Timestamp {
         self.submitted_at
+    }
+
+    /// The number of its plan: the one that was submitted is 0.
+    pub fn revision(&self) -> u32 {
+        self.revision
     }
 
     /// How many sheets are in each state.
@@ -365,6 +377,20 @@ impl Run {
             self.move_waits(*by);
             return Ok(());
         }
+        if let FactKind::RunModified {
+            revision,
+            rules,
+            same_sessions,
+            ..
+        } = &fact.kind
+        {
+            if *revision != self.revision.saturating_add(1) || self.dropped(rules).any(|(_, sheet)| sheet.must_stay()) {
+                return Err(illegal);
+            }
+            self.revision = *revision;
+            self.take(rules, *same_sessions);
+            return Ok(());
+        }
         if let FactKind::BudgetRaised { sheet, limit, .. } = &fact.kind {
             match sheet {
                 None => self.budget = Some(*limit),
@@ -402,6 +428,74 @@ impl Run {
         }
         self.phase = phase;
         Ok(())
+    }
+
+    /// Sheets that are not in a plan with those rules.
+    pub(super) fn dropped(&self, rules: &RunRules) -> impl Iterator<Item = (SheetNo, &Sheet)> {
+        let last = SheetNo(rules.sheets);
+        self.sheets().filter(move |(no, _)| *no > last)
+    }
+
+    /// Goes on with those rules.
+    fn take(&mut self, rules: &RunRules, same_sessions: bool) {
+        let dropped: Vec<_> = self.dropped(rules).map(|(no, _)| no).collect();
+        for no in dropped {
+            if let Some(sheet) = self.sheets.get_mut(no) {
+                *self.counts.of(sheet.state.status()) -= 1;
+                sheet.drop_out();
+                self.active.remove(&no);
+            }
+        }
+        self.counts.pending += rules.sheets.saturating_sub(self.sheets.len());
+        self.sheets.resize(rules.sheets);
+        if !same_sessions {
+            self.change_waits(|waiting| {
+                if waiting.resume.take().is_some() {
+                    (waiting.kind, waiting.ask) = (AttemptKind::Retry, Ask::TaskAgain);
+                }
+            });
+        }
+        if rules.cost_limits != self.rules.cost_limits {
+            self.budget = None;
+            let raised = self.sheets().filter(|(_, sheet)| sheet.budget.is_some());
+            let raised: Vec<_> = raised.map(|(no, _)| no).collect();
+            for no in raised {
+                if let Some(sheet) = self.sheets.get_mut(no) {
+                    sheet.budget = None;
+                }
+            }
+        }
+        self.rules = Arc::new(rules.clone());
+        self.find_failed();
+        let satisfies = |no: SheetNo| self.sheets.get(no).is_some_and(|sheet| sheet.state.satisfies());
+        let open = |on: SheetRange| on.sheets().filter(|no| !satisfies(*no)).count();
+        let left = rules.dependencies.iter().map(|dependency| open(dependency.on));
+        self.left = left.map(|open| u32::try_from(open).unwrap_or(u32::MAX)).collect();
+        self.ready = Bits::new(rules.sheets);
+        for no in (1..=rules.sheets).map(SheetNo) {
+            let pending = self
+                .sheets
+                .get(no)
+                .is_some_and(|sheet| sheet.state == SheetState::Pending);
+            self.ready.set(no, pending && self.unmet(no).is_none());
+        }
+    }
+
+    /// Looks which of the sheets that have failed is the first now, after one of them was opened again.
+    fn find_failed(&mut self) {
+        let of_sheet = |state: &SheetState| match state {
+            SheetState::Done(Verdict::Failed { code, .. }) => !self.rules.is_accounts(*code),
+            SheetState::Pending
+            | SheetState::Running(_)
+            | SheetState::Over(_)
+            | SheetState::Waiting(_)
+            | SheetState::Done(_) => false,
+        };
+        let is_failed = |no: &SheetNo| self.sheets.get(*no).is_some_and(|sheet| of_sheet(&sheet.state));
+        if self.failed.is_some_and(|no| !is_failed(&no)) {
+            let first = self.sheets().map(|(no, _)| no).find(is_failed);
+            self.failed = first;
+        }
     }
 
     /// Whether a sheet may be the next to run, time and slots aside.
@@ -463,6 +557,9 @@ impl Run {
         let (before, was_satisfying) = (sheet.state.status(), sheet.state.satisfies());
         let was_over = matches!(sheet.state, SheetState::Over(_));
         sheet.apply(fact)?;
+        if let (FactKind::AttemptIntended { .. }, SheetState::Running(attempt)) = (&fact.kind, &mut sheet.state) {
+            attempt.revision = self.revision;
+        }
         let (after, satisfies) = (sheet.state.status(), sheet.state.satisfies());
         let cost = Cost(sheet.spent.0.saturating_sub(spent_before.0));
         *self.counts.of(before) -= 1;
@@ -504,20 +601,22 @@ impl Run {
                 self.not_before = None;
                 (self.served_at, self.begun) = (fact.at, true);
             }
+            FactKind::GenerationOpened { .. } | FactKind::SheetRecovered { .. } => self.find_failed(),
             FactKind::AttemptStarted { .. }
             | FactKind::StopAsked { .. }
             | FactKind::AttemptAnswered { .. }
             | FactKind::SheetWaits { .. }
-            | FactKind::GenerationOpened { .. }
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
             | FactKind::BudgetRaised { .. }
+            | FactKind::RunModified { .. }
             | FactKind::RunSubmitted { .. }
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
             | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }

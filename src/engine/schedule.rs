@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::budget::{self, Budget};
+use super::budget::Budget;
 use super::event::StartHold;
 use super::fact::{About, GateKey, Question};
 use super::run::{Phase, Run};
@@ -44,9 +44,11 @@ pub(super) enum Hold<'a> {
     Probe(&'a GateKey),
     /// Only a person moves it.
     Question(&'a Question),
-    /// Sessions at work have reserved what is left of the job's budget.
-    Reserved,
-    /// A budget is used up, of the sheet (E701) or the job (E702), and a person is to be asked.
+    /// Sessions at work have reserved what is left of the job's budget (E702) or the day's (E703).
+    Reserved(Code),
+    /// The day's budget is used up, and a person said that the account waits for the next one.
+    Tomorrow,
+    /// A budget is used up, of the sheet (E701), the job (E702) or the day (E703), and a person is to be asked.
     Money(SheetNo, Code),
     /// The account has started as many sessions as its pace has it.
     Pace,
@@ -132,7 +134,7 @@ impl Engine {
         // Also where every sheet that is left waits for those that it is about.
         if let Some(question) = self.question_of(run) {
             return Next::Held {
-                until: None,
+                until: self.ends_by_itself(question, now),
                 why: Hold::Question(question),
             };
         }
@@ -140,9 +142,13 @@ impl Engine {
             return Next::Nothing;
         };
         let own = own.map(|(until, why)| (Some(until), why));
-        let money = match budget::of(run, sheet) {
+        let money = match self.budget_of(run, sheet, now) {
             Budget::None | Budget::Most(_) => None,
-            Budget::Reserved => Some((None, Hold::Reserved)),
+            Budget::Reserved(code) => Some((None, Hold::Reserved(code))),
+            Budget::UsedUp(Code::E703) => match self.waits_for_tomorrow(run.rules.account.as_ref(), now) {
+                Some(midnight) => Some((Some(midnight), Hold::Tomorrow)),
+                None => Some((self.midnight(now), Hold::Money(sheet, Code::E703))),
+            },
             Budget::UsedUp(code) => Some((None, Hold::Money(sheet, code))),
         };
         let holds = self
@@ -172,6 +178,14 @@ impl Engine {
         match longest {
             Some((until, why)) => Next::Held { until, why },
             None => Next::Ready(sheet),
+        }
+    }
+
+    /// When a question needs no answer any more.
+    fn ends_by_itself(&self, question: &Question, now: Timestamp) -> Option<Timestamp> {
+        match question.about {
+            About::Day { .. } => self.midnight(now),
+            About::Account { .. } | About::Limit { .. } | About::Budget { .. } => None,
         }
     }
 
@@ -263,7 +277,7 @@ impl About {
     /// Whether the run waits for the answer.
     fn holds(&self, run: &Run) -> bool {
         match self {
-            Self::Account { account, .. } => run.rules.account.as_ref() == Some(account),
+            Self::Account { account, .. } | Self::Day { account } => run.rules.account.as_ref() == Some(account),
             Self::Limit { run: id, .. } | Self::Budget { run: id, .. } => run.id == *id,
         }
     }
@@ -301,7 +315,9 @@ impl Run {
             }
         };
         let mut first: Option<(SheetNo, &Waiting)> = None;
-        for (no, wait) in self.active.iter().filter_map(waiting) {
+        // In order the lowest goes first, however long it waits.
+        let looked_at = if self.rules.parallel.is_some() { usize::MAX } else { 1 };
+        for (no, wait) in self.active.iter().take(looked_at).filter_map(waiting) {
             if wait.until <= now {
                 return Some((no, None));
             }

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::budget::{charge, is_capped};
 use super::event::{SessionChoice, Start};
 use super::fact::{Fact, FactKind, Verdict};
 use crate::model::{
@@ -93,6 +94,8 @@ pub struct Attempt {
     pub stop_asked: bool,
     /// The API answered it, and a gate was opened further for that.
     pub answered: bool,
+    /// The number of the plan within the run that it was started with.
+    pub revision: u32,
 }
 
 impl Attempt {
@@ -104,6 +107,7 @@ impl Attempt {
             ask: self.ask,
             session: self.session.clone(),
             budget: self.budget,
+            revision: self.revision,
         }
     }
 }
@@ -213,6 +217,7 @@ impl SheetState {
                     budget: *budget,
                     stop_asked: false,
                     answered: false,
+                    revision: 0,
                 }))),
                 Self::Running(_) | Self::Over(_) | Self::Done(_) => illegal,
             },
@@ -295,7 +300,16 @@ impl SheetState {
                 Self::Done(_) => Ok(Self::Pending),
                 Self::Pending | Self::Running(_) | Self::Over(_) | Self::Waiting(_) => illegal,
             },
-            FactKind::RunSubmitted { .. }
+            FactKind::SheetRecovered { .. } => match self {
+                Self::Pending
+                | Self::Waiting(_)
+                | Self::Done(Verdict::Failed { .. } | Verdict::Blocked { .. } | Verdict::Cancelled) => {
+                    Ok(Self::Done(Verdict::Completed))
+                }
+                Self::Running(_) | Self::Over(_) | Self::Done(Verdict::Completed | Verdict::Skipped { .. }) => illegal,
+            },
+            FactKind::RunModified { .. }
+            | FactKind::RunSubmitted { .. }
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
             | FactKind::WaitsRenewed { .. }
@@ -304,6 +318,7 @@ impl SheetState {
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
             | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }
@@ -329,6 +344,27 @@ impl Sheet {
         self.attempts
     }
 
+    /// Whether a plan without it cannot be taken: it is completed, or a session is at work on it.
+    pub(super) fn must_stay(&self) -> bool {
+        matches!(
+            self.state,
+            SheetState::Running(_) | SheetState::Over(_) | SheetState::Done(Verdict::Completed)
+        )
+    }
+
+    /// The sheet is no longer in the plan: what is left of it is what it has used, should the number come back.
+    pub(super) fn drop_out(&mut self) {
+        if self.state == SheetState::Pending {
+            return;
+        }
+        *self = Self {
+            generation: self.generation.next(),
+            attempts: self.attempts,
+            spent: self.spent,
+            ..Self::default()
+        };
+    }
+
     /// Follows a fact about this sheet, or changes nothing.
     pub(super) fn apply(&mut self, fact: &Fact) -> Result<(), Illegal> {
         let illegal = || Illegal {
@@ -347,14 +383,8 @@ impl Sheet {
             }
             FactKind::AttemptEnded { outcome, .. } => {
                 let budget = self.state.attempt().and_then(|attempt| attempt.budget);
-                let capped = outcome
-                    .failure
-                    .as_ref()
-                    .is_some_and(|failure| failure.code == Code::E701);
-                // What used up its budget has cost that, if it does not say what it has cost.
-                let cost = outcome.cost.or(budget.filter(|_| capped)).unwrap_or_default();
-                self.spent = Cost(self.spent.0.saturating_add(cost.0));
-                if capped {
+                self.spent = Cost(self.spent.0.saturating_add(charge(outcome, budget).0));
+                if is_capped(outcome) {
                     self.capped = self.capped.max(budget);
                 }
                 let limited = outcome
@@ -380,7 +410,7 @@ impl Sheet {
                 Cause::Fatal if *code == Code::E701 => {}
                 Cause::Fatal => return Err(illegal()),
             },
-            FactKind::GenerationOpened { generation, .. } => {
+            FactKind::GenerationOpened { generation, .. } | FactKind::SheetRecovered { generation, .. } => {
                 if generation.0 != self.generation.0.saturating_add(1) {
                     return Err(illegal());
                 }
@@ -391,6 +421,7 @@ impl Sheet {
             | FactKind::StopAsked { .. }
             | FactKind::AttemptAnswered { .. }
             | FactKind::SheetEnded { .. }
+            | FactKind::RunModified { .. }
             | FactKind::RunSubmitted { .. }
             | FactKind::WaitsMoved { .. }
             | FactKind::LimitsLifted { .. }
@@ -400,6 +431,7 @@ impl Sheet {
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
             | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. }
             | FactKind::RunPaused { .. }
             | FactKind::RunResumed { .. }
             | FactKind::RunOutOfTime { .. }

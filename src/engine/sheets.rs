@@ -26,17 +26,48 @@ pub(super) struct Sheets {
 impl Sheets {
     /// `len` sheets that nothing has happened to yet.
     pub(super) fn new(len: u32) -> Self {
-        let leaf_of = |size: usize| Arc::new(vec![Sheet::default(); size]);
-        let full = leaf_of(FAN);
-        let sheets = usize::try_from(len).unwrap_or(usize::MAX);
-        let mut leaves: Node = vec![full; sheets / FAN];
-        if sheets % FAN > 0 {
-            leaves.push(leaf_of(sheets % FAN));
+        let mut sheets = Self {
+            len: 0,
+            nodes: Vec::new(),
+        };
+        sheets.resize(len);
+        sheets
+    }
+
+    /// From now on there are `len`. Those that there were before, and are no longer, are kept out of sight.
+    pub(super) fn resize(&mut self, len: u32) {
+        let wanted = usize::try_from(len).unwrap_or(usize::MAX);
+        let full = Arc::new(vec![Sheet::default(); FAN]);
+        let mut there = self.stored();
+        while there < wanted {
+            let more = (FAN - there % FAN).min(wanted - there);
+            match self.nodes.last_mut().map(Arc::make_mut) {
+                Some(node) if !there.is_multiple_of(FAN) => {
+                    if let Some(leaf) = node.last_mut().map(Arc::make_mut) {
+                        leaf.resize(leaf.len() + more, Sheet::default());
+                    }
+                }
+                last => {
+                    let leaf = match more {
+                        FAN => Arc::clone(&full),
+                        more => Arc::new(vec![Sheet::default(); more]),
+                    };
+                    match last {
+                        Some(node) if node.len() < FAN => node.push(leaf),
+                        Some(_) | None => self.nodes.push(Arc::new(vec![leaf])),
+                    }
+                }
+            }
+            there += more;
         }
-        Self {
-            len,
-            nodes: leaves.chunks(FAN).map(|leaves| Arc::new(leaves.to_vec())).collect(),
-        }
+        self.len = len;
+    }
+
+    /// How many there are, those out of sight too.
+    fn stored(&self) -> usize {
+        let Some(node) = self.nodes.last() else { return 0 };
+        let leaf = node.last().map_or(0, |leaf| leaf.len());
+        (self.nodes.len() - 1) * FAN * FAN + node.len().saturating_sub(1) * FAN + leaf
     }
 
     /// How many there are.
@@ -46,13 +77,13 @@ impl Sheets {
 
     /// The sheet of that number.
     pub(super) fn get(&self, sheet: SheetNo) -> Option<&Sheet> {
-        let (node, leaf, at) = path(sheet)?;
+        let (node, leaf, at) = path(sheet).filter(|_| sheet.0 <= self.len)?;
         self.nodes.get(node)?.get(leaf)?.get(at)
     }
 
     /// The sheet of that number, to be changed.
     pub(super) fn get_mut(&mut self, sheet: SheetNo) -> Option<&mut Sheet> {
-        let (node, leaf, at) = path(sheet)?;
+        let (node, leaf, at) = path(sheet).filter(|_| sheet.0 <= self.len)?;
         let node = Arc::make_mut(self.nodes.get_mut(node)?);
         Arc::make_mut(node.get_mut(leaf)?).get_mut(at)
     }
@@ -64,7 +95,7 @@ impl Sheets {
             .iter()
             .flat_map(|node| node.iter())
             .flat_map(|leaf| leaf.iter());
-        (1..).map(SheetNo).zip(sheets)
+        (1..=self.len).map(SheetNo).zip(sheets)
     }
 }
 
@@ -101,6 +132,20 @@ mod tests {
             );
             assert!(sheets.get(SheetNo(0)).is_none());
             assert!(sheets.get(SheetNo(len + 1)).is_none());
+        }
+    }
+
+    #[test]
+    fn what_goes_out_of_sight_comes_back() {
+        for (first, second) in [(3, 200), (64, 65), (4096, 4097), (4100, 1), (70, 70)] {
+            let mut sheets = Sheets::new(first);
+            sheets.get_mut(SheetNo(first)).expect("is there").attempts = 7;
+            sheets.resize(second);
+            assert_eq!((sheets.len(), sheets.iter().count()), (second, second as usize));
+            assert!(sheets.get(SheetNo(second + 1)).is_none() && sheets.get(SheetNo(second)).is_some());
+            sheets.resize(first.max(second));
+            assert_eq!(sheets.get(SheetNo(first)).map(|sheet| sheet.attempts), Some(7));
+            assert_eq!(sheets.iter().filter(|(_, sheet)| sheet.attempts > 0).count(), 1);
         }
     }
 

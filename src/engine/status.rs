@@ -7,7 +7,7 @@ use super::fact::{GateKey, GateKind, Question, Verdict};
 use super::run::{Phase, Run};
 use super::schedule::{Hold, Load, Next, Short};
 use super::sheet::{Sheet, SheetState, Waiting};
-use crate::model::{AttemptKind, Cause, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
+use crate::model::{AttemptKind, Cause, Code, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
 
 /// What is to be said of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +41,21 @@ pub struct Overview {
     pub waiting: u32,
     /// Runs that a person holds.
     pub paused: u32,
+    /// When the first of those that wait goes on by itself, where that is known.
+    pub until: Option<Timestamp>,
 }
 
 impl Engine {
     /// State and reason of a run; `None` where it is not in memory.
     pub fn describe(&self, run: RunId, now: Now) -> Option<RunStatus> {
         self.run(run).map(|run| self.status_of(run, now.wall, &self.load()))
+    }
+
+    /// The same of several runs, with one look at what is taken by all.
+    pub fn describe_each(&self, runs: impl IntoIterator<Item = RunId>, now: Now) -> Vec<(RunId, RunStatus)> {
+        let load = self.load();
+        let runs = runs.into_iter().filter_map(|run| self.run(run));
+        runs.map(|run| (run.id, self.status_of(run, now.wall, &load))).collect()
     }
 
     /// State and reason of a sheet, and until when the reason holds; `None` where there is no such run or sheet.
@@ -95,46 +104,65 @@ impl Engine {
 
     /// How many runs are in which state; those that have ended are not counted.
     pub fn overview(&self, now: Now) -> Overview {
-        let load = self.load();
         let mut overview = Overview {
             slots: self.overlay.settings.max_concurrent_jobs,
             ..Overview::default()
         };
         for run in self.runs() {
-            match self.status_of(run, now.wall, &load).state {
+            let (state, next) = self.standing(run, now.wall);
+            match state {
                 RunState::Running => overview.running += 1,
                 RunState::Queued => overview.queued += 1,
                 RunState::Waiting => overview.waiting += 1,
                 RunState::Paused => overview.paused += 1,
                 RunState::Completed | RunState::Failed | RunState::Cancelled => {}
             }
+            if let Some(Next::Held { until, .. }) = next {
+                overview.until = overview.until.into_iter().chain(until).min();
+            }
         }
         overview
     }
 
+    /// The state of a run, and what could be started next of it where nothing of it is at work.
+    fn standing<'a>(&'a self, run: &'a Run, now: Timestamp) -> (RunState, Option<Next<'a>>) {
+        match run.phase {
+            Phase::Ended(state) => (state, None),
+            Phase::Paused(_) => (RunState::Paused, None),
+            Phase::Cancelling => (RunState::Running, None),
+            Phase::Open if run.is_running() => (RunState::Running, None),
+            Phase::Open => {
+                let next = self.next_of(run, now);
+                let state = match next {
+                    Next::Held { .. } => RunState::Waiting,
+                    Next::Ready(_) => RunState::Queued,
+                    Next::Nothing => RunState::Running,
+                };
+                (state, Some(next))
+            }
+        }
+    }
+
     fn status_of(&self, run: &Run, now: Timestamp, load: &Load<'_>) -> RunStatus {
-        let (state, reason, until) = match run.phase {
-            Phase::Ended(RunState::Failed) => (RunState::Failed, failure(run), None),
-            Phase::Ended(state) => (state, String::new(), None),
-            Phase::Cancelling => (
-                RunState::Running,
+        let (state, next) = self.standing(run, now);
+        let (reason, until) = match (run.phase, next) {
+            (Phase::Ended(RunState::Failed), _) => (failure(run), None),
+            (Phase::Ended(_), _) => (String::new(), None),
+            (Phase::Paused(why), _) => (paused(run, why), None),
+            (Phase::Cancelling, _) => (
                 match run.counts.running {
                     0 | 1 => "is being cancelled; its session is ending".into(),
                     n => format!("is being cancelled; {n} sessions are ending"),
                 },
                 None,
             ),
-            Phase::Paused(why) => (RunState::Paused, paused(run, why), None),
-            Phase::Open if run.is_running() && run.out_of_time => {
+            (Phase::Open, Some(Next::Held { until, why })) => (why.words(), until),
+            (Phase::Open, Some(Next::Ready(sheet))) => (self.ready(run, sheet, load), None),
+            (Phase::Open, None) if run.out_of_time => {
                 let why = "its time is over (`job_timeout_seconds`); its sessions are ending";
-                (RunState::Running, why.into(), None)
+                (why.into(), None)
             }
-            Phase::Open if run.is_running() => (RunState::Running, String::new(), None),
-            Phase::Open => match self.next_of(run, now) {
-                Next::Held { until, why, .. } => (RunState::Waiting, why.words(), until),
-                Next::Ready(sheet) => self.ready(run, sheet, load),
-                Next::Nothing => (RunState::Running, String::new(), None),
-            },
+            (Phase::Open, Some(Next::Nothing) | None) => (String::new(), None),
         };
         RunStatus {
             state,
@@ -148,13 +176,11 @@ impl Engine {
     }
 
     /// Why a run that could start has not.
-    fn ready(&self, run: &Run, sheet: SheetNo, load: &Load<'_>) -> (RunState, String, Option<Timestamp>) {
+    fn ready(&self, run: &Run, sheet: SheetNo, load: &Load<'_>) -> String {
         if self.overlay.stopping {
-            let why = "the conductor stops; it goes on with the next start";
-            return (RunState::Queued, why.into(), None);
+            return "the conductor stops; it goes on with the next start".into();
         }
-        let short = self.short(run, sheet, load).unwrap_or(Short::Turn);
-        (RunState::Queued, self.lacks(short), None)
+        self.lacks(self.short(run, sheet, load).unwrap_or(Short::Turn))
     }
 
     /// What there is too little of.
@@ -215,7 +241,7 @@ impl Engine {
         }
         match self.next_of(run, now) {
             Next::Held { until, why, .. } => (why.words(), until),
-            Next::Ready(_) | Next::Nothing => (self.ready(run, sheet, &self.load()).1, None),
+            Next::Ready(_) | Next::Nothing => (self.ready(run, sheet, &self.load()), None),
         }
     }
 }
@@ -282,7 +308,9 @@ impl Hold<'_> {
                 let (id, text) = (&question.id.0, question.text.trim_end_matches(['.', ' ']));
                 format!("question {id}: {text}; answer it with {}", words.join(" or "))
             }
-            Self::Reserved => "the sessions at work have reserved what is left of the budget".into(),
+            Self::Reserved(Code::E703) => "the sessions at work have reserved what is left of the day's budget".into(),
+            Self::Reserved(_) => "the sessions at work have reserved what is left of the job's budget".into(),
+            Self::Tomorrow => "the budget of the day is used up (`daily_budget_usd`)".into(),
             Self::Money(_, code) => format!("{code} ({})", code.meaning()),
             Self::Pace => "pace of starts (`resource_limits.max_api_calls_per_minute`)".into(),
             Self::Conductor(why) => (*why).to_owned(),

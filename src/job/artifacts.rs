@@ -15,30 +15,48 @@ pub struct Found {
     pub lacks: Option<SheetRule>,
 }
 
-/// Takes sheets for done, in order, as long as every rule that names a file of the sheet's own `holds`.
-///
-/// A file is a sheet's own if the rule names another one for every other sheet. Rules without such a file prove nothing:
-/// what they ask for may be the work of any sheet, or have been there before. The error is that of [`rules_for`].
-pub fn found(plan: &Plan, mut holds: impl FnMut(&SheetRule) -> bool) -> Result<Found, String> {
-    let mut sheets_with: HashMap<(usize, String), u32> = HashMap::new();
-    for sheet in &plan.sheets {
-        let variables = variables(plan, sheet);
-        for (index, rule) in plan.validations.iter().enumerate() {
-            // Also where its condition does not hold: whether a path differs does not hang on that.
-            let path = rule.check.path().map(|path| path_of(path, &plan.workspace, &variables));
-            if let Some(Ok(path)) = path {
-                *sheets_with.entry((index, path)).or_default() += 1;
+/// Which files are a sheet's own: those of rules that name another one for every other sheet.
+#[derive(Debug)]
+pub struct OwnFiles {
+    sheets_with: HashMap<(usize, String), u32>,
+    sheets: usize,
+}
+
+impl OwnFiles {
+    /// Those of a plan.
+    pub fn of(plan: &Plan) -> Self {
+        let mut sheets_with: HashMap<(usize, String), u32> = HashMap::new();
+        for sheet in &plan.sheets {
+            let variables = variables(plan, sheet);
+            for (index, rule) in plan.validations.iter().enumerate() {
+                // Also where its condition does not hold: whether a path differs does not hang on that.
+                let path = rule.check.path().map(|path| path_of(path, &plan.workspace, &variables));
+                if let Some(Ok(path)) = path {
+                    *sheets_with.entry((index, path)).or_default() += 1;
+                }
             }
         }
+        let sheets = plan.sheets.len();
+        Self { sheets_with, sheets }
     }
-    let is_own = |rule: &SheetRule| {
+
+    /// Whether a rule names such a file. The only sheet has no other from which it could differ.
+    pub fn is_named_by(&self, rule: &SheetRule) -> bool {
         let path = rule.check.path().map(str::to_owned);
         let index = usize::try_from(rule.index).unwrap_or(usize::MAX);
-        plan.sheets.len() > 1 && path.is_some_and(|path| sheets_with.get(&(index, path)) == Some(&1))
-    };
+        self.sheets > 1 && path.is_some_and(|path| self.sheets_with.get(&(index, path)) == Some(&1))
+    }
+}
+
+/// Takes sheets for done, in order, as long as every rule that names a file of the sheet's own `holds`.
+///
+/// Rules that name no file of the sheet's own ([`OwnFiles`]) prove nothing: what they ask for may be the work of any sheet, or have been there before. The error is that of [`rules_for`].
+pub fn found(plan: &Plan, mut holds: impl FnMut(&SheetRule) -> bool) -> Result<Found, String> {
+    let files = OwnFiles::of(plan);
     let mut done = 0;
     for sheet in &plan.sheets {
-        let own: Vec<SheetRule> = rules_for(plan, sheet)?.into_iter().filter(is_own).collect();
+        let rules = rules_for(plan, sheet)?.into_iter();
+        let own: Vec<SheetRule> = rules.filter(|rule| files.is_named_by(rule)).collect();
         let lacks = own.iter().find(|rule| !holds(rule)).cloned();
         if own.is_empty() || lacks.is_some() {
             return Ok(Found { done, lacks });

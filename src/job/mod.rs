@@ -5,6 +5,7 @@
 //! for through [`files::Files`].
 
 pub mod artifacts;
+pub mod changes;
 pub mod condition;
 pub mod files;
 pub mod fix;
@@ -16,6 +17,7 @@ mod paths;
 pub mod pattern;
 pub mod placeholder;
 pub mod plan;
+pub mod prices;
 pub mod problem;
 pub mod rules;
 mod schema;

@@ -356,6 +356,26 @@ pub struct CostLimits {
     pub per_sheet: Option<Cost>,
     /// All sheets.
     pub per_job: Option<Cost>,
+    /// A budget is told of when so much of it is used; 0: never.
+    #[serde(default = "warn_at_percent")]
+    pub warn_at_percent: u8,
+    /// What the job file says that tokens cost, for sessions that do not say what they have cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<TokenPrice>,
+}
+
+/// The share of a budget at which it is told of, where the job file says nothing.
+pub const fn warn_at_percent() -> u8 {
+    80
+}
+
+/// What 1,000 tokens cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenPrice {
+    /// Of input.
+    pub input: Cost,
+    /// Of output.
+    pub output: Cost,
 }
 
 /// When an account's sessions are given a rest.
@@ -471,4 +491,22 @@ pub struct SubmitContext {
     pub job_file: Option<String>,
     /// Whose limits the run's sessions use; `None` for `command`.
     pub account: Option<AccountId>,
+    /// What was said beside the job file; it holds for the next one that the run is given, too.
+    #[serde(default)]
+    pub given: Given,
+}
+
+/// What a submitter says beside the job file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Given {
+    /// In place of the job file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// Variables of the prompt.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// In place of the job file's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
 }

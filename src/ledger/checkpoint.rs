@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::files;
 use crate::model::Span;
+use crate::probe::{self, Point};
 
 /// A run's state. Every key is always written; reading takes whatever is there, and what cannot be read as the
 /// type it should have counts as absent.
@@ -292,6 +293,7 @@ fn write_through(path: &Path, temporary: &Path, checkpoint: &Checkpoint) -> Resu
     print(checkpoint, &mut out).map_err(|e| ("write", e))?;
     let file = out.into_inner().map_err(|e| ("write", e.into_error()))?;
     file.sync_all().map_err(|e| ("write", e))?;
+    probe::pass(Point::Checkpoint);
     std::fs::rename(temporary, path).map_err(|e| ("put in place", e))?;
     match path.parent() {
         Some(directory) => files::sync_directory(directory).map_err(|e| ("put in place", e)),

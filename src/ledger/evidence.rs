@@ -43,6 +43,15 @@ pub(super) fn encode(report: &AttemptReport, decided: Option<&Outcome>, tails: T
     })
 }
 
+/// What the rules of a sheet gave that were asked without a session.
+pub(super) fn checked(validation: &ValidationReport) -> Result<String, StoreError> {
+    #[derive(Serialize)]
+    struct Checked<'a> {
+        validation: &'a ValidationReport,
+    }
+    codec::encode(&Checked { validation })
+}
+
 /// Reads it again; `decided` as it was given to [`encode`].
 pub(super) fn decode(
     json: &str,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
 
@@ -30,22 +31,21 @@ impl Ledger {
             .await
             .map_err(self.reading())?
             .ok_or(StoreError::NoSuchRun(run.0))?;
-        let rows = sqlx::query(concat!(
+        // Each as it is read: of a large run all rows together take many times what is made of them.
+        let mut rows = sqlx::query(concat!(
             "SELECT ",
             sheet_columns!(),
             ", e.seq, e.json, e.evidence, v.evidence FROM sheets s LEFT JOIN facts e ON e.seq = s.report_seq \
-             LEFT JOIN facts v ON v.seq = s.validated_seq AND v.seq <> s.report_seq WHERE s.run = ?"
+             LEFT JOIN facts v ON v.seq = s.validated_seq AND v.seq IS NOT s.report_seq WHERE s.run = ? AND s.sheet <= ?"
         ))
         .bind(run.0)
-        .fetch_all(connection)
-        .await
-        .map_err(self.reading())?;
-        drop(store);
+        .bind(row.sheets_total)
+        .fetch(connection);
         let mut sheets = BTreeMap::new();
         let mut current = None;
         let mut error = None;
-        for stored in &rows {
-            let (sheet, report, rules) = self.read_sheet(run, stored)?;
+        while let Some(stored) = rows.try_next().await.map_err(self.reading())? {
+            let (sheet, report, rules) = self.read_sheet(run, &stored)?;
             if sheet.state == SheetStatus::Running {
                 current = Some(sheet.sheet.0);
             }

@@ -1,6 +1,8 @@
 //! Writing and reading the journal.
 
+use futures_util::TryStreamExt as _;
 use sha2::{Digest, Sha256};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::error::StoreError;
@@ -9,19 +11,24 @@ use super::rows::{self, Rows};
 use super::{Ledger, codec, table};
 use crate::engine::fact::{Fact, FactKind, Subject};
 use crate::job::plan::{Plan, SubmitContext};
-use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, Timestamp};
+use crate::model::{AttemptRef, AttemptReport, JobName, RunId, RunNo, SheetNo, Timestamp, ValidationReport};
+use crate::probe::{self, Point};
 
 /// What is committed at once: all of it, or nothing.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// What was decided, in order.
     pub facts: &'a [Fact],
-    /// With the fact that submits a run: what it is made of.
+    /// With the fact that submits a run, or gives it another plan: what it is made of.
     pub submission: Option<Submission<'a>>,
+    /// With the facts that take sheets for completed without a session: what their rules gave.
+    pub checked: &'a [(SheetNo, ValidationReport)],
     /// With the fact that ends an attempt: its report. Without such a fact it is kept as late evidence.
     pub report: Option<(AttemptRef, &'a AttemptReport)>,
     /// When: told of late evidence, facts have their own times.
     pub at: Timestamp,
+    /// The day of the calendar on which what was spent is booked.
+    pub day: &'a str,
 }
 
 /// What a run is made of.
@@ -36,7 +43,7 @@ pub struct Submission<'a> {
 }
 
 /// What goes with a run.
-const TRIMMED: [&str; 6] = [
+const TRIMMED: [&str; 7] = [
     // Of the session's own report the cost is of use while an attempt may resume the session.
     "DELETE FROM sessions WHERE id IN (SELECT json_extract(json, '$.session.id') FROM facts
       WHERE run = ? AND json_extract(json, '$.fact') = 'attempt_intended')",
@@ -44,6 +51,7 @@ const TRIMMED: [&str; 6] = [
     "DELETE FROM sheets WHERE run = ?",
     "DELETE FROM facts WHERE run = ?",
     "DELETE FROM sources WHERE run = ?",
+    "DELETE FROM former_sources WHERE run = ?",
     "DELETE FROM runs WHERE id = ?",
 ];
 
@@ -112,6 +120,7 @@ impl Ledger {
         store.synchronise(lasting).await.map_err(self.writing())?;
         store.begin().await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
+        probe::pass(Point::Committing);
         let ended = match written {
             Ok(()) => store.end().await.map_err(self.writing()),
             Err(error) => Err(error),
@@ -119,6 +128,8 @@ impl Ledger {
         if ended.is_err() {
             // What failed first is told; this is tried again before the connection is used.
             store.roll_back().await.ok();
+        } else if let Some(submission) = &batch.submission {
+            store.sources.retain(|(run, ..)| *run != submission.run);
         }
         ended
     }
@@ -147,7 +158,8 @@ impl Ledger {
                     sqlx::query(table).bind(run).execute(&mut store.connection).await?;
                 }
             }
-            let unused = "DELETE FROM plans WHERE id NOT IN (SELECT plan FROM sources)";
+            let unused =
+                "DELETE FROM plans WHERE id NOT IN (SELECT plan FROM sources UNION SELECT plan FROM former_sources)";
             sqlx::query(unused).execute(&mut store.connection).await?;
             sqlx::Result::Ok(())
         };
@@ -166,6 +178,14 @@ impl Ledger {
 
     async fn write(&self, connection: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
         if let Some(submission) = &batch.submission {
+            let revision = batch.facts.iter().find_map(|fact| match fact.kind {
+                FactKind::RunModified { run, revision, .. } if run == submission.run => Some(revision),
+                _ => None,
+            });
+            if let Some(revision) = revision {
+                self.keep_source(connection, submission.run, revision.saturating_sub(1))
+                    .await?;
+            }
             self.write_source(connection, submission).await?;
         }
         let before = self.load(connection, batch.facts).await?;
@@ -183,10 +203,24 @@ impl Ledger {
                     let tails = self.tails(connection, of.run).await?;
                     Some(evidence::encode(given, Some(outcome), tails)?)
                 }
+                (FactKind::SheetRecovered { sheet, .. }, _) => {
+                    let checked = batch.checked.iter().find(|(no, _)| no == sheet);
+                    checked
+                        .map(|(_, validation)| evidence::checked(validation))
+                        .transpose()?
+                }
                 _ => None,
             };
             let seq = self.append(connection, fact, evidence).await?;
             rows::project(&mut rows, seq, fact).map_err(StoreError::Inconsistent)?;
+            if let FactKind::AttemptEnded { attempt, outcome } = &fact.kind
+                && let Some(run) = rows.runs.get(&attempt.run)
+            {
+                let of_it = batch.report.filter(|(of, _)| of == attempt);
+                let model = of_it.and_then(|(_, report)| report.session.model.as_deref());
+                self.write_spending(connection, batch.day, run, *attempt, outcome, model)
+                    .await?;
+            }
         }
         if let Some((attempt, report)) = report {
             self.write_late(connection, batch.at, attempt, report).await?;
@@ -203,6 +237,12 @@ impl Ledger {
                 && let Some(row) = table::run(connection, run).await.map_err(self.reading())?
             {
                 rows.runs.insert(run, row);
+            }
+            if let FactKind::RunModified { rules, .. } = &fact.kind {
+                let dropped = table::sheets_above(connection, run, rules.sheets).await;
+                for row in dropped.map_err(self.reading())? {
+                    rows.sheets.entry((run, row.sheet)).or_insert(row);
+                }
             }
             if let Some(sheet) = fact.kind.sheet()
                 && !rows.sheets.contains_key(&(run, sheet))
@@ -231,7 +271,7 @@ impl Ledger {
         Ok(written.last_insert_rowid())
     }
 
-    /// Of a gate or a question only the last fact is kept, and only while it is open. One that only opens a gate further
+    /// Of a gate, a question or a day only the last fact is kept, and only while it is open. One that only opens a gate further
     /// stands where the gate was closed: the sessions that went through since come after it.
     async fn write_open(
         &self,
@@ -239,10 +279,11 @@ impl Ledger {
         subject: Subject<'_>,
         fact: &Fact,
     ) -> Result<(), StoreError> {
-        // A gate's name is a map, a question's a text: they cannot meet in one column.
+        // A gate's name is a map, a question's a text, a day's a list: they cannot meet in one column.
         let (name, open) = match subject {
             Subject::Gate(gate, open) => (codec::encode(gate)?, open),
             Subject::Question(id, open) => (codec::encode(id)?, open),
+            Subject::Day(account) => (codec::encode(&[account])?, true),
         };
         let query = match open {
             true => sqlx::query(
@@ -255,6 +296,27 @@ impl Ledger {
             false => sqlx::query("DELETE FROM gates WHERE gate = ?").bind(name),
         };
         query.execute(connection).await.map_err(self.writing())?;
+        Ok(())
+    }
+
+    /// Puts what a run was made of so far beside what it will be made of.
+    async fn keep_source(
+        &self,
+        connection: &mut SqliteConnection,
+        run: RunId,
+        revision: u32,
+    ) -> Result<(), StoreError> {
+        for query in [
+            sqlx::query(
+                "INSERT INTO former_sources (run, revision, plan, context)
+                 SELECT run, ?2, plan, context FROM sources WHERE run = ?1",
+            )
+            .bind(run.0)
+            .bind(revision),
+            sqlx::query("DELETE FROM sources WHERE run = ?").bind(run.0),
+        ] {
+            query.execute(&mut *connection).await.map_err(self.writing())?;
+        }
         Ok(())
     }
 
@@ -342,22 +404,31 @@ impl Ledger {
         Ok(())
     }
 
-    /// Everything that is not over: all facts of runs that have not ended, and of gates that are closed, in the
-    /// order in which they were committed.
+    /// Tells everything that is not over: all facts of runs that have not ended, and of gates that are closed, in the
+    /// order in which they were committed. Each as it is read, since there may be tens of thousands.
     ///
     /// # Errors
     /// The ledger cannot be read, or a newer version wrote to it.
-    pub async fn live_facts(&self) -> Result<Vec<Fact>, StoreError> {
+    pub async fn tell_live(&self, mut tell: impl FnMut(Fact)) -> Result<(), StoreError> {
         let mut store = self.store().await?;
         // Gates come after the fact that they followed.
-        let rows = sqlx::query(
+        let mut rows = sqlx::query(
             "SELECT facts.seq, 0 AS gate, facts.json FROM live CROSS JOIN facts ON facts.run = live.run
              UNION ALL SELECT seq, 1, json FROM gates ORDER BY 1, 2",
         )
-        .fetch_all(&mut store.connection)
-        .await
-        .map_err(self.reading())?;
-        self.facts(&rows, 2)
+        .fetch(&mut store.connection);
+        while let Some(row) = rows.try_next().await.map_err(self.reading())? {
+            tell(self.fact(&row, 2)?);
+        }
+        Ok(())
+    }
+
+    /// The same, all at once.
+    #[cfg(test)]
+    pub(crate) async fn live_facts(&self) -> Result<Vec<Fact>, StoreError> {
+        let mut facts = Vec::new();
+        self.tell_live(|fact| facts.push(fact)).await?;
+        Ok(facts)
     }
 
     /// All facts of one run, in order; none where there is no such run.
@@ -370,16 +441,12 @@ impl Ledger {
             .fetch_all(&mut self.store().await?.connection)
             .await
             .map_err(self.reading())?;
-        self.facts(&rows, 1)
+        rows.iter().map(|row| self.fact(row, 1)).collect()
     }
 
-    fn facts(&self, rows: &[sqlx::sqlite::SqliteRow], json: usize) -> Result<Vec<Fact>, StoreError> {
-        rows.iter()
-            .map(|row| {
-                let seq: i64 = row.try_get(0).map_err(self.reading())?;
-                let json: &str = row.try_get(json).map_err(self.reading())?;
-                codec::decode_fact(seq, json)
-            })
-            .collect()
+    fn fact(&self, row: &SqliteRow, json: usize) -> Result<Fact, StoreError> {
+        let seq: i64 = row.try_get(0).map_err(self.reading())?;
+        let json: &str = row.try_get(json).map_err(self.reading())?;
+        codec::decode_fact(seq, json)
     }
 }

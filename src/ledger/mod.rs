@@ -24,6 +24,7 @@ mod lock;
 mod query;
 mod rows;
 mod schema;
+mod spending;
 mod table;
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ macro_rules! select_runs {
         concat!(
             "SELECT ",
             run_columns!(),
-            ", o.workspace, o.plan_hash, s.code, s.message FROM runs r \
+            ", o.workspace, o.plan_hash, json_extract(o.context, '$.job_file'), s.code, s.message FROM runs r \
              LEFT JOIN sources o ON o.run = r.id LEFT JOIN sheets s ON s.run = r.id AND s.sheet = r.reason_sheet ",
             $rest
         )
@@ -133,13 +133,35 @@ impl Ledger {
         row.as_ref().map(run_summary).transpose().map_err(self.reading())
     }
 
-    /// What a run is made of, as it was submitted.
+    /// What a run is made of now.
     ///
     /// # Errors
     /// [`StoreError::NoSuchRun`], or the ledger cannot be read.
     pub async fn plan(&self, run: RunId) -> Result<(Plan, SubmitContext), StoreError> {
         let (plan, context) = self.source(run).await?;
         Ok((Arc::unwrap_or_clone(plan), Arc::unwrap_or_clone(context)))
+    }
+
+    /// The same as it was under the plan of that number; the one that was submitted is 0.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRun`], or the ledger cannot be read.
+    pub async fn plan_of(&self, run: RunId, revision: u32) -> Result<(Plan, SubmitContext), StoreError> {
+        let row: Option<(String, String)> = sqlx::query_as(
+            "SELECT p.json, o.context FROM former_sources o JOIN plans p ON p.id = o.plan WHERE o.run = ? AND o.revision = ?",
+        )
+        .bind(run.0)
+        .bind(revision)
+        .fetch_optional(&mut self.store().await?.connection)
+        .await
+        .map_err(self.reading())?;
+        match row {
+            Some((plan, context)) => Ok((
+                codec::decode(&plan, || format!("plan {revision} of run {run}"))?,
+                codec::decode(&context, || format!("what was given with plan {revision} of run {run}"))?,
+            )),
+            None => self.plan(run).await,
+        }
     }
 
     /// The same, shared with who reads it next.
@@ -370,11 +392,13 @@ fn run_summary(row: &SqliteRow) -> sqlx::Result<RunSummary> {
     let run = run_of(&mut columns)?;
     let workspace: Option<String> = columns.take()?;
     let plan_hash: Option<String> = columns.take()?;
+    let job_file: Option<String> = columns.take()?;
     let code: Option<&str> = columns.take()?;
     let message: Option<&str> = columns.take()?;
     let state = run.state();
     Ok(RunSummary {
         question: None,
+        warning: None,
         reason: run_reason(&run, code.and_then(|code| code.parse().ok()), message),
         until: run.until.filter(|_| state == RunState::Waiting),
         id: run.id,
@@ -393,6 +417,7 @@ fn run_summary(row: &SqliteRow) -> sqlx::Result<RunSummary> {
         tokens_out: run.tokens_out,
         workspace: workspace.unwrap_or_default(),
         plan_hash: plan_hash.unwrap_or_default(),
+        job_file,
         revision: run.revision,
     })
 }

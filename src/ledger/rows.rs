@@ -185,6 +185,9 @@ pub(super) fn project(rows: &mut Rows, seq: i64, fact: &Fact) -> Result<(), Stri
     if let FactKind::RunSubmitted { job, no, rules, .. } = &fact.kind {
         rows.runs.insert(id, submitted(id, job, *no, rules.sheets, fact.at));
     }
+    if let FactKind::RunModified { rules, .. } = &fact.kind {
+        drop_sheets(rows, id, rules.sheets);
+    }
     let run = rows
         .runs
         .get_mut(&id)
@@ -208,6 +211,31 @@ pub(super) fn project(rows: &mut Rows, seq: i64, fact: &Fact) -> Result<(), Stri
         None => follow_run(run, fact),
     }
     Ok(())
+}
+
+/// The run has so many sheets from now on. Of one that drops out only what it has used is kept.
+fn drop_sheets(rows: &mut Rows, id: RunId, sheets: u32) {
+    let Some(run) = rows.runs.get_mut(&id) else { return };
+    let dropped = rows
+        .sheets
+        .values_mut()
+        .filter(|row| row.run == id && row.sheet.0 > sheets);
+    for row in dropped.filter(|row| row.state != SheetStatus::Pending) {
+        run.moved(row.state, SheetStatus::Pending);
+        *row = SheetRow {
+            generation: row.generation.next(),
+            attempts: row.attempts,
+            completion_attempts: row.completion_attempts,
+            last_attempt: row.last_attempt,
+            ended_attempt: row.ended_attempt,
+            cost: row.cost,
+            tokens_in: row.tokens_in,
+            tokens_out: row.tokens_out,
+            ..SheetRow::pending(id, row.sheet)
+        };
+    }
+    run.sheets_total = sheets;
+    run.reason_sheet = run.reason_sheet.filter(|no| *no <= sheets);
 }
 
 fn submitted(id: RunId, job: &JobName, no: RunNo, sheets: u32, at: Timestamp) -> RunRow {
@@ -302,6 +330,14 @@ fn follow_sheet(run: &mut RunRow, sheet: &mut SheetRow, seq: i64, fact: &Fact) {
             }
             if matches!(run.phase, Phase::Ended(_)) {
                 go_on(run);
+            }
+        }
+        FactKind::SheetRecovered { generation, .. } => {
+            sheet.generation = *generation;
+            sheet.validated_seq = Some(seq);
+            sheet_ended(run, sheet, fact.at, &Verdict::Completed);
+            if run.reason_sheet == Some(sheet.sheet.0) {
+                run.reason_sheet = None;
             }
         }
         _ => {}

@@ -11,7 +11,11 @@ use super::open_error;
 const APPLICATION_ID: i64 = 0x4d5a_5254;
 
 /// Migration n brings a ledger from schema n to n + 1.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_init.sql"),
+    include_str!("migrations/0002_spending.sql"),
+    include_str!("migrations/0003_former_sources.sql"),
+];
 
 /// Reads the first pages of every table that the first schema has: of the tables, where an index would do.
 pub(super) const TOUCH: &str = "SELECT value FROM meta WHERE key = 'ledger'; SELECT 1 FROM plans NOT INDEXED LIMIT 1; \

@@ -183,6 +183,24 @@ pub(super) async fn sheet(
     row.map(|row| sheet_of(&mut Columns::of(&row))).transpose()
 }
 
+/// The rows of a run's sheets above that number.
+pub(super) async fn sheets_above(
+    connection: &mut SqliteConnection,
+    run: RunId,
+    last: u32,
+) -> sqlx::Result<Vec<SheetRow>> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        sheet_columns!(),
+        " FROM sheets s WHERE s.run = ? AND s.sheet > ?"
+    ))
+    .bind(run.0)
+    .bind(last)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| sheet_of(&mut Columns::of(row))).collect()
+}
+
 /// Writes what differs.
 pub(super) async fn store(connection: &mut SqliteConnection, before: &Rows, after: &Rows) -> sqlx::Result<()> {
     for (id, row) in &after.runs {

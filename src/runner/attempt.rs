@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::backend::{self, Caps, Passwd, Reader};
+use super::backend::{self, Caps, Passwd, Reader, Tariff};
 use super::classify::{ClassifyInput, HUNG, LOST, START_FAILED, classify};
 use super::follow::Follower;
 use super::growth::Growths;
@@ -24,11 +24,13 @@ use super::room;
 use super::spec::{AttemptSpec, Progress};
 use super::validate::baseline::Baseline;
 use super::validate::{Checks, end_leftovers};
+use crate::job::plan::Check;
 use crate::job::rules::{SheetRule, rules_for};
 use crate::model::{
     AttemptRef, AttemptReport, Cause, Certificate, Code, Exit, Failure, Outcome, RuleResult, SessionReport, Span,
     StopHow, Timestamp, ValidationReport,
 };
+use crate::probe::{self, Point};
 use crate::prompt;
 
 /// Between TERM and KILL. The Claude CLI takes up to 1.5 s to end its tools' processes after TERM.
@@ -155,6 +157,7 @@ impl Runner {
 
     /// Lets the system forget an attempt whose verdict is committed.
     pub async fn release(&self, attempt: AttemptRef) {
+        probe::pass(Point::Releasing);
         self.launcher.release(&self.unit_name(attempt)).await;
     }
 
@@ -204,6 +207,7 @@ impl Runner {
                 }
             }
         };
+        probe::pass(Point::Over);
         // Whoever else wanted its end is told that it was stopped.
         if stop.borrow().is_none()
             && let Some(why) = spool.hang()
@@ -213,7 +217,43 @@ impl Runner {
             end.hung = Some(why);
         }
         let report = self.report(&spec, prepared, &spool, end, &mut stop, &tell).await;
+        probe::pass(Point::Judged);
         tell.say(Progress::Finished(Box::new(report))).await;
+    }
+
+    /// What the rules of a sheet give now, without a session: `spec` is of attempt 0, which no session has. The error says
+    /// why they cannot tell whether it is done.
+    pub async fn examine(&self, spec: &AttemptSpec) -> Result<ValidationReport, String> {
+        let sheet = spec.plan.sheet(spec.attempt.sheet);
+        let sheet = sheet.ok_or_else(|| format!("the plan has no sheet {}", spec.attempt.sheet))?;
+        let rules = rules_for(&spec.plan, sheet)?;
+        let compares = |rule: &&SheetRule| matches!(rule.check, Check::FileModified { .. });
+        let baseline = match rules.iter().find(compares) {
+            None => Baseline::take(&[]),
+            Some(rule) => {
+                let kept = self.baseline(spec.attempt);
+                let read = tokio::task::spawn_blocking(move || Baseline::read(&kept));
+                let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+                read.ok().flatten().ok_or_else(|| {
+                    let rule = &rule.description;
+                    format!("what the files were before its first attempt is not known, and a rule asks for it: {rule}")
+                })?
+            }
+        };
+        let spool = self.spool_dir(spec.attempt);
+        let unit = self.unit_name(spec.attempt);
+        // Those of a conductor that was killed while it asked.
+        end_leftovers(&self.launcher, &unit, &spool).await;
+        let env = backend::environment(spec, &self.passwd);
+        let checks = Checks {
+            launcher: &self.launcher,
+            unit: &unit,
+            spool: &spool,
+            env: &env,
+            secrets: &spec.secrets,
+            baseline: Arc::new(baseline),
+        };
+        Ok(checks.run(&rules).await)
     }
 
     /// Why there is no room for what an attempt writes, if there is none.
@@ -280,6 +320,7 @@ impl Runner {
         }
         match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
+                probe::pass(Point::Started);
                 tell.say(Progress::Started { at, invocation }).await;
                 let certificate = self.until_over(spec, spool, stop, tell).await;
                 Some(End::new(Some(at), certificate))
@@ -340,6 +381,7 @@ impl Runner {
             Evidence::Ended(_) | Evidence::EndedUnknown => (None, None),
             Evidence::NeverRan => return None,
         };
+        probe::pass(Point::Adopting);
         let started_at = started_at.or_else(|| spool.ordered_at());
         tell.say(Progress::Started {
             at: started_at.unwrap_or_else(now),
@@ -633,6 +675,10 @@ async fn read_session(
         spec.resume,
         spec.earlier_cost,
     );
+    let (price, prices) = (
+        spec.plan.cost_limits.and_then(|limits| limits.price),
+        Arc::clone(&spec.prices),
+    );
     let spool = spool.clone();
     let read = tokio::task::spawn_blocking(move || {
         let mut reader = Reader::new(&kind);
@@ -643,6 +689,10 @@ async fn read_session(
             tail_bytes,
             resumed,
             earlier_cost,
+            tariff: Tariff {
+                own: price,
+                prices: &prices,
+            },
             secrets: &secrets,
         };
         caps.tail_bytes = caps.tail_bytes.min(STDERR_BYTES);

@@ -78,6 +78,7 @@ pub fn classify(input: &ClassifyInput<'_>) -> Outcome {
         session_id: session.session_id.clone().or(presumed).filter(|_| !lost),
         session_lost: lost,
         cost: session.cost,
+        cost_estimated: session.cost_estimated,
         tokens_in: session.tokens_in,
         tokens_out: session.tokens_out,
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::backend::Heard;
 use crate::job::plan::{Plan, SubmitContext};
+use crate::job::prices::Prices;
 use crate::model::{Ask, AttemptKind, AttemptRef, AttemptReport, Cost, Timestamp};
 pub use crate::summary::Lesson;
 
@@ -31,6 +32,8 @@ pub struct AttemptSpec {
     pub budget: Option<Cost>,
     /// What the resumed session had cost in all before this attempt, where known.
     pub earlier_cost: Option<Cost>,
+    /// What tokens cost, where the session does not say what it has cost.
+    pub prices: Arc<Prices>,
     /// Variables of the conductor's settings for every session (`pass_env`, `environment_file`).
     pub extra_env: BTreeMap<String, String>,
     /// Secrets by variable name, from the conductor's environment or credentials. Never stored, never logged.

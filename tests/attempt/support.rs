@@ -13,6 +13,7 @@ use mozart::job::plan::{
     Append, Backend, BackendKind, Check, ClaudeCli, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, Rule, Sheet,
     SubmitContext, TemplateEngine,
 };
+use mozart::job::prices::Prices;
 use mozart::model::{
     Ask, AttemptKind, AttemptNo, AttemptRef, AttemptReport, Failure, JobName, RunId, SheetNo, Span, StopHow,
 };
@@ -74,6 +75,7 @@ impl Stage {
             context: Arc::new(context),
             lessons: Vec::new(),
             earlier_cost: None,
+            prices: Arc::new(Prices::packaged()),
             budget: None,
             extra_env: BTreeMap::new(),
             secrets: Secrets::default(),

@@ -3,17 +3,17 @@
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
-use mozart::api::request::{ApiError, RunFilter, RunSelector, Submit};
+use mozart::api::request::{ApiError, CostRequest, RunFilter, RunSelector, Submit};
 use mozart::api::view::{GateState, GateView, ManagerView, QuestionView};
 use mozart::bus::client::{CallError, Client};
 use mozart::model::{
     AttemptKind, AttemptReport, Cause, Certificate, Code, Cost, Exit, Failure, Limit, LimitKind, Outcome, RuleResult,
-    RunState, SessionReport, Severity, SheetStatus, Span, Timestamp, ValidationReport,
+    RunState, SessionReport, Severity, SheetNo, SheetStatus, Span, Timestamp, ValidationReport,
 };
-use mozart::summary::{AttemptSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostKey, CostSummary, SheetSummary};
 use zbus::Variant;
 
-use super::script::{Table, World, gate, problem, question, run_view, sheet};
+use super::script::{Table, World, change, gate, problem, question, recovered, run_view, sheet};
 
 fn newest(job: &str) -> RunSelector {
     RunSelector {
@@ -129,6 +129,7 @@ fn attempt(number: u32) -> AttemptSummary {
             session_id: Some("b5f1".to_owned()),
             session_lost: true,
             cost: None,
+            cost_estimated: false,
             tokens_in: Some(8),
             tokens_out: None,
         },
@@ -143,6 +144,72 @@ fn attempt(number: u32) -> AttemptSummary {
         started_at: Some(Timestamp(3)),
         invocation: Some("f00d".to_owned()),
         report: Some(report),
+    }
+}
+
+#[tokio::test]
+async fn another_plan_and_a_recovery_arrive_as_they_were_sent() {
+    let warning = problem("V101", Severity::Warning, "no validation");
+    let mut world = World::new(Table {
+        problems: vec![warning.clone()],
+        runs: vec![run_view("review", 3, RunState::Paused)],
+        ..Table::default()
+    });
+    let client = world.client().await;
+    let third = RunSelector {
+        run: Some(3),
+        ..newest("review")
+    };
+    let plan = Submit {
+        start_sheet: None,
+        fresh: false,
+        infer: false,
+        ..submit()
+    };
+    let modified = client.modify(&third, &plan).await.unwrap();
+    assert_eq!((modified.job.as_str(), modified.run.0), ("review", 3));
+    assert_eq!(modified.parts, ["prompt", "retry"]);
+    assert_eq!(modified.sheets, [change(1, 4, SheetStatus::Completed, "kept")]);
+    assert_eq!(modified.problems, [warning]);
+    assert_eq!(world.table.lock().unwrap().submitted, [plan]);
+
+    let rows = client.recover(&third, Some(SheetNo(3)), true).await.unwrap();
+    assert_eq!(rows, [recovered(3)]);
+    client.recover(&newest("review"), None, false).await.unwrap();
+    assert_eq!(
+        world.calls(),
+        [
+            "recent",
+            "modify review Some(3) resume true",
+            "recover review Some(3) Some(SheetNo(3)) true",
+            "recover review None None false"
+        ]
+    );
+
+    // What is for new runs is no wish to be forgotten silently.
+    let error = client.modify(&third, &submit()).await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::Api(ApiError::InvalidArgument(text)) if text.contains("start_sheet")),
+        "{error:?}"
+    );
+    let refusal = ApiError::WrongState("sheet 4 is completed".to_owned());
+    world.table.lock().unwrap().fails = Some(refusal.clone());
+    for answer in [
+        client
+            .modify(
+                &third,
+                &Submit {
+                    start_sheet: None,
+                    fresh: false,
+                    infer: false,
+                    ..submit()
+                },
+            )
+            .await
+            .map(drop),
+        client.recover(&third, None, false).await.map(drop),
+    ] {
+        assert!(matches!(answer, Err(CallError::Api(error)) if error == refusal));
     }
 }
 
@@ -282,6 +349,25 @@ async fn rows_come_back_as_they_were() {
         output,
         questions: vec![question("q1-1-1"), bare],
         gates: vec![gate(GateState::Closed), of_model],
+        costs: vec![
+            CostSummary {
+                day: Some("2026-11-21".to_owned()),
+                model: Some("claude".to_owned()),
+                sessions: 3,
+                unknown: 1,
+                cost: Cost::from_usd(1.25),
+                estimated: Cost::from_usd(0.5),
+                tokens_in: 7,
+                tokens_out: 8,
+                ..CostSummary::default()
+            },
+            CostSummary {
+                account: Some("me".to_owned()),
+                job: Some("a".to_owned()),
+                run: Some(3),
+                ..CostSummary::default()
+            },
+        ],
         manager: ManagerView {
             state_directory: "/s/mozart".to_owned(),
             slots: 5,
@@ -338,6 +424,23 @@ async fn rows_come_back_as_they_were() {
     assert_eq!(client.questions().await.unwrap(), world.table.lock().unwrap().questions);
     assert_eq!(client.gates().await.unwrap(), world.table.lock().unwrap().gates);
     assert_eq!(property(&client, "b", "Question").await, "q2-1-1");
+    let asked = CostRequest {
+        days: Some(7),
+        job: Some("a".to_owned()),
+        run: Some(3),
+        by: vec![CostKey::Day, CostKey::Model],
+    };
+    assert_eq!(client.costs(&asked).await.unwrap(), world.table.lock().unwrap().costs);
+    assert_eq!(world.table.lock().unwrap().costs_asked, [asked]);
+    let of_no_job = CostRequest {
+        run: Some(3),
+        ..CostRequest::default()
+    };
+    let wrong = client.costs(&of_no_job).await.unwrap_err();
+    assert!(
+        matches!(wrong, CallError::Api(ApiError::InvalidArgument(_))),
+        "{wrong:?}"
+    );
     assert_eq!(property(&client, "a", "Question").await, "");
     assert_eq!(client.version().await.unwrap(), env!("CARGO_PKG_VERSION"));
 }

@@ -12,6 +12,7 @@ use mozart::model::{JobName, RunNo, RunState};
 use tokio::net::UnixListener;
 
 use super::script::{Table, World, run_view, sheet};
+use super::session_bus::{Dictionary, call};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -101,6 +102,58 @@ async fn silent_and_deaf_clients_hold_up_nobody() {
     soon(clients.wait_for(|clients| *clients == Clients::default()))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_hold_is_over_with_the_connection_that_asked_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus");
+    let mut world = World::new(Table::default());
+    listening(&mut world, &path);
+    let (one, two) = (
+        Client::private(&path).await.unwrap(),
+        Client::private(&path).await.unwrap(),
+    );
+    let inhibit =
+        async |client: &Client, why: &str| call::<u32>(client.connection(), "Inhibit", &(why, Dictionary::new())).await;
+    let mut calls = Vec::new();
+    let mut until = async |world: &World, word: &str, times: usize| {
+        soon(async {
+            while calls.iter().filter(|call: &&String| call.starts_with(word)).count() < times {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                calls.extend(world.calls());
+            }
+        })
+        .await;
+        assert_eq!(
+            calls.iter().filter(|call| call.starts_with(word)).count(),
+            times,
+            "{calls:?}"
+        );
+    };
+    inhibit(&one, "backup").await.unwrap();
+    inhibit(&two, "backup").await.unwrap();
+    let mut clients = world.server.clients();
+    drop(one);
+    soon(clients.wait_for(|clients| clients.private == 1)).await.unwrap();
+    until(&world, "uninhibit", 1).await;
+    // The other is still there.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    until(&world, "uninhibit", 1).await;
+
+    // One that is gone before it is told the number.
+    world.table.lock().unwrap().delay = Duration::from_millis(300);
+    let connection = two.connection().clone();
+    let asking = async { call::<u32>(&connection, "Inhibit", &("late", Dictionary::new())).await };
+    let leaving = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.clone().close().await
+    };
+    let (asked, left) = soon(async { tokio::join!(asking, leaving) }).await;
+    assert!(asked.is_err() && left.is_ok());
+    drop(two);
+    until(&world, "inhibit late", 1).await;
+    until(&world, "uninhibit", 3).await;
 }
 
 #[tokio::test]

@@ -51,6 +51,8 @@ pub(crate) async fn refuses_changes_and_allows_reading(world: &World, client: &C
         client.resume(&newest()).await,
         client.retry(&newest(), mozart::model::SheetNo(1)).await,
         client.cancel(&newest()).await,
+        client.modify(&newest(), &submit).await.map(drop),
+        client.recover(&newest(), None, true).await.map(drop),
         client.stop(false).await,
         client.reload().await,
         client.answer("q1-1-1", "retry").await,

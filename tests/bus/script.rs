@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, Submit, Submitted};
+use mozart::api::request::{ApiError, CostRequest, Modified, RecoveredSheet, SheetsChange, Submit, Submitted};
 use mozart::api::view::{Change, GateState, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::caller::Callers;
 use mozart::bus::client::Client;
 use mozart::bus::server::Server;
 use mozart::model::{Code, Cost, JobName, Problem, RunId, RunNo, RunState, Severity, SheetStatus, Span, Timestamp};
-use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
@@ -25,6 +25,8 @@ pub(crate) struct Table {
     pub(crate) problems: Vec<Problem>,
     pub(crate) questions: Vec<QuestionView>,
     pub(crate) gates: Vec<GateView>,
+    pub(crate) costs: Vec<CostSummary>,
+    pub(crate) costs_asked: Vec<CostRequest>,
     pub(crate) attached: bool,
     /// Every request that changes something fails so.
     pub(crate) fails: Option<ApiError>,
@@ -110,6 +112,10 @@ impl Table {
             None => Ok(()),
         };
         match request {
+            Request::Costs(request, reply) => {
+                self.costs_asked.push(request);
+                drop(reply.send(fails.map(|()| self.costs.clone())));
+            }
             Request::Submit(submit, reply) => {
                 let job = JobName::new("my-batch job").unwrap();
                 let dry_run = submit.dry_run;
@@ -175,6 +181,27 @@ impl Table {
                 self.calls.push(format!("retry {} {:?} from {from}", run.job, run.run));
                 drop(reply.send(fails));
             }
+            Request::Modify(run, submit, reply) => {
+                self.calls
+                    .push(format!("modify {} {:?} resume {}", run.job, run.run, submit.resume));
+                self.submitted.push(*submit);
+                let answer = fails.and_then(|()| {
+                    let row = find(&run)?.summary;
+                    Ok(Modified {
+                        job: row.job,
+                        run: row.run,
+                        parts: vec!["prompt".to_owned(), "retry".to_owned()],
+                        sheets: vec![change(1, 4, SheetStatus::Completed, "kept")],
+                        problems: self.problems.clone(),
+                    })
+                });
+                drop(reply.send(answer));
+            }
+            Request::Recover(run, sheet, dry_run, reply) => {
+                self.calls
+                    .push(format!("recover {} {:?} {sheet:?} {dry_run}", run.job, run.run));
+                drop(reply.send(fails.map(|()| vec![recovered(3)])));
+            }
             Request::Cancel(run, reply) => {
                 self.calls.push(format!("cancel {} {:?}", run.job, run.run));
                 drop(reply.send(fails));
@@ -237,6 +264,27 @@ impl Table {
     }
 }
 
+pub(crate) fn change(first: u32, last: u32, state: SheetStatus, becomes: &str) -> SheetsChange {
+    SheetsChange {
+        first,
+        last,
+        state,
+        becomes: becomes.to_owned(),
+    }
+}
+
+pub(crate) fn recovered(sheet: u32) -> RecoveredSheet {
+    RecoveredSheet {
+        sheet,
+        was: SheetStatus::Failed,
+        is: SheetStatus::Failed,
+        reason: "1 of 2 rules hold".to_owned(),
+        rules_passed: 1,
+        rules_total: 2,
+        failed: vec!["out-3 exists: there is no such file".to_owned()],
+    }
+}
+
 pub(crate) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
     let summary = RunSummary {
         id: RunId(i64::from(run) + 40),
@@ -246,6 +294,7 @@ pub(crate) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
         reason: "limit five_hour".to_owned(),
         until: Some(Timestamp(1_795_228_661_000_001)),
         question: None,
+        warning: None,
         sheets_total: 10,
         sheets_done: 3,
         sheets_failed: 1,
@@ -258,6 +307,7 @@ pub(crate) fn run_view(job: &str, run: u32, state: RunState) -> RunView {
         tokens_out: 17,
         workspace: "/home/me/work".to_owned(),
         plan_hash: "abc".to_owned(),
+        job_file: Some("/jobs/review.yaml".to_owned()),
         revision: 1,
     };
     RunView {

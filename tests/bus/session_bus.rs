@@ -300,9 +300,9 @@ async fn a_hold_is_over_with_the_client_that_asked_for_it() {
     .await;
 }
 
-type Dictionary = std::collections::HashMap<String, zbus::wire::OwnedVariant>;
+pub(super) type Dictionary = std::collections::HashMap<String, zbus::wire::OwnedVariant>;
 
-async fn call<T>(
+pub(super) async fn call<T>(
     connection: &zbus::Connection,
     method: &str,
     body: &(impl serde::Serialize + zbus::wire::DynamicType),

@@ -13,6 +13,7 @@ use mozart::job::plan::{
     Append, Backend, BackendKind, ClaudeCli, OnLimit, PLAN_VERSION, Plan, Prompt, RateLimitPolicy, RetryPolicy,
     SubmitContext, TemplateEngine,
 };
+use mozart::job::prices::Prices;
 use mozart::model::{
     Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Certificate, Code, Exit, JobName, Outcome, RunId, SessionReport,
     SheetNo, Span, Timestamp, ValidationReport,
@@ -202,6 +203,7 @@ impl World {
             }),
             lessons: Vec::new(),
             earlier_cost: None,
+            prices: Arc::new(Prices::packaged()),
             budget: None,
             extra_env: map(&[("TMPDIR", self.path("tmp").to_str().unwrap())]),
             secrets: Secrets(map(&[("ANTHROPIC_API_KEY", "test-key-of-nobody")])),

@@ -1,12 +1,17 @@
 //! What `mozartctl` makes of a conductor's answers: exit codes, JSON, lines, requests.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
-use mozart::api::request::ApiError;
+use mozart::api::request::{ApiError, Modified, RecoveredSheet, SheetsChange};
 use mozart::api::view::{GateState, GateView, QuestionView};
-use mozart::model::{Cause, Code, RuleResult, RunState, SheetStatus, Timestamp};
+use mozart::model::{
+    Cause, Code, Cost, JobName, Problem, RuleResult, RunNo, RunState, Severity, SheetStatus, Timestamp,
+};
+use mozart::summary::{CostKey, CostSummary};
 use serde_json::json;
 
 use super::fake::{Fake, State, run, sheet};
@@ -275,12 +280,208 @@ fn requests_arrive_as_they_were_meant() {
         ]
     );
     assert_eq!(code(&ctl(&alone, &["retry", "review"])), 2, "from where is to be said");
-    let refused = ctl(&alone, &["resume", "review", "--reload-config"]);
+    let refused = ctl(&alone, &["resume", "review", "--force"]);
     assert_eq!(
         code(&refused),
         1,
         "a flag without effect is not silently accepted: {}",
         said(&refused)
+    );
+    // The run of this conductor came from no file.
+    assert_eq!(code(&ctl(&alone, &["resume", "review", "--reload-config"])), 2);
+}
+
+fn changes() -> Modified {
+    let change = |first, last, state, becomes: &str| SheetsChange {
+        first,
+        last,
+        state,
+        becomes: becomes.to_owned(),
+    };
+    Modified {
+        job: JobName::new("review").expect("a name"),
+        run: RunNo(3),
+        parts: vec!["prompt".to_owned(), "sheet".to_owned()],
+        sheets: vec![
+            change(1, 4, SheetStatus::Completed, "kept"),
+            change(5, 5, SheetStatus::Running, "next_attempt"),
+            change(6, 8, SheetStatus::Pending, "new_plan"),
+            change(9, 10, SheetStatus::Pending, "added"),
+        ],
+        problems: Vec::new(),
+    }
+}
+
+/// A job file that makes no plan without a variable that the run was submitted with.
+fn job_with_a_variable(desk: &Desk) -> PathBuf {
+    desk.job(
+        "review",
+        10,
+        "true",
+        "validations: [{type: file_exists, path: '{audience}.md'}]",
+    )
+}
+
+#[test]
+fn another_plan_is_told_of_in_brief_and_as_json() {
+    let mut state = live();
+    state.modified = Some(changes());
+    let (alone, fake) = with(state);
+    let desk = Desk::new();
+    let file = job_with_a_variable(&desk);
+    let file = file.to_str().expect("a path");
+    let shown = ctl(&alone, &["modify", "review", "-c", file, "-w", "/somewhere"]);
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+    insta::assert_snapshot!(stdout(&shown), @r"
+    review#3 takes the new plan; it differs in prompt, sheet
+      sheets 1-4   completed  stays so
+      sheet 5      running    goes on with the old plan until its attempt ends
+      sheets 6-8   pending    takes the new plan
+      sheets 9-10             is new
+    ");
+    let submit = fake.state().submitted[0].clone();
+    assert_eq!(submit.path.as_deref(), Some(file));
+    assert_eq!(submit.workspace.as_deref(), Some("/somewhere"));
+    assert!(
+        submit
+            .environment
+            .is_some_and(|environment| environment.contains_key("PATH"))
+            && !submit.resume
+    );
+
+    let shown = ctl(&alone, &["modify", "review", "-c", file, "-r", "--json"]);
+    let told = parsed(&shown);
+    assert_eq!(
+        (told["changed"].as_bool(), told["run"].as_u64()),
+        (Some(true), Some(3)),
+        "{told:#}"
+    );
+    assert_eq!(told["parts"], json!(["prompt", "sheet"]));
+    assert_eq!(
+        told["sheets"][1],
+        json!({"first": 5, "last": 5, "state": "running", "becomes": "next_attempt"})
+    );
+    assert_eq!(fake.state().asked, ["modify review", "modify and resume review"]);
+
+    fake.state().modified = Some(Modified {
+        parts: Vec::new(),
+        sheets: Vec::new(),
+        ..changes()
+    });
+    let shown = ctl(&alone, &["modify", "review", "--config", file]);
+    assert!(
+        code(&shown) == 0 && stdout(&shown).contains("review#3: nothing has changed"),
+        "{}",
+        said(&shown)
+    );
+}
+
+#[test]
+fn who_waits_for_the_new_plan_waits_until_no_sheet_has_the_old_one() {
+    let mut state = live();
+    state.modified = Some(Modified {
+        sheets: vec![SheetsChange {
+            first: 2,
+            last: 2,
+            state: SheetStatus::Running,
+            becomes: "next_attempt".to_owned(),
+        }],
+        ..changes()
+    });
+    let running = state
+        .sheets
+        .iter()
+        .position(|sheet| sheet.sheet_num == 2)
+        .expect("a sheet");
+    state.sheets[running].state = SheetStatus::Running;
+    let (alone, fake) = with(state);
+    let desk = Desk::new();
+    let file = job_with_a_variable(&desk);
+    let file = file.to_str().expect("a path");
+    let shown = ctl(&alone, &["modify", "review", "-c", file, "--wait", "-t", "0.3"]);
+    assert_eq!(code(&shown), 1);
+    assert!(
+        said(&shown).contains("still at work with the old plan"),
+        "{}",
+        said(&shown)
+    );
+    // Its next attempt has the new plan.
+    let waiting = std::thread::spawn({
+        let mut command = alone.ctl(["modify", "review", "-c", file, "--wait", "-t", "30"]);
+        move || output(&mut command)
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!waiting.is_finished());
+    fake.state().sheets[running].attempts += 1;
+    let shown = waiting.join().expect("it ends");
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+}
+
+#[test]
+fn problems_of_the_new_file_are_shown_with_their_lines_and_nothing_else_is_said_to_be_done() {
+    let mut state = live();
+    state.submit = Some(Err(ApiError::InvalidJob {
+        message: "the job file is invalid: no such variable (V109)".to_owned(),
+        problems: vec![Problem {
+            check_id: "V109".to_owned(),
+            severity: Severity::Error,
+            message: "no such variable".to_owned(),
+            line: Some(7),
+            column: Some(1),
+            context: None,
+            suggestion: None,
+            auto_fixable: false,
+            metadata: BTreeMap::default(),
+        }],
+    }));
+    let (alone, _fake) = with(state);
+    let desk = Desk::new();
+    let file = job_with_a_variable(&desk);
+    let shown = ctl(&alone, &["modify", "review", "-c", file.to_str().expect("a path")]);
+    assert_eq!((code(&shown), stdout(&shown)), (1, String::new()));
+    assert!(said(&shown).contains("review.yaml:7"), "{}", said(&shown));
+    let gone = ctl(&alone, &["modify", "review", "-c", "nowhere.yaml"]);
+    assert_eq!(code(&gone), 2, "{}", said(&gone));
+}
+
+#[test]
+fn a_recovery_is_told_sheet_by_sheet() {
+    let mut state = live();
+    let sheet = |sheet, is, reason: &str, failed: &[&str]| RecoveredSheet {
+        sheet,
+        was: SheetStatus::Failed,
+        is,
+        reason: reason.to_owned(),
+        rules_passed: 2 - u32::try_from(failed.len()).expect("few"),
+        rules_total: 2,
+        failed: failed.iter().map(|line| (*line).to_owned()).collect(),
+    };
+    state.recovered = vec![
+        sheet(2, SheetStatus::Completed, "", &[]),
+        sheet(
+            3,
+            SheetStatus::Failed,
+            "1 of 2 rules hold",
+            &["out-3 exists: there is no such file"],
+        ),
+    ];
+    let (alone, fake) = with(state);
+    let shown = ctl(&alone, &["recover", "review"]);
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+    insta::assert_snapshot!(stdout(&shown), @r"
+    sheet 2: completed (was failed; 2 rules checked)
+    sheet 3: stays failed: 1 of 2 rules hold
+        out-3 exists: there is no such file
+    review#3 running: 1 sheet completed
+    ");
+    let shown = ctl(&alone, &["recover", "review", "-s", "3", "-n", "--json"]);
+    let told = parsed(&shown);
+    assert_eq!(told["dry_run"], true);
+    assert_eq!(told["sheets"][0]["is"], "completed");
+    assert_eq!(told["sheets"][1]["failed"][0], "out-3 exists: there is no such file");
+    assert_eq!(
+        fake.state().asked,
+        ["recover None false review", "recover Some(SheetNo(3)) true review"]
     );
 }
 
@@ -764,4 +965,70 @@ fn limits_are_shown_and_cleared() {
         fake.state().asked,
         ["clear Some(\"claude_cli:host:usage\")", "clear None"]
     );
+}
+
+#[test]
+fn costs_are_shown_as_asked() {
+    let (alone, fake) = with(live());
+    assert_eq!(stdout(&ctl(&alone, &["costs"])), "no session has cost anything\n");
+    let day = |day: &str, sessions, unknown, usd: f64, estimated: f64| CostSummary {
+        day: Some(day.to_owned()),
+        sessions,
+        unknown,
+        cost: Cost::from_usd(usd),
+        estimated: Cost::from_usd(estimated),
+        tokens_in: 12_000,
+        tokens_out: 300,
+        ..CostSummary::default()
+    };
+    fake.state().costs = vec![
+        day("2026-11-19", 2, 2, 0.0, 0.0),
+        day("2026-11-20", 3, 0, 1.5, 0.0),
+        day("2026-11-21", 4, 1, 2.25, 0.5),
+    ];
+    let answer = ctl(&alone, &["costs", "--days", "3"]);
+    let shown = stdout(&answer);
+    let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["DAY", "COST", "SESSIONS", "TOKENS", "IN", "OUT"]);
+    assert_eq!(lines[1][..3], ["2026-11-19", "unknown", "2"], "never shown as none");
+    assert_eq!(lines[2][..3], ["2026-11-20", "$1.50", "3"]);
+    assert_eq!(lines[3][..5], ["2026-11-21", "~$2.25", "and", "1", "unknown"]);
+    assert_eq!(lines[4][..5], ["all", "~$3.75", "and", "3", "unknown"]);
+    let notes = String::from_utf8_lossy(&answer.stderr);
+    assert!(notes.contains("~ $0.50 of it by the price of tokens"), "{notes}");
+    let all = parsed(&ctl(&alone, &["costs", "--by", "model,run", "--json"]));
+    assert_eq!(all["total"]["cost_usd"], 3.75);
+    assert_eq!(
+        (&all["costs"][2]["estimated_usd"], &all["costs"][2]["unknown"]),
+        (&json!(0.5), &json!(1))
+    );
+    let asked = fake.state().costs_asked.clone();
+    assert_eq!((asked[1].days, &asked[1].by[..]), (Some(3), &[CostKey::Day][..]));
+    assert_eq!(
+        (asked[2].days, &asked[2].by[..]),
+        (None, &[CostKey::Model, CostKey::Run][..])
+    );
+    let job = fake.state().runs[0].summary.clone();
+    for (word, run) in [
+        (job.job.to_string(), None),
+        (format!("{}#{}", job.job, job.run), Some(job.run.0)),
+    ] {
+        assert_eq!(code(&ctl(&alone, &["costs", &word])), 0);
+        let asked = fake.state().costs_asked.last().cloned().expect("was asked");
+        assert_eq!((asked.job, asked.run), (Some(job.job.to_string()), run), "{word}");
+    }
+}
+
+#[test]
+fn a_budget_that_is_nearly_used_up_is_shown() {
+    let (alone, fake) = with(live());
+    fake.run(|run| run.warning = Some("$4.10 of the job's budget of $5.00 used".to_owned()));
+    let job = fake.state().runs[0].summary.job.to_string();
+    let shown = stdout(&ctl(&alone, &["status", &job]));
+    assert!(
+        shown.contains("Budget  $4.10 of the job's budget of $5.00 used"),
+        "{shown}"
+    );
+    let json = parsed(&ctl(&alone, &["status", &job, "--json"]));
+    assert_eq!(json["warning"], "$4.10 of the job's budget of $5.00 used");
 }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, RunSelector, Submit, Submitted};
+use mozart::api::request::{ApiError, CostRequest, Modified, RecoveredSheet, RunSelector, Submit, Submitted};
 use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::server::Server;
 use mozart::model::{
     AttemptKind, AttemptReport, Certificate, Exit, JobName, Outcome, RunId, RunNo, RunState, SessionReport,
     SheetStatus, Span, Timestamp, ValidationReport,
 };
-use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// What it knows, and what it was asked to do.
@@ -29,8 +29,13 @@ pub(super) struct State {
     /// What `Submit` answers.
     pub(super) submit: Option<Result<bool, ApiError>>,
     pub(super) submitted: Vec<Submit>,
+    /// What `Modify` answers, where `submit` holds no error.
+    pub(super) modified: Option<Modified>,
+    pub(super) recovered: Vec<RecoveredSheet>,
     pub(super) questions: Vec<QuestionView>,
     pub(super) gates: Vec<GateView>,
+    pub(super) costs: Vec<CostSummary>,
+    pub(super) costs_asked: Vec<CostRequest>,
     /// How often somebody asked for the sheets.
     pub(super) looks: u32,
     /// `pause now review`, …
@@ -157,6 +162,7 @@ pub(super) fn run(job: &str, number: u32, state: RunState, total: u32) -> RunVie
             reason: String::new(),
             until: None,
             question: None,
+            warning: None,
             sheets_total: total,
             sheets_done: 0,
             sheets_failed: 0,
@@ -169,6 +175,7 @@ pub(super) fn run(job: &str, number: u32, state: RunState, total: u32) -> RunVie
             tokens_out: 0,
             workspace: "/ws".to_owned(),
             plan_hash: "hash".to_owned(),
+            job_file: None,
             revision: 1,
         },
         eta: None,
@@ -231,6 +238,7 @@ fn attempt(sheet: u32, number: u32, over: bool) -> AttemptSummary {
                 session_lost: false,
                 session_id: None,
                 cost: None,
+                cost_estimated: false,
                 tokens_in: None,
                 tokens_out: None,
             },
@@ -258,6 +266,10 @@ impl State {
 
 fn answer(request: Request, state: &mut State) {
     match request {
+        Request::Costs(request, reply) => {
+            state.costs_asked.push(request);
+            drop(reply.send(Ok(state.costs.clone())));
+        }
         Request::Submit(submit, reply) => {
             state.submitted.push(*submit);
             let answer = state.submit.clone().unwrap_or(Ok(false));
@@ -282,6 +294,19 @@ fn answer(request: Request, state: &mut State) {
         }
         Request::Retry(selector, from, reply) => {
             drop(reply.send(state.changed(&format!("retry from {from}"), &selector)));
+        }
+        Request::Modify(selector, submit, reply) => {
+            let changed = state.changed(if submit.resume { "modify and resume" } else { "modify" }, &selector);
+            state.submitted.push(*submit);
+            let answer = match &state.submit {
+                Some(Err(error)) => Err(error.clone()),
+                Some(Ok(_)) | None => changed.map(|()| state.modified.clone().expect("an answer")),
+            };
+            drop(reply.send(answer));
+        }
+        Request::Recover(selector, sheet, dry_run, reply) => {
+            let asked = format!("recover {sheet:?} {dry_run}");
+            drop(reply.send(state.changed(&asked, &selector).map(|()| state.recovered.clone())));
         }
         Request::Resume(selector, reply) => drop(reply.send(state.changed("resume", &selector))),
         Request::Cancel(selector, reply) => drop(reply.send(state.changed("cancel", &selector))),

@@ -26,8 +26,7 @@ const PAUSE: u64 = 1200;
 /// Starts the job; the session that runs is what gets disturbed.
 fn started(service: &Service, desk: &Desk, name: &str) {
     let job = desk.job(name, SHEETS, SCRIPT, WROTE_ITS_FILE);
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", said(&run));
+    service.submit(&job);
 }
 
 fn pid_of(unit: &str) -> String {
@@ -143,8 +142,7 @@ fn a_unit_that_was_held_when_the_bus_went_away_is_let_go() {
     let slow = "  - {type: command_succeeds, command: \"while [ ! -e ../go ]; do sleep 0.05; done\"}\n";
     let script = "mkdir -p workspace; echo done > workspace/out-$n";
     let job = desk.job("held", 1, script, &format!("{WROTE_ITS_FILE}{slow}"));
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", said(&run));
+    service.submit(&job);
     let ended = || {
         let unit = service
             .units()
@@ -208,8 +206,7 @@ fn a_user_manager_that_leaves_interrupts_and_the_run_goes_on_by_itself() {
         &format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}"),
     );
     desk.write("go-3", "");
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", said(&run));
+    service.submit(&job);
     for sheet in [1, 2] {
         let started = |times| desk.starts().get(&sheet) == Some(&times);
         wait_until("its session runs", BACK, || started(1));

@@ -1,6 +1,9 @@
 //! Tests that need a real systemd, each run by `tests/host/suite` in a machine of its own, as the user `tester`.
 
+mod audit;
 mod buses;
+mod chaos;
+mod crashes;
 mod install;
 mod interrupts;
 mod machine;

@@ -25,8 +25,7 @@ fn ten_kills_of_the_service_lose_nothing_and_start_nothing_twice() {
     let desk = Desk::new();
     let script = "sleep 0.15; mkdir -p workspace; echo done > workspace/out-$n";
     let job = desk.job("fifty", 50, script, WROTE_ITS_FILE);
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", said(&run));
+    service.submit(&job);
 
     let mut chance = Chance::new();
     for _ in 0..10 {
@@ -54,7 +53,7 @@ fn a_session_is_adopted_as_the_same_process_and_its_exit_is_known_though_nobody_
         "while [ ! -e go ]; do sleep 0.05; done; exit 37",
         "retry: {max_retries: 0}\n",
     );
-    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    service.submit(&job);
     wait_until("the session runs", Duration::from_secs(10), || {
         !desk.starts().is_empty()
     });
@@ -88,23 +87,26 @@ fn a_session_is_adopted_as_the_same_process_and_its_exit_is_known_though_nobody_
     assert_eq!(desk.starts(), BTreeMap::from([(1, 1)]));
 }
 
+/// A job whose fourth sheet fails until there is a file `go`: it ran, and the service was stopped.
+fn stopped_after_the_third_sheet(service: &Service, desk: &Desk, name: &str) -> PathBuf {
+    let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
+    let more = format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}");
+    let job = desk.job(name, 6, script, &more);
+    service.submit(&job);
+    let wait = output(service.ctl(["wait", name]));
+    assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
+    systemctl(&["stop", "mozart.service"]);
+    job
+}
+
 #[test]
 fn a_ledger_damaged_while_the_service_was_stopped_is_kept_and_the_job_goes_on_from_its_checkpoint() {
     if !inside() {
         return;
     }
-    let service = Service::fresh();
-    let desk = Desk::new();
-    let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
-    let more = format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}");
-    let job = desk.job("damaged", 6, script, &more);
-    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
-    let wait = output(service.ctl(["wait", "damaged"]));
-    assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
-
-    systemctl(&["stop", "mozart.service"]);
-    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME"));
-    let state = home.join(".local/state/mozart");
+    let (service, desk) = (Service::fresh(), Desk::new());
+    let job = stopped_after_the_third_sheet(&service, &desk, "damaged");
+    let state = home(".local/state/mozart");
     let mut bytes = fs::read(state.join("ledger.db")).expect("the ledger");
     bytes.truncate(bytes.len() / 2);
     fs::write(state.join("ledger.db"), &bytes).expect("the ledger");
@@ -135,18 +137,9 @@ fn without_ledger_and_checkpoint_the_service_goes_on_from_the_files_once_somebod
     if !inside() {
         return;
     }
-    let service = Service::fresh();
-    let desk = Desk::new();
-    let script = "mkdir -p workspace; test $n -lt 4 || test -e go || exit 1; echo done > workspace/out-$n";
-    let more = format!("retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}");
-    let job = desk.job("lost", 6, script, &more);
-    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
-    let wait = output(service.ctl(["wait", "lost"]));
-    assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
-
-    systemctl(&["stop", "mozart.service"]);
-    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME"));
-    fs::remove_dir_all(home.join(".local/state/mozart")).expect("the ledger is gone");
+    let (service, desk) = (Service::fresh(), Desk::new());
+    let job = stopped_after_the_third_sheet(&service, &desk, "lost");
+    fs::remove_dir_all(home(".local/state/mozart")).expect("the ledger is gone");
     fs::remove_file(desk.path("workspace/lost.json")).expect("the checkpoint is gone");
     desk.write("go", "");
     let refused = output(service.ctl(["resume"]).arg(&job));
@@ -205,7 +198,7 @@ fn two_mozarts_in_one_user_manager_leave_each_other_alone() {
     let (desk, other_desk) = (Desk::new(), Desk::new());
     let script = "while [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
     let job = desk.job("mine", 2, script, WROTE_ITS_FILE);
-    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    service.submit(&job);
     wait_until("the service's session runs", Duration::from_secs(10), || {
         !desk.starts().is_empty()
     });
@@ -271,7 +264,7 @@ fn a_new_binary_and_a_removed_one_lose_no_session() {
     let desk = Desk::new();
     let script = "while [ ! -e go-$n ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
     let job = desk.job("upgraded", 2, script, WROTE_ITS_FILE);
-    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    service.submit(&job);
     wait_until("the first sheet runs", Duration::from_secs(10), || {
         !desk.starts().is_empty()
     });
@@ -310,8 +303,7 @@ fn sessions_outlive_a_service_that_is_dead_and_has_no_binary() {
     let script = "while [ ! -e go-$n ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
     let more = format!("retry: {{max_retries: 0, transient_retries: 0}}\n{WROTE_ITS_FILE}");
     let job = desk.job("removed", 3, script, &more);
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", said(&run));
+    service.submit(&job);
     let binary = home(".local/bin/mozartd");
     let away = binary.with_extension("away");
     let started = |sheet, times| {
@@ -377,8 +369,7 @@ fn damage_that_the_running_service_finds_costs_neither_the_session_nor_what_the_
     let script =
         "test $n = 1 || while [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
     let job = desk.job("now", 3, &format!("rm -f workspace/out-$n; {script}"), WROTE_ITS_FILE);
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", said(&run));
+    service.submit(&job);
     wait_until("the second sheet runs", LONG, || desk.starts().len() == 2);
     wait_until("the checkpoint", LONG, || {
         fs::read_to_string(desk.path("workspace/now.json"))
@@ -433,4 +424,111 @@ fn damage_that_the_running_service_finds_costs_neither_the_session_nor_what_the_
     assert!(resume.status.success(), "{}", said(&resume));
     assert_eq!(service.status("now")["state"], "completed");
     assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 2), (3, 1)]));
+}
+
+/// A job whose sheets write that word and are to have written it; those from 2 on wait until they may.
+fn writes(desk: &Desk, sheets: u32, word: &str, waits: bool) -> PathBuf {
+    let wait = if waits {
+        "until [ -e go-$n ]; do sleep 0.05; done; "
+    } else {
+        ""
+    };
+    let script = format!("{wait}mkdir -p workspace; echo {word} > workspace/out-$n");
+    let more = format!(
+        "parallel: {{enabled: true, max_concurrent: 2}}\nretry: {{max_retries: 0}}\n\
+         validations: [{{type: content_contains, path: 'out-{{sheet_num}}', pattern: {word}}}]\n"
+    );
+    desk.job("modified", sheets, &script, &more)
+}
+
+#[test]
+fn sheets_at_work_keep_their_plan_through_a_kill_and_the_others_have_the_new_one() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let job = writes(&desk, 4, "old", true);
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    wait_until("two sheets are at work", Duration::from_secs(20), || {
+        desk.starts().len() == 2
+    });
+
+    let job = writes(&desk, 5, "new", false);
+    let modified = output(service.ctl(["modify", "modified", "-c"]).arg(&job));
+    assert!(modified.status.success(), "{}", said(&modified));
+    assert!(
+        said(&modified).contains("goes on with the old plan"),
+        "{}",
+        said(&modified)
+    );
+    let first = service.pid().expect("a service");
+    systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
+    wait_until("the service is back", LONG, || {
+        service.pid().is_some_and(|pid| pid != first)
+    });
+    // One ends while a conductor looks, the other while there is none.
+    desk.write("go-1", "");
+    wait_until("sheet 3 has had its turn", LONG, || desk.starts().contains_key(&3));
+    systemctl(&["stop", "mozart.service", "mozart.socket"]);
+    desk.write("go-2", "");
+    wait_until("sheet 2 has ended", LONG, || {
+        desk.path("workspace/out-2").exists() && service.units().is_empty()
+    });
+
+    let wait = output(service.ctl(["wait", "modified"]));
+    assert!(
+        wait.status.success(),
+        "{}\n{:#}",
+        said(&wait),
+        service.status("modified")
+    );
+    let words: Vec<_> = (1..=5)
+        .map(|sheet| desk.lines(&format!("workspace/out-{sheet}")).concat())
+        .collect();
+    assert_eq!(words, ["old", "old", "new", "new", "new"]);
+    assert!(desk.starts().values().all(|starts| *starts == 1), "{:?}", desk.starts());
+}
+
+#[test]
+fn rules_are_asked_in_units_of_their_own_and_what_holds_is_completed_by_the_service() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let more = format!(
+        "retry: {{max_retries: 0}}\n{WROTE_ITS_FILE}  - {{type: command_succeeds, command: 'cat /proc/self/cgroup >> units; test -s out-{{sheet_num}}'}}\n"
+    );
+    let job = desk.job(
+        "recovered",
+        2,
+        "mkdir -p workspace; test $n = 1 || touch workspace/out-$n; exit 3",
+        &more,
+    );
+    assert!(output(service.ctl(["run", "--detach"]).arg(&job)).status.success());
+    assert_eq!(output(service.ctl(["wait", "recovered"])).status.code(), Some(1));
+    desk.write("workspace/out-1", "by hand");
+    for _ in 0..2 {
+        let recovered = output(service.ctl(["recover", "recovered"]));
+        assert!(recovered.status.success(), "{}", said(&recovered));
+        let status = service.status("recovered");
+        assert_eq!(
+            (status["state"].as_str(), status["sheets"][0]["state"].as_str()),
+            (Some("paused"), Some("completed"))
+        );
+        assert_eq!(
+            status["sheets"][1]["state"], "pending",
+            "no session has worked on it, and its file is not there"
+        );
+    }
+    let units = desk.lines("workspace/units").join("\n");
+    assert!(
+        units.contains("-1-0-v1.service"),
+        "a check has a unit of its own: {units}"
+    );
+    wait_until("no unit is left", Duration::from_secs(5), || service.units().is_empty());
+    systemctl(&["restart", "mozart.service"]);
+    assert_eq!(service.status("recovered")["sheets"][0]["state"], "completed");
+    assert_eq!(desk.starts(), BTreeMap::from([(1, 1)]));
 }

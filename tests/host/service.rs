@@ -146,8 +146,7 @@ fn mistake_07_stop_and_reload_work_while_jobs_run_and_a_restart_takes_the_sessio
     let second = Desk::new();
     let other = second.job("two", 2, script, WROTE_ITS_FILE);
     for job in [&first, &other] {
-        let run = output(service.ctl(["run", "--detach"]).arg(job));
-        assert!(run.status.success(), "{}", said(&run));
+        service.submit(job);
     }
     wait_until("both run", Duration::from_secs(10), || {
         !desk.starts().is_empty() && !second.starts().is_empty()
@@ -253,4 +252,58 @@ fn uninstalling_keeps_the_data_and_says_where() {
         assert!(!std::path::Path::new(&home).join(left).exists(), "{left} is left");
     }
     assert!(!systemctl(&["cat", "mozart.service"]).status.success());
+}
+
+/// logind, as far as it tells who lingers; one object for everything.
+struct Login;
+
+#[zbus::interface(name = "org.freedesktop.login1.Manager")]
+impl Login {
+    async fn get_user(&self, uid: u32) -> zbus::OwnedObjectPath {
+        let path = format!("/org/freedesktop/login1/user/_{uid}");
+        path.try_into().expect("a path")
+    }
+}
+
+struct LoginUser;
+
+#[zbus::interface(name = "org.freedesktop.login1.User")]
+impl LoginUser {
+    #[zbus(property)]
+    fn linger(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_linger_is_told_that_sessions_end_with_the_login() {
+    if !inside() {
+        return;
+    }
+    let service = Service::fresh();
+    let desk = Desk::new();
+    let bus = crate::bus::session_bus::Bus::start();
+    let user = format!("/org/freedesktop/login1/user/_{}", rustix::process::getuid().as_raw());
+    let _logind = zbus::connection::Builder::address(bus.address.as_str())
+        .serve_at("/org/freedesktop/login1", Login)
+        .serve_at(user, LoginUser)
+        .name("org.freedesktop.login1")
+        .build()
+        .await
+        .expect("a stand-in");
+    let run = async |name: &'static str, arguments: &[&str], lingers: bool| {
+        let job = desk.job(name, 1, "true", "");
+        let mut ctl = service.ctl(["run", "--detach"]);
+        ctl.args(arguments).arg(job);
+        if !lingers {
+            ctl.env("DBUS_SYSTEM_BUS_ADDRESS", &bus.address);
+        }
+        let done = tokio::task::spawn_blocking(move || output(ctl)).await.expect("it ends");
+        assert!(done.status.success(), "{}", said(&done));
+        String::from_utf8_lossy(&done.stderr).matches("enable-linger").count()
+    };
+    assert_eq!(run("lingers", &[], true).await, 0, "the user of the machine does");
+    assert_eq!(run("leaves", &[], false).await, 1);
+    assert_eq!(run("quiet", &["--quiet"], false).await, 0);
+    assert_eq!(run("told", &["--json"], false).await, 0);
 }

@@ -40,8 +40,7 @@ fn a_service_whose_ledger_is_full_says_where_and_how_much_and_goes_on_when_there
         "[ $n != 2 ] || while [ ! -e go ]; do sleep 0.05; done; mkdir -p workspace; echo done > workspace/out-$n";
     let more = format!("retry: {{max_retries: 0, transient_retries: 0}}\n{WROTE_ITS_FILE}");
     let job = desk.job("told", 3, script, &more);
-    let run = output(service.ctl(["run", "--detach"]).arg(&job));
-    assert!(run.status.success(), "{}", told(&run));
+    service.submit(&job);
     wait_until("sheet 2", Duration::from_secs(15), || desk.starts().len() == 2);
 
     let pid = service.pid().unwrap();

@@ -15,7 +15,7 @@ use crate::commands::answer;
 use crate::connect::{Finder, Need};
 use crate::error::{CliError, Kind};
 use crate::exit_code::ExitCode;
-use crate::link::{Link, Watch};
+use crate::link::{COME_BACK, Link, TRY_AGAIN, Watch};
 use crate::narrator::Narrator;
 use crate::output::Out;
 use crate::signals::{Asked, Signals};
@@ -26,12 +26,8 @@ use crate::typed::Typed;
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// After a signal, others are waited for so long: one look for a burst.
 const GATHER: Duration = Duration::from_millis(40);
-/// A conductor that restarts is waited for so long.
-pub(crate) const COME_BACK: Duration = Duration::from_secs(20);
 /// Another `mozartctl` that conducted ends with its run; another conductor may be there after so long.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
-/// Meanwhile it is looked for so often.
-pub(crate) const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Runs of others in this process are looked at so often.
 const OTHERS: Duration = Duration::from_secs(1);
 
@@ -135,8 +131,10 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     async fn follow(&mut self, manner: Manner) -> Result<End, CliError> {
-        let mut watch = self.link.watch(&self.run.job).await?;
-        let (mut view, sheets) = (self.link.run(self.run).await?, self.link.sheets(self.run).await?);
+        let (link, run) = (&*self.link, self.run);
+        let mut watch = link.patiently(async || link.watch(&run.job).await).await?;
+        let mut view = link.patiently(async || link.run(run).await).await?;
+        let sheets = link.patiently(async || link.sheets(run).await).await?;
         if manner.introduce {
             self.introduce(&view);
         }
@@ -153,7 +151,7 @@ impl Watcher<'_> {
             if self.link.is_still(&view.summary) {
                 match self.link.sheets(self.run).await {
                     // Its conductor may have ended with it.
-                    Err(error) if is_lost(&error) => watch = self.come_back().await?,
+                    Err(error) if error.is_lost() => watch = self.come_back().await?,
                     Err(error) => return Err(error),
                     Ok(sheets) => {
                         // The last signals may have been overtaken by the run's end.
@@ -190,12 +188,11 @@ impl Watcher<'_> {
                 }
             }
             looked = tokio::time::Instant::now();
-            view = match self.link.run(self.run).await {
-                Err(error) if is_lost(&error) => {
-                    watch = self.come_back().await?;
-                    self.link.run(self.run).await?
+            view = loop {
+                match self.link.run(self.run).await {
+                    Err(error) if error.is_lost() => watch = self.come_back().await?,
+                    other => break other?,
                 }
-                other => other?,
             };
             self.narrator.run(&view);
         }
@@ -221,7 +218,7 @@ impl Watcher<'_> {
         }
         let questions = match self.link.questions().await {
             // Whoever looks next finds out.
-            Err(error) if is_lost(&error) => return Ok(true),
+            Err(error) if error.is_lost() => return Ok(true),
             other => other?,
         };
         if let Some(question) = questions.into_iter().find(|question| question.id == *id) {
@@ -385,8 +382,4 @@ async fn typed(typed: &mut Option<Typed>) -> Option<String> {
         Some(typed) => typed.next().await,
         None => std::future::pending().await,
     }
-}
-
-pub(crate) fn is_lost(error: &CliError) -> bool {
-    matches!(error.kind, Kind::NoConductor | Kind::Stopping)
 }

@@ -118,6 +118,10 @@ pub(crate) enum Verb {
     Resume(ResumeArgs),
     /// Run the sheets of a paused or ended run again from one on, completed ones too
     Retry(RetryArgs),
+    /// Give a run that is not over the job file as it is now
+    Modify(ModifyArgs),
+    /// Take sheets for completed whose rules hold, and run nothing
+    Recover(RecoverArgs),
     /// Start nothing new of a run; running sessions finish
     Pause(PauseArgs),
     /// End a run and its sessions
@@ -128,6 +132,8 @@ pub(crate) enum Verb {
     Wait(WaitArgs),
     /// Answer what only a person can decide; without arguments: show what is asked
     Answer(AnswerArgs),
+    /// Show what sessions have cost: by day, or by account, job, run or model
+    Costs(CostsArgs),
     /// Show the limits that keep sessions from starting
     RateLimits,
     /// Take limits for over that were noted: what waits for them starts
@@ -309,11 +315,11 @@ pub(crate) struct ResumeArgs {
     /// Use this workspace instead of the job file's
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workspace: Option<PathBuf>,
-    /// Known, not supported yet
-    #[arg(short, long, value_name = "FILE", hide = true)]
+    /// Give it this job file first, as `modify` does
+    #[arg(short, long, value_name = "FILE", conflicts_with = "reload_config")]
     pub(crate) config: Option<PathBuf>,
-    /// Known, not supported yet
-    #[arg(short, long, hide = true)]
+    /// The same with the file that it was submitted from, as it is now
+    #[arg(short, long)]
     pub(crate) reload_config: bool,
     /// Known, not supported yet
     #[arg(short, long, hide = true)]
@@ -337,6 +343,43 @@ pub(crate) struct RetryArgs {
     /// Return as soon as it is accepted
     #[arg(short, long)]
     pub(crate) detach: bool,
+}
+
+/// Arguments of `modify`.
+#[derive(Debug, Args)]
+pub(crate) struct ModifyArgs {
+    /// The job
+    pub(crate) job: String,
+    /// The job file as it is to be from now on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Let it go on, too, with what failed; also where the run is over
+    #[arg(short, long)]
+    pub(crate) resume: bool,
+    /// Return when no sheet is at work with the old plan any more
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With --wait, give up after so many seconds
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+    /// The workspace that the run was submitted with, where that is not the job file's
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workspace: Option<PathBuf>,
+}
+
+/// Arguments of `recover`.
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The job
+    pub(crate) job: String,
+    /// Only this sheet
+    #[arg(short, long, visible_alias = "batch", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sheet: Option<u32>,
+    /// Only say what would be
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) unused: UnusedWorkspace,
 }
 
 /// Arguments of `pause`.
@@ -405,6 +448,19 @@ pub(crate) struct AnswerArgs {
     pub(crate) choice: Option<String>,
 }
 
+/// Arguments of `costs`.
+#[derive(Debug, Args)]
+pub(crate) struct CostsArgs {
+    /// Only this job's; `NAME#3` is its third run
+    pub(crate) job: Option<String>,
+    /// So many days of the calendar, today one of them [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) days: Option<u32>,
+    /// A row for each of these (repeat it, or separate them by commas)
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', default_value = "day", value_parser = cost_key)]
+    pub(crate) by: Vec<mozart::summary::CostKey>,
+}
+
 /// Arguments of `clear-rate-limits`.
 #[derive(Debug, Args)]
 pub(crate) struct ClearRateLimitsArgs {
@@ -456,6 +512,12 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+fn cost_key(text: &str) -> Result<mozart::summary::CostKey, String> {
+    let mut all = mozart::summary::CostKey::ALL.into_iter();
+    all.find(|key| key.as_str() == text)
+        .ok_or_else(|| "expected day, account, job, run or model".to_owned())
+}
+
 fn state(text: &str) -> Result<mozart::model::RunState, String> {
     text.parse()
         .map_err(|()| "expected queued, running, waiting, paused, completed, failed or cancelled".to_owned())
@@ -478,7 +540,10 @@ mod tests {
             "run job.yaml -n -s 3 -w ws -j -H -y --fresh",
             "run job.yaml -n --sheet 2",
             "resume job -w ws -f -r -H -y",
+            "resume job -c job.yaml",
             "pause job -w ws --wait -t 60 -j",
+            "modify job -c job.yaml -r --wait -t 60 -j -w ws",
+            "recover job -s 3 -n",
             "status job -j -W -i 5 -w ws",
             "list -a -s failed -l 20",
             "validate job.yaml -j -v",
@@ -496,6 +561,7 @@ mod tests {
             "answer q1-1-1 retry",
             "answer",
             "rate-limits -j",
+            "costs job#3 --days 7 --by day,model -j",
             "clear-rate-limits --account me",
             "-v -L debug --log-format json conductor-status",
             "-q restart",
@@ -510,6 +576,11 @@ mod tests {
         for line in [
             "run job.yaml -s 0",
             "list -s nowhere",
+            "costs --by week",
+            "costs --days 0",
+            "modify job",
+            "resume job -r -c job.yaml",
+            "recover job -s 0",
             "logs --attempt 2",
             "status -i 0",
             "run a --set x",

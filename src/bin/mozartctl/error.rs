@@ -86,6 +86,11 @@ pub(crate) struct CliError {
 }
 
 impl CliError {
+    /// Whether the conductor went away, or is about to.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.kind, Kind::NoConductor | Kind::Stopping)
+    }
+
     /// An error without hints.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {

@@ -171,6 +171,21 @@ impl JobFile {
 
     /// What goes to the conductor: the text as it was checked here, and what its sessions need of this shell.
     pub(crate) fn submission(&self, plan: &Plan, overrides: &Overrides) -> Submit {
+        self.submission_of(Some(plan), overrides)
+    }
+
+    /// The same for a run that knows more than this file: it keeps the variables that were set for it, without which the
+    /// file may make no plan here.
+    pub(crate) fn for_a_run(&self, overrides: &Overrides, out: &Out) -> Result<Submit, CliError> {
+        let loaded = self.load(overrides);
+        if loaded.not_yaml {
+            let (plan, _) = self.plan(loaded, out)?;
+            return Ok(self.submission_of(Some(&plan), overrides));
+        }
+        Ok(self.submission_of(loaded.plan.as_ref(), overrides))
+    }
+
+    fn submission_of(&self, plan: Option<&Plan>, overrides: &Overrides) -> Submit {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         Submit {
             text: String::from_utf8_lossy(&self.text).into_owned(),
@@ -179,6 +194,7 @@ impl JobFile {
             workspace: self.workspace(overrides).as_deref().map(text),
             environment: Some(environment(
                 plan,
+                &String::from_utf8_lossy(&self.text),
                 |name| std::env::var(name).ok(),
                 std::env::vars_os().map(|(name, _)| name),
             )),
@@ -242,12 +258,14 @@ impl JobFile {
 /// The variables that travel with a submission: PATH, locale and time zone, what the backend passes on by itself,
 /// what the job names (in `pass_env`, or as `${NAME}`), and only the names of secrets.
 fn environment(
-    plan: &Plan,
+    plan: Option<&Plan>,
+    text: &str,
     value: impl Fn(&str) -> Option<String>,
     names: impl Iterator<Item = std::ffi::OsString>,
 ) -> BTreeMap<String, String> {
     let named = |name: &str| {
-        plan.backend.pass_env.iter().any(|passed| passed == name) || plan.source.contains(&format!("${{{name}}}"))
+        plan.is_some_and(|plan| plan.backend.pass_env.iter().any(|passed| passed == name))
+            || text.contains(&format!("${{{name}}}"))
     };
     let travels = |name: &str| {
         matches!(name, "PATH" | "LANG" | "LANGUAGE" | "TZ")

@@ -2,9 +2,10 @@
 //!
 //! Times are RFC 3339 in UTC, lengths are seconds, money is US dollars; what is not known is `null`.
 
+use mozart::api::request::{Modified, RecoveredSheet};
 use mozart::api::view::{GateView, QuestionView, RunView};
 use mozart::model::{Cost, Problem, RuleResult, Timestamp};
-use mozart::summary::{RunSummary, SheetSummary};
+use mozart::summary::{CostSummary, RunSummary, SheetSummary};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -28,8 +29,12 @@ pub(crate) struct Run {
     until: Option<String>,
     /// Id of the question that it waits for.
     question: Option<String>,
+    /// Which of its budgets are nearly used up, in words.
+    warning: Option<String>,
     /// Absolute path of the workspace.
     workspace: String,
+    /// Path of the job file, where it came from one.
+    job_file: Option<String>,
     sheets_total: u32,
     /// Completed or skipped.
     sheets_done: u32,
@@ -52,7 +57,9 @@ impl From<&RunSummary> for Run {
             reason: run.reason.clone(),
             until: time(run.until),
             question: run.question.clone(),
+            warning: run.warning.clone(),
             workspace: run.workspace.clone(),
+            job_file: run.job_file.clone(),
             sheets_total: run.sheets_total,
             sheets_done: run.sheets_done,
             sheets_failed: run.sheets_failed,
@@ -63,6 +70,102 @@ impl From<&RunSummary> for Run {
             cost_usd: run.cost.map(Cost::as_usd),
             tokens_in: run.tokens_in,
             tokens_out: run.tokens_out,
+        }
+    }
+}
+
+/// What another plan means for a run: `modify`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Changed<'a> {
+    id: &'a str,
+    run: u32,
+    /// The run's state now.
+    state: &'static str,
+    /// Whether the plan is another one than before.
+    changed: bool,
+    /// The parts of the job file that differ; `text`: only comments or the like.
+    parts: &'a [String],
+    sheets: Vec<SheetsChange<'a>>,
+    problems: &'a [Problem],
+}
+
+/// Sheets in a row for which another plan means the same.
+#[derive(Debug, Serialize)]
+struct SheetsChange<'a> {
+    first: u32,
+    last: u32,
+    /// What they were.
+    state: &'static str,
+    /// `kept`, `next_attempt`, `new_plan`, `reopened`, `added` or `dropped`.
+    becomes: &'a str,
+}
+
+impl<'a> Changed<'a> {
+    /// From what the conductor tells.
+    pub(crate) fn new(run: &'a RunSummary, modified: &'a Modified) -> Self {
+        let sheets = modified.sheets.iter().map(|change| SheetsChange {
+            first: change.first,
+            last: change.last,
+            state: change.state.as_str(),
+            becomes: &change.becomes,
+        });
+        Self {
+            id: run.job.as_str(),
+            run: run.run.0,
+            state: run.state.as_str(),
+            changed: !modified.parts.is_empty(),
+            parts: &modified.parts,
+            sheets: sheets.collect(),
+            problems: &modified.problems,
+        }
+    }
+}
+
+/// What the rules of sheets gave: `recover`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Recovered<'a> {
+    id: &'a str,
+    run: u32,
+    /// The run's state now.
+    state: &'static str,
+    /// Nothing was changed.
+    dry_run: bool,
+    sheets: Vec<Examined<'a>>,
+}
+
+/// A sheet that was not completed.
+#[derive(Debug, Serialize)]
+struct Examined<'a> {
+    sheet_num: u32,
+    was: &'static str,
+    /// `completed`, or what it was; with `dry_run` what it would be.
+    is: &'static str,
+    /// Why it is not completed; empty where it is.
+    reason: &'a str,
+    rules_passed: u32,
+    rules_total: u32,
+    /// A line for each rule that does not hold.
+    failed: &'a [String],
+}
+
+impl<'a> Recovered<'a> {
+    /// From what the conductor tells.
+    pub(crate) fn new(run: &'a RunSummary, dry_run: bool, sheets: &'a [RecoveredSheet]) -> Self {
+        let sheets = sheets.iter().map(|sheet| Examined {
+            sheet_num: sheet.sheet,
+            was: sheet.was.as_str(),
+            is: sheet.is.as_str(),
+            reason: &sheet.reason,
+            rules_passed: sheet.rules_passed,
+            rules_total: sheet.rules_total,
+            failed: &sheet.failed,
+        });
+        Self {
+            id: run.job.as_str(),
+            run: run.run.0,
+            state: run.state.as_str(),
+            dry_run,
+            sheets: sheets.collect(),
         }
     }
 }
@@ -347,5 +450,51 @@ pub(crate) fn error(error: &CliError) -> impl Serialize + '_ {
             hints: &error.hints,
             problems: &error.problems,
         },
+    }
+}
+
+/// `costs`: `{"costs": [...], "total": {...}}`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Costs {
+    pub(crate) costs: Vec<CostLine>,
+    pub(crate) total: CostLine,
+}
+
+/// What was spent; a key by which nothing was added up, or that nobody knows, is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CostLine {
+    /// On which the sessions ended, such as `2026-11-21`.
+    day: Option<String>,
+    account: Option<String>,
+    job: Option<String>,
+    run: Option<u32>,
+    model: Option<String>,
+    /// Sessions that did anything.
+    sessions: u32,
+    /// Those of them of which nobody knows what they have cost.
+    unknown: u32,
+    /// What the others have cost.
+    cost_usd: f64,
+    /// How much of it was worked out from the price of tokens.
+    estimated_usd: f64,
+    tokens_in: u64,
+    tokens_out: u64,
+}
+
+impl From<&CostSummary> for CostLine {
+    fn from(cost: &CostSummary) -> Self {
+        Self {
+            day: cost.day.clone(),
+            account: cost.account.clone(),
+            job: cost.job.clone(),
+            run: cost.run,
+            model: cost.model.clone(),
+            sessions: cost.sessions,
+            unknown: cost.unknown,
+            cost_usd: cost.cost.as_usd(),
+            estimated_usd: cost.estimated.as_usd(),
+            tokens_in: cost.tokens_in,
+            tokens_out: cost.tokens_out,
+        }
     }
 }

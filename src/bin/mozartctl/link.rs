@@ -7,12 +7,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use mozart::api::handle::{Conductor, Request};
-use mozart::api::request::{ApiError, RunFilter, RunSelector, Submit, Submitted};
+use mozart::api::request::{
+    ApiError, CostRequest, Modified, RecoveredSheet, RunFilter, RunSelector, Submit, Submitted,
+};
 use mozart::api::view::{Change, GateView, ManagerView, QuestionView, RunView};
 use mozart::bus::client::{CallError, Client, Hint, JobWatch};
 use mozart::daemon::Embedded;
 use mozart::model::{RunState, SheetNo};
-use mozart::summary::{AttemptSummary, RunSummary, SheetSummary};
+use mozart::summary::{AttemptSummary, CostSummary, RunSummary, SheetSummary};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -20,6 +22,11 @@ use crate::error::{CliError, Kind};
 
 /// Sheets asked for at once of a conductor in this process.
 const PAGE: u32 = 500;
+
+/// A conductor that restarts is waited for so long.
+pub(crate) const COME_BACK: Duration = Duration::from_secs(20);
+/// Meanwhile it is looked for so often.
+pub(crate) const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Who the conductor is.
 pub(crate) enum Link {
@@ -99,10 +106,34 @@ impl Link {
         std::future::pending().await
     }
 
+    /// Asks again where a service went away before it answered: it comes back. For questions, which change nothing.
+    pub(crate) async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let deadline = tokio::time::Instant::now() + COME_BACK;
+        loop {
+            match ask().await {
+                Err(error)
+                    if error.is_lost()
+                        && matches!(self, Self::Service(_))
+                        && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Submits a job.
     pub(crate) async fn submit(&self, submit: &Submit) -> Result<Submitted> {
         match self.voice() {
-            Voice::Bus(client) => Ok(client.submit(submit).await?),
+            Voice::Bus(client) => client.submit(submit).await.map_err(|error| match error {
+                CallError::Unreachable(why) => CliError::new(
+                    Kind::NoConductor,
+                    format!("the conductor went away before it answered: {why}"),
+                )
+                .hint("`mozartctl list` shows whether it has taken the job in; if not, run it again"),
+                told => told.into(),
+            }),
             Voice::Direct(own) => Ok(own
                 .ask(|reply| Request::Submit(Box::new(submit.clone()), reply))
                 .await?),
@@ -150,13 +181,16 @@ impl Link {
                 run: Some(number.parse().ok().filter(|number| *number > 0)?),
             })
         });
-        match self.run(&newest).await {
+        match self.patiently(async || self.run(&newest).await).await {
             Ok(view) => Ok(RunSelector {
                 run: Some(view.summary.run.0),
                 ..newest
             }),
             Err(error) if error.kind == Kind::NoSuchJob => match numbered {
-                Some(selector) => self.run(&selector).await.map(|_| selector),
+                Some(selector) => {
+                    self.patiently(async || self.run(&selector).await).await?;
+                    Ok(selector)
+                }
                 None => Err(error),
             },
             Err(error) => Err(error),
@@ -224,6 +258,31 @@ impl Link {
         }
     }
 
+    /// Gives a run the job file as it is now; with `submit.resume` it goes on, too.
+    pub(crate) async fn modify(&self, run: &RunSelector, submit: &Submit) -> Result<Modified> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.modify(run, submit).await?),
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::Modify(run.clone(), Box::new(submit.clone()), reply))
+                .await?),
+        }
+    }
+
+    /// Takes sheets of a run for completed whose rules hold.
+    pub(crate) async fn recover(
+        &self,
+        run: &RunSelector,
+        sheet: Option<SheetNo>,
+        dry_run: bool,
+    ) -> Result<Vec<RecoveredSheet>> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.recover(run, sheet, dry_run).await?),
+            Voice::Direct(own) => Ok(own
+                .ask(|reply| Request::Recover(run.clone(), sheet, dry_run, reply))
+                .await?),
+        }
+    }
+
     /// Cancels a run.
     pub(crate) async fn cancel(&self, run: &RunSelector) -> Result<()> {
         match self.voice() {
@@ -265,6 +324,14 @@ impl Link {
             Voice::Direct(own) => Ok(own
                 .ask(|reply| Request::ClearGates(account.map(str::to_owned), reply))
                 .await?),
+        }
+    }
+
+    /// What was spent.
+    pub(crate) async fn costs(&self, request: &CostRequest) -> Result<Vec<CostSummary>> {
+        match self.voice() {
+            Voice::Bus(client) => Ok(client.costs(request).await?),
+            Voice::Direct(own) => Ok(own.ask(|reply| Request::Costs(request.clone(), reply)).await?),
         }
     }
 

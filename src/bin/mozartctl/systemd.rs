@@ -18,6 +18,9 @@ pub(crate) const UNIT: &str = "mozart.service";
 /// How long a start or stop job of the service may take: its own timeout is 90 s by default.
 const JOB_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// A hint is not worth a longer wait.
+const LOGIND_TIMEOUT: Duration = Duration::from_secs(2);
+
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -43,6 +46,40 @@ trait SystemdUnit {
     fn load_state(&self) -> zbus::Result<String>;
     #[zbus(property)]
     fn active_state(&self) -> zbus::Result<String>;
+}
+
+#[proxy(
+    interface = "org.freedesktop.login1.Manager",
+    default_service = "org.freedesktop.login1",
+    default_path = "/org/freedesktop/login1"
+)]
+trait LoginManager {
+    fn get_user(&self, uid: u32) -> zbus::Result<OwnedObjectPath>;
+}
+
+#[proxy(
+    interface = "org.freedesktop.login1.User",
+    default_service = "org.freedesktop.login1"
+)]
+trait LoginUser {
+    #[zbus(property)]
+    fn linger(&self) -> zbus::Result<bool>;
+}
+
+/// Whether this user's services, and with them sessions, outlive the last logout; `None` where nobody knows.
+pub(crate) async fn lingers() -> Option<bool> {
+    let asked = async {
+        let connection = Connection::system().await?;
+        let manager = LoginManagerProxy::new(&connection).await?;
+        let user = manager.get_user(rustix::process::getuid().as_raw()).await?;
+        let user = LoginUserProxy::builder(&connection)
+            .path(user)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await?;
+        user.linger().await
+    };
+    tokio::time::timeout(LOGIND_TIMEOUT, asked).await.ok()?.ok()
 }
 
 /// What is to be done with the service.

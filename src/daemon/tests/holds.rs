@@ -59,6 +59,17 @@ async fn a_conductor_that_begins_in_quiet_hours_starts_nothing() {
     assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
 }
 
+#[tokio::test]
+async fn a_hold_of_which_nobody_learns_the_number_is_none() {
+    let desk = Desk::new().await;
+    let mut conductor = desk.conductor(true).await;
+    let (reply, asker) = tokio::sync::oneshot::channel();
+    drop(asker);
+    conductor.answer(Request::Inhibit("backup".to_owned(), reply)).await;
+    conductor.submit(desk.submit("a")).await.unwrap();
+    assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
+}
+
 /// The machine as the kernel tells of it, in files.
 struct Machine(std::path::PathBuf);
 

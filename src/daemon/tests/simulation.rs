@@ -27,14 +27,15 @@ use crate::daemon::clock;
 use crate::daemon::conductor::seed_of;
 use crate::engine::event::{Start, StartHold};
 use crate::engine::tests::audit::Audit;
-use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, SheetState, Verdict};
+use crate::engine::{Choice, Command, Engine, EngineSettings, Fact, FactKind, REMEMBERED, Run, SheetState, Verdict};
 use crate::ledger::faults::template;
 use crate::ledger::tests::{failure, report};
 use crate::model::{AttemptReport, Cause, Code, Cost, Limit, LimitKind, Now, Span};
 use crate::probe::{self, Mutant, Point, Seen};
+use audit::audit;
 use dice::Dice;
 use people::Act;
-use sessions::{Held, Session};
+use sessions::{Held, Session, TURN};
 use tale::{HAPPENS, TALE, Tally, Told, tell};
 use world::{Job, Outage, job, outages, settings};
 
@@ -54,14 +55,17 @@ enum Next {
 
 struct Simulation {
     dice: Dice,
+    /// For what a person changes of runs, so that weeks without it stay what they are.
+    changes: Dice,
     directory: TempDir,
     settings: Settings,
     ledger: Option<Arc<Ledger>>,
     conductor: Option<Conductor>,
     /// Since it began; never steps.
     time: i64,
-    /// How far the wall clock is off.
+    /// How far the wall clock is off, and when it was set last.
     skew: i64,
+    clock_set: Option<i64>,
     booted: i64,
     jobs: Vec<Job>,
     /// The job of each run.
@@ -100,7 +104,7 @@ impl Simulation {
             jobs.push(job(&mut dice, number, directory.path()));
         }
         let mut simulation = Self {
-            audit: Audit::new(engine.clone()),
+            audit: audit(engine.clone()),
             settings: Settings {
                 engine,
                 ..Settings::default()
@@ -109,6 +113,7 @@ impl Simulation {
             conductor: None,
             time: 0,
             skew: 0,
+            clock_set: None,
             booted: -HOUR,
             outages: outages(&mut dice),
             acts: Vec::new(),
@@ -128,6 +133,7 @@ impl Simulation {
             jobs,
             runs: BTreeMap::new(),
             directory,
+            changes: Dice(!seed),
             dice,
         };
         simulation.plan_the_week();
@@ -177,6 +183,10 @@ impl Simulation {
             let ends = self.dice.percent(if tries < 3 && !self.left_alone { 10 } else { 0 });
             let point = self.dice.one(&[Point::Decided, Point::Committed, Point::Applied]);
             probe::watch(ends.then_some((point, 0)));
+            // What a step of the clock meant for the latest starts, a new one does not know.
+            if self.clock_set.is_some_and(|at| self.time - at < REMEMBERED.0) {
+                self.audit.forget_pace();
+            }
             let conductor = conductor_with(self.settings.clone(), paths.clone(), self.ledger(), true);
             self.conductor = Some(conductor.await.unwrap());
             self.leaving = false;

@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::event::{SessionChoice, Start};
+use crate::engine::event::{SessionChoice, Start, Today};
 use crate::engine::rules::RunRules;
 use crate::engine::{About, Engine, EngineSettings, Fact, FactKind, GateKey, Question, QuestionId, Verdict};
 use crate::job::plan::FailFast;
-use crate::model::{AttemptKind, AttemptRef, Cause, Code, Generation, Now, RunId, RunState, SheetNo, Timestamp};
+use crate::model::{
+    AccountId, AttemptKind, AttemptRef, Cause, Code, Cost, Generation, Now, Outcome, RunId, RunState, SheetNo,
+    Timestamp,
+};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Audit {
@@ -15,6 +18,20 @@ pub(crate) struct Audit {
     runs: BTreeMap<RunId, AuditedRun>,
     gates: BTreeMap<GateKey, AuditedGate>,
     questions: BTreeMap<QuestionId, Question>,
+    /// Ends of sessions that cost something, and starts: of whom, and when.
+    ends: Vec<(Timestamp, AccountId, Cost)>,
+    starts: Vec<(Timestamp, AccountId)>,
+    /// A day's budget that a person raised, and the end of that day.
+    raised: BTreeMap<AccountId, (Timestamp, Cost)>,
+    /// What the account's budget was when it started last, on a day with that end, and its sessions at work then.
+    last_start: BTreeMap<AccountId, (Timestamp, Cost, i64)>,
+    /// Of each account: at how many starts in a minute, how many it might make at once, as of when on the clock that
+    /// never steps.
+    pace: BTreeMap<AccountId, (u32, f64, i64)>,
+    /// First moment of the day, and of the next.
+    pub(crate) day: fn(Timestamp) -> (Timestamp, Timestamp),
+    /// No session costs more than that beyond what was reserved for it.
+    pub(crate) turn: Option<Cost>,
     /// A person clears gates just now.
     pub(crate) clearing: bool,
     sessions: BTreeSet<String>,
@@ -64,8 +81,19 @@ struct AuditedRun {
     done: BTreeSet<SheetNo>,
     /// A sheet failed since it was submitted or resumed.
     failed: bool,
-    /// On the clock that never steps.
-    last_end: Option<i64>,
+    /// The pause after the last sheet, which the next one waits for.
+    pause: Option<Due>,
+    spent: Cost,
+    /// What it may cost, where a person let it cost more.
+    raised: Option<Cost>,
+    /// What is reserved for the sessions at work.
+    budgets: BTreeMap<AttemptRef, Option<Cost>>,
+    /// Sessions at work when it started one last.
+    at_once: i64,
+    /// Plans so far.
+    revision: u32,
+    /// Sheets were recovered, and nothing was started since: a run that had failed stays as it was.
+    recovered: bool,
     held: bool,
     ended: Option<RunState>,
     /// Time with sessions at work, on the clock that never steps, and since when there are some.
@@ -87,6 +115,8 @@ struct AuditedSheet {
     interruptions: u32,
     /// It waits for a limit.
     limited: bool,
+    spent: Cost,
+    raised: Option<Cost>,
 }
 
 impl Default for AuditedSheet {
@@ -102,6 +132,8 @@ impl Default for AuditedSheet {
             transients: 0,
             interruptions: 0,
             limited: false,
+            spent: Cost(0),
+            raised: None,
         }
     }
 }
@@ -113,8 +145,139 @@ impl Audit {
             runs: BTreeMap::new(),
             gates: BTreeMap::new(),
             questions: BTreeMap::new(),
+            ends: Vec::new(),
+            starts: Vec::new(),
+            raised: BTreeMap::new(),
+            last_start: BTreeMap::new(),
+            pace: BTreeMap::new(),
+            day: |at| {
+                let begins = at.0.div_euclid(DAY) * DAY;
+                (Timestamp(begins), Timestamp(begins + DAY))
+            },
+            turn: None,
             clearing: false,
             sessions: BTreeSet::new(),
+        }
+    }
+
+    /// What was spent on the day of that moment.
+    pub(crate) fn today(&self, now: Timestamp) -> Today {
+        let (begins, ends) = (self.day)(now);
+        let mut today = Today {
+            begins,
+            ends,
+            ..Today::default()
+        };
+        for (_, account, cost) in self.ends.iter().filter(|(at, ..)| begins <= *at && *at < ends) {
+            let spent = today.spent.entry(account.clone()).or_default();
+            spent.cost.0 += cost.0;
+            spent.sessions += u32::from(cost.0 > 0);
+        }
+        today
+    }
+
+    pub(crate) fn starts_since(&self, since: Timestamp) -> Vec<(Timestamp, AccountId)> {
+        let starts = self.starts.iter().filter(|(at, _)| *at > since);
+        starts.cloned().collect()
+    }
+
+    /// Nobody knows any more how long ago the last starts were.
+    pub(crate) fn forget_pace(&mut self) {
+        self.pace.clear();
+    }
+
+    /// What the account may spend on the day of that moment.
+    fn day_limit(&self, account: &AccountId, now: Timestamp) -> Option<Cost> {
+        let limit = self.settings.daily_budget?;
+        let raised = self.raised.get(account).filter(|(ends, _)| *ends == (self.day)(now).1);
+        Some(raised.map_or(limit, |(_, raised)| limit.max(*raised)))
+    }
+
+    fn spent_today(&self, account: &AccountId, now: Timestamp) -> Cost {
+        let today = self.today(now);
+        today.spent.get(account).map_or(Cost(0), |spent| spent.cost)
+    }
+
+    /// A start is within what its run, its sheet and its account may spend, whatever is at work, and within the account's
+    /// pace.
+    fn may_pay(&mut self, attempt: AttemptRef, budget: Option<Cost>, account: &AccountId, now: Now) {
+        let run = &self.runs[&attempt.run];
+        let this = budget.map_or(0, |budget| budget.0);
+        let limits = run.rules.cost_limits;
+        if let Some(limit) = run.raised.or(limits.and_then(|limits| limits.per_job)) {
+            let sum = run.spent.0 + run.reserved() + this;
+            assert!(budget.is_some() && sum <= limit.0, "{sum} for a job of {limit:?}");
+        }
+        let sheet = run.sheets.get(&attempt.sheet);
+        let raised = sheet.and_then(|sheet| sheet.raised);
+        if let Some(limit) = raised.or(limits.and_then(|limits| limits.per_sheet)) {
+            let sum = sheet.map_or(0, |sheet| sheet.spent.0) + this;
+            assert!(budget.is_some() && sum <= limit.0, "{sum} for a sheet of {limit:?}");
+        }
+        self.last_start.remove(account);
+        if let Some(limit) = self.day_limit(account, now.wall) {
+            let of_account = || {
+                self.runs
+                    .values()
+                    .filter(|run| run.rules.account.as_ref() == Some(account))
+            };
+            let reserved: i64 = of_account().map(AuditedRun::reserved).sum();
+            let sum = self.spent_today(account, now.wall).0 + reserved + this;
+            assert!(budget.is_some() && sum <= limit.0, "{sum} for a day of {limit:?}");
+            let mut all = of_account().flat_map(|run| run.budgets.values());
+            if all.all(Option::is_some) {
+                let at_work: usize = of_account().map(|run| run.running.len()).sum();
+                let (_, ends) = (self.day)(now.wall);
+                self.last_start
+                    .insert(account.clone(), (ends, limit, at_work as i64 + 1));
+            }
+        }
+        if let Some(most) = self.settings.max_starts_per_minute {
+            let full = (most, f64::from(most), now.boot);
+            let (was, left, at) = self.pace.get(account).copied().unwrap_or(full);
+            let (left, at) = if was == most { (left, at) } else { (full.1, full.2) };
+            let a_second = f64::from(most) / 60.0;
+            let left = (left + a_second * (now.boot - at) as f64 / 1e6).min(full.1);
+            // Less than a second is the ordinary correction of a clock.
+            assert!(left + 2.0 * a_second > 0.99, "more starts in a minute than {most}");
+            self.pace.insert(account.clone(), (most, left - 1.0, now.boot));
+        }
+        self.starts.push((now.wall, account.clone()));
+    }
+
+    /// A session has ended: what exceeds a budget is one turn of each session at work at most.
+    fn has_cost(&mut self, attempt: AttemptRef, outcome: &Outcome, account: &AccountId, now: Now) {
+        let run = self.runs.get_mut(&attempt.run).expect("the run was submitted");
+        let budget = run.budgets.get(&attempt).copied().flatten();
+        let capped = outcome.failure.as_ref().map(|failure| failure.code) == Some(Code::E701);
+        let cost = match (outcome.cost, budget) {
+            (Some(cost), _) => cost,
+            (None, Some(budget)) if capped || outcome.worked => budget,
+            (None, _) => Cost(0),
+        };
+        run.spent.0 += cost.0;
+        run.sheets.entry(attempt.sheet).or_default().spent.0 += cost.0;
+        self.ends.push((now.wall, account.clone(), cost));
+        let (Some(turn), Some(budget)) = (self.turn, budget) else {
+            return;
+        };
+        assert!(
+            cost.0 <= budget.0 + turn.0,
+            "a session exceeds what was reserved for it"
+        );
+        let limit = run.rules.cost_limits.and_then(|limits| limits.per_job);
+        if let Some(limit) = run.raised.or(limit) {
+            let most = limit.0 + turn.0 * run.at_once;
+            assert!(run.spent.0 <= most, "a job exceeds its budget by more than a turn each");
+        }
+        if let Some((ends, limit, at_once)) = self.last_start.get(account)
+            && *ends == (self.day)(now.wall).1
+        {
+            let spent = self.spent_today(account, now.wall);
+            assert!(
+                spent.0 <= limit.0 + turn.0 * at_once,
+                "a day exceeds its budget by more than a turn each"
+            );
         }
     }
 
@@ -165,6 +328,13 @@ impl Audit {
                 FactKind::QuestionClosed { id, .. } => {
                     self.questions.remove(id).expect("only an open question closes");
                 }
+                FactKind::DayDecided { account, ends, limit } => {
+                    assert_eq!(*ends, (self.day)(now.wall).1, "decided for another day");
+                    match limit {
+                        Some(limit) => self.raised.insert(account.clone(), (*ends, *limit)),
+                        None => self.raised.remove(account),
+                    };
+                }
                 other => panic!("{other:?} is of no run"),
             }
             return;
@@ -177,7 +347,13 @@ impl Audit {
                 running: BTreeSet::new(),
                 done: BTreeSet::new(),
                 failed: false,
-                last_end: None,
+                pause: None,
+                spent: Cost(0),
+                raised: None,
+                budgets: BTreeMap::new(),
+                at_once: 0,
+                revision: 0,
+                recovered: false,
                 held: false,
                 ended: None,
                 worked: 0,
@@ -187,15 +363,19 @@ impl Audit {
             assert!(self.runs.insert(id, run).is_none(), "a run is submitted once");
             return;
         }
-        if let FactKind::AttemptIntended { attempt, .. } = &fact.kind {
+        if let FactKind::AttemptIntended { attempt, budget, .. } = &fact.kind {
             let run = &self.runs[&id];
             assert!(self.has_room(run, attempt.sheet), "more at work than there is room for");
             let account = run.rules.account.as_ref();
             let asked = self.questions.values().find(|question| match &question.about {
-                About::Account { account: whose, .. } => Some(whose) == account,
+                About::Account { account: whose, .. } | About::Day { account: whose } => Some(whose) == account,
                 About::Limit { run, .. } | About::Budget { run, .. } => *run == id,
             });
             assert_eq!(asked, None, "a start before an answer");
+            if let Some(account) = account.cloned() {
+                self.may_pay(*attempt, *budget, &account, now);
+            }
+            let run = &self.runs[&id];
             for (key, gate) in &mut self.gates {
                 if run.rules.is_kept_by(key) {
                     assert!(gate.due.is_over(now), "a start on a closed gate");
@@ -207,7 +387,10 @@ impl Audit {
                 }
             }
         }
-        if let FactKind::AttemptEnded { attempt, .. } = &fact.kind {
+        if let FactKind::AttemptEnded { attempt, outcome } = &fact.kind {
+            if let Some(account) = self.runs[&id].rules.account.clone() {
+                self.has_cost(*attempt, outcome, &account, now);
+            }
             self.gates.values_mut().for_each(|gate| {
                 gate.through.remove(attempt);
             });
@@ -298,8 +481,12 @@ impl Audit {
                         .gates
                         .iter()
                         .any(|(key, gate)| Some(&key.account) == account && !gate.through.is_empty());
+                    // What is left of the day's budget is reserved for them.
+                    let of_account = |other: &&AuditedRun| other.rules.account.as_ref() == account;
+                    let at_work = self.runs.values().filter(of_account).any(|run| !run.running.is_empty());
                     assert!(
                         probed
+                            || at_work && self.settings.daily_budget.is_some()
                             || !self.questions.is_empty()
                             || !engine.overlay.holds.is_empty()
                             || engine.overlay.stopping,
@@ -329,10 +516,23 @@ impl Audit {
     }
 }
 
+/// A day without a change of the clock.
+const DAY: i64 = 24 * 3600 * 1_000_000;
+
 /// What the ordinary corrections of a clock may add up to.
 const CORRECTED: i64 = 60_000_000;
 
 impl AuditedRun {
+    fn reserved(&self) -> i64 {
+        self.budgets.values().flatten().map(|budget| budget.0).sum()
+    }
+
+    /// A sheet has failed, and it is no matter of the account.
+    fn any_failed(&self) -> bool {
+        let failed = |sheet: &AuditedSheet| matches!(&sheet.verdict, Some(Verdict::Failed { code, .. }) if !self.rules.is_accounts(*code));
+        self.sheets.values().any(failed)
+    }
+
     fn worked(&self, now: Now) -> i64 {
         self.worked + self.working_since.map_or(0, |since| now.boot - since)
     }
@@ -342,7 +542,10 @@ impl AuditedRun {
         let in_sheet = "is about a sheet";
         match &fact.kind {
             FactKind::AttemptIntended {
-                attempt, generation, ..
+                attempt,
+                generation,
+                budget,
+                ..
             } => {
                 let sheet = sheet.expect(in_sheet);
                 assert!(
@@ -350,6 +553,7 @@ impl AuditedRun {
                     "a start in a run that is held or over"
                 );
                 assert!(!self.out_of_time, "a start after the run's time");
+                self.recovered = false;
                 self.working_since.get_or_insert(now.boot);
                 assert!(
                     !self.failed || self.rules.fail_fast() == FailFast::Off,
@@ -365,9 +569,13 @@ impl AuditedRun {
                     .find(|sheet| !self.done.contains(sheet));
                 assert_eq!(unmet, None, "a start before what it waits for is done");
                 if self.rules.parallel.is_none() && self.rules.dependencies.is_empty() {
-                    assert_eq!(self.left.first(), Some(&attempt.sheet), "out of order");
+                    // One that has begun goes first, which it may have done under another plan.
+                    let next = sheet.wait.is_some() || self.left.first() == Some(&attempt.sheet);
+                    assert!(next, "out of order");
                 }
                 assert!(self.running.insert(*attempt));
+                self.budgets.insert(*attempt, *budget);
+                self.at_once = self.running.len() as i64;
                 assert!(
                     self.running.len() <= self.rules.max_concurrent() as usize,
                     "too many sheets of a run at once"
@@ -376,12 +584,9 @@ impl AuditedRun {
                 assert_eq!(sheets.len(), self.running.len(), "two attempts at one sheet");
                 assert_eq!(sheet.verdict, None, "a start after the verdict");
                 assert_eq!((*generation, attempt.attempt.0), (sheet.generation, sheet.attempts + 1));
-                match (sheet.wait.take(), self.last_end) {
+                match (sheet.wait.take(), self.pause) {
                     (Some(due), _) => assert!(due.is_over(now), "a start before the wait is over"),
-                    (None, Some(end)) if self.rules.parallel.is_none() => {
-                        let due = Due::After(end + self.rules.pause_between_sheets.0);
-                        assert!(due.is_over(now), "no pause");
-                    }
+                    (None, Some(due)) if self.rules.parallel.is_none() => assert!(due.is_over(now), "no pause"),
                     (None, _) => {}
                 }
                 sheet.attempts += 1;
@@ -397,6 +602,7 @@ impl AuditedRun {
             }
             FactKind::AttemptEnded { attempt, .. } => {
                 assert!(self.running.remove(attempt), "the end of what does not run");
+                self.budgets.remove(attempt);
                 if self.running.is_empty() {
                     self.worked = self.worked(now);
                     self.working_since = None;
@@ -448,8 +654,8 @@ impl AuditedRun {
                     assert!(self.failed && !self.done.contains(by));
                 }
                 self.failed |= matches!(verdict, Verdict::Failed { code, .. } if !self.rules.is_accounts(*code));
-                if sheet.attempts > 0 && *verdict != Verdict::Cancelled {
-                    self.last_end = Some(now.boot);
+                if sheet.attempts > 0 && *verdict != Verdict::Cancelled && self.rules.parallel.is_none() {
+                    self.pause = Some(Due::After(now.boot + self.rules.pause_between_sheets.0));
                 }
                 sheet.wait = None;
             }
@@ -462,14 +668,74 @@ impl AuditedRun {
                 *sheet = AuditedSheet {
                     generation: *generation,
                     attempts: sheet.attempts,
+                    spent: sheet.spent,
+                    raised: sheet.raised,
                     ..AuditedSheet::default()
                 };
+                self.failed = self.any_failed();
+            }
+            FactKind::SheetRecovered {
+                sheet: no, generation, ..
+            } => {
+                let sheet = sheet.expect(in_sheet);
+                assert!(self.running.is_empty(), "recovered while sessions are at work");
+                assert!(!self.done.contains(no), "it was done already");
+                assert_eq!(generation.0, sheet.generation.0 + 1);
+                *sheet = AuditedSheet {
+                    generation: *generation,
+                    attempts: sheet.attempts,
+                    spent: sheet.spent,
+                    raised: sheet.raised,
+                    verdict: Some(Verdict::Completed),
+                    ..AuditedSheet::default()
+                };
+                self.left.remove(no);
+                self.done.insert(*no);
+                self.failed = self.any_failed();
+                self.recovered = true;
+            }
+            FactKind::RunModified { revision, rules, .. } => {
+                self.revision += 1;
+                assert_eq!(self.revision, *revision, "a plan was left out");
+                let completed = |sheet: &AuditedSheet| sheet.verdict == Some(Verdict::Completed);
+                let dropped = self.sheets.iter_mut().filter(|(no, _)| no.0 > rules.sheets);
+                for (no, sheet) in dropped.filter(|(_, sheet)| sheet.verdict.is_some() || sheet.wait.is_some()) {
+                    assert!(!completed(sheet), "what was done is dropped");
+                    assert!(
+                        self.running.iter().all(|attempt| attempt.sheet != *no),
+                        "dropped at work"
+                    );
+                    *sheet = AuditedSheet {
+                        generation: sheet.generation.next(),
+                        attempts: sheet.attempts,
+                        spent: sheet.spent,
+                        ..AuditedSheet::default()
+                    };
+                    self.done.remove(no);
+                }
+                let other_account = self.rules.account != rules.account;
+                assert!(!other_account || self.running.is_empty(), "another account's sessions");
+                self.left = (1..=rules.sheets).map(SheetNo).collect();
+                self.left.retain(|no| {
+                    let verdict = self.sheets.get(no).and_then(|sheet| sheet.verdict.as_ref());
+                    !matches!(
+                        verdict,
+                        Some(Verdict::Completed | Verdict::Skipped { .. } | Verdict::Blocked { .. })
+                    )
+                });
+                if self.rules.cost_limits != rules.cost_limits {
+                    self.raised = None;
+                    self.sheets.values_mut().for_each(|sheet| sheet.raised = None);
+                }
+                self.rules = rules.clone();
+                self.failed = self.any_failed();
             }
             // The account is kept by a clock that is never set.
-            FactKind::WaitsMoved { .. }
-            | FactKind::AttemptAnswered { .. }
-            | FactKind::WaitsRenewed { .. }
-            | FactKind::BudgetRaised { .. } => {}
+            FactKind::WaitsMoved { .. } | FactKind::AttemptAnswered { .. } | FactKind::WaitsRenewed { .. } => {}
+            FactKind::BudgetRaised { sheet, limit, .. } => match sheet {
+                None => self.raised = Some(*limit),
+                Some(no) => self.sheets.entry(*no).or_default().raised = Some(*limit),
+            },
             FactKind::LimitsLifted { .. } => {
                 let limited = self.sheets.values_mut().filter(|sheet| sheet.limited);
                 limited.for_each(|sheet| sheet.wait = None);
@@ -479,7 +745,7 @@ impl AuditedRun {
                 self.held = false;
                 if self.ended.take().is_some() {
                     self.failed = false;
-                    self.last_end = None;
+                    self.pause = None;
                     (self.worked, self.out_of_time) = (0, false);
                 }
             }
@@ -490,7 +756,11 @@ impl AuditedRun {
                 );
                 let all_done = self.done.len() == self.rules.sheets as usize;
                 assert_eq!(*state == RunState::Completed, all_done && *state != RunState::Cancelled);
-                if *state == RunState::Failed && self.rules.fail_fast() == FailFast::Off && !self.out_of_time {
+                if *state == RunState::Failed
+                    && self.rules.fail_fast() == FailFast::Off
+                    && !self.out_of_time
+                    && !self.recovered
+                {
                     let verdicts = self.sheets.values().filter(|sheet| sheet.verdict.is_some()).count();
                     assert_eq!(verdicts, self.rules.sheets as usize, "a sheet without a verdict");
                 }
@@ -501,7 +771,8 @@ impl AuditedRun {
             | FactKind::GateClosed { .. }
             | FactKind::GateOpened { .. }
             | FactKind::QuestionAsked { .. }
-            | FactKind::QuestionClosed { .. } => {
+            | FactKind::QuestionClosed { .. }
+            | FactKind::DayDecided { .. } => {
                 panic!("{} is not about a run's course", fact.kind.name());
             }
         }

@@ -131,6 +131,11 @@ fn nothing_is_recorded_where_nothing_waits_or_runs() {
     world.finish(success());
     world.finish(success());
     assert_eq!(world.set_clock(hours(7)), Decision::default());
+    // Without a pause between sheets there is none to move.
+    let mut world = World::with(rules(2));
+    world.pause(false);
+    world.finish(success());
+    assert_eq!(world.set_clock(hours(7)), Decision::default());
 }
 
 proptest! {

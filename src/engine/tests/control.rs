@@ -1,7 +1,7 @@
 //! Pause, resume, cancel, stop, and what a restart takes up.
 
 use super::world::*;
-use crate::engine::event::PauseWhy;
+use crate::engine::event::{PauseWhy, SessionChoice};
 use crate::engine::{Command, Event, FactKind, Refusal, SheetState};
 use crate::model::{Ask, AttemptKind, Cause, Code, Outcome, RunId, RunState, SheetNo, SheetStatus, StopHow};
 
@@ -449,7 +449,9 @@ fn an_attempt_whose_traces_are_gone_is_not_taken_for_one_that_never_ran() {
         at: START,
         invocation: None,
     });
-    let session = world.session().session.id().to_owned();
+    let SessionChoice::New(session) = world.session().session else {
+        panic!("it is the first");
+    };
     world.machine.clear();
     world.event(&Event::NeverRan { attempt: attempt(1, 1) });
     assert_eq!(

@@ -44,6 +44,8 @@ fn answers(world: &mut World) {
 }
 
 /// Fifty runs of two hundred sheets wait for one window: one start is refused after the first refusal was read.
+// field: circuit_breaker.cross_workspace_coordination
+// field: circuit_breaker.honor_other_jobs_rate_limits
 #[test]
 fn however_many_wait_one_session_finds_out() {
     let mut world = with_places(10);
@@ -85,10 +87,12 @@ fn however_many_wait_one_session_finds_out() {
 #[test]
 fn a_probe_that_is_cut_off_proves_nothing_and_the_next_one_is_made() {
     let mut world = World::new(5);
-    world.submit(1, rules(1));
-    world.submit(2, rules(1));
-    world.finish_of(1, throttle(Some(secs(30))));
-    world.finish_of(2, throttle(Some(secs(30))));
+    for run in 1..=3 {
+        world.submit(run, rules(1));
+    }
+    for run in 1..=3 {
+        world.finish_of(run, throttle(Some(secs(30))));
+    }
     world.sleep();
     assert_eq!(
         world.status_of(2).reason,
@@ -99,6 +103,7 @@ fn a_probe_that_is_cut_off_proves_nothing_and_the_next_one_is_made() {
         (world.status_of(1).state, world.status_of(2).state),
         (RunState::Waiting, RunState::Running)
     );
+    assert_eq!(world.machine.len(), 1, "and no other beside it");
 }
 
 #[test]
@@ -152,6 +157,26 @@ fn a_person_may_say_that_a_limit_is_over() {
     assert_eq!(world.machine.len(), 1);
     world.event(&Event::GatesCleared { account: None });
     assert_eq!(world.machine.len(), 2);
+}
+
+#[test]
+fn what_is_over_for_one_account_is_not_for_another() {
+    let mut world = World::new(5);
+    let another = AccountId("another".into());
+    world.submit(1, rules(1));
+    world.submit(
+        2,
+        RunRules {
+            account: Some(another.clone()),
+            ..rules(1)
+        },
+    );
+    world.finish_of(1, usage(None));
+    world.finish_of(2, usage(None));
+    world.event(&Event::GatesCleared { account: Some(another) });
+    let at_work: Vec<_> = world.machine.keys().map(|attempt| attempt.run.0).collect();
+    assert_eq!(at_work, [2]);
+    assert_eq!(world.engine.gates().count(), 1);
 }
 
 // field: circuit_breaker
@@ -277,6 +302,24 @@ fn stop_ends_the_runs_that_wait() {
 }
 
 #[test]
+fn an_answer_moves_neither_ended_runs_nor_those_of_another_account() {
+    let mut world = World::new(5);
+    world.submit(1, rules(2));
+    world.finish_of(1, failure(Cause::Fatal, Code::E509));
+    world.submit(2, rules(2));
+    let another = RunRules {
+        account: Some(AccountId("another".into())),
+        ..rules(2)
+    };
+    world.submit(3, another);
+    world.finish_of(2, unauthorized());
+    let decision = world.answer(Choice::Stop);
+    assert_eq!(decision.refusal, None);
+    let states = [1, 2, 3].map(|run| world.status_of(run).state);
+    assert_eq!(states, [RunState::Failed, RunState::Cancelled, RunState::Running]);
+}
+
+#[test]
 fn a_question_that_nobody_waits_for_is_gone() {
     let mut world = World::with(rules(2));
     world.finish(unauthorized());
@@ -354,7 +397,12 @@ fn a_hold_lets_running_sessions_end_and_starts_nothing() {
             one_at: None,
         }],
     });
+    assert!(
+        !world.engine.is_held(world.now),
+        "what runs in order starts nothing now"
+    );
     world.finish(success());
+    assert!(world.engine.is_held(world.now));
     assert_eq!((world.state(), world.status().until), (RunState::Waiting, until));
     assert_eq!(world.status().reason, "quiet hours");
     world.event(&Event::HoldsChanged { holds: Vec::new() });

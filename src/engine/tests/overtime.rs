@@ -37,7 +37,10 @@ fn sessions_at_work_for_too_long_are_stopped_and_the_run_fails() {
     world.finish(interrupted());
     assert_eq!(world.state(), RunState::Failed);
     assert!(
-        world.status().reason.starts_with("sheet 2: E803 "),
+        world
+            .status()
+            .reason
+            .starts_with("sheet 2: E803 the run had sessions at work for 3600 s, "),
         "{}",
         world.status().reason
     );

@@ -143,6 +143,7 @@ fn fail_fast_lets_running_sheets_end_and_starts_no_other() {
     assert_eq!(world.state(), RunState::Failed);
     world.resume();
     assert_eq!(world.sheets(), [Completed, Running, Running, Running, Pending]);
+    assert!(world.stops.is_empty());
 }
 
 #[test]
@@ -389,4 +390,28 @@ fn ten_thousand_that_wait_for_ten_thousand_take_no_hundred_million_steps() {
         last.map(|sheet| sheet.state()),
         Some(&SheetState::Done(Verdict::Completed))
     );
+}
+
+/// Between runs of one priority the place of a run that begins is no reason for one at work not to go on.
+#[test]
+fn who_lacks_a_slot_holds_up_no_run_of_its_own_priority() {
+    let mut world = World::new(1);
+    world.submit(1, at_once(2, 2, FailFast::Off));
+    assert_eq!(world.machine.len(), 2);
+    world.submit(2, rules(1));
+    end(&mut world, 1, transient());
+    assert_eq!(world.machine.len(), 1);
+    world.sleep();
+    assert_eq!(world.machine.len(), 2, "its sheet is tried again");
+    assert_eq!(world.status_of(2).state, RunState::Queued);
+}
+
+#[test]
+fn of_waits_that_end_together_the_lowest_sheets_is_told() {
+    let mut world = World::with(at_once(2, 2, FailFast::Off));
+    end(&mut world, 1, transient());
+    end(&mut world, 2, validation(0, 2));
+    let status = world.status();
+    assert_eq!(status.state, RunState::Waiting);
+    assert_eq!(status.reason, "backoff after E103 (overloaded)");
 }

@@ -420,6 +420,11 @@ fn a_throttling_never_waits_the_time_of_a_usage_limit() {
     let waits: Vec<Span> = (0..7).map(|_| fail(&mut world, throttle(None))).collect();
     assert_eq!(waits, [5, 10, 20, 40, 80, 120, 120].map(secs));
     assert_eq!(fail(&mut world, throttle(Some(secs(61)))), secs(61));
+    assert_eq!(
+        fail(&mut world, throttle(Some(secs(0)))),
+        secs(120),
+        "no time is no time"
+    );
     fail(&mut world, transient());
     assert_eq!(
         fail(&mut world, throttle(None)),
@@ -451,6 +456,7 @@ fn a_reset_read_from_text_is_clamped_and_an_exact_one_is_not() {
         reset(false, START.plus(secs(-300))) >= seconds(secs(5)),
         "a reset that is past does not spin"
     );
+    assert!(reset(false, START) >= seconds(secs(5)), "nor does one that is just now");
 }
 
 /// The words of the only open question.

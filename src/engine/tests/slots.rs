@@ -192,6 +192,13 @@ fn idle_sheets_say_why() {
         (reason(&world, 1).as_str(), reason(&world, 3).as_str()),
         ("starts", "sheet 1 comes first")
     );
+    let (attempt, at) = (attempt(1, 1), START);
+    world.event(&Event::AttemptStarted {
+        attempt,
+        at,
+        invocation: None,
+    });
+    assert_eq!(reason(&world, 1), "");
     world.finish(transient());
     assert_eq!(reason(&world, 1), "backoff after E103 (overloaded)");
     world.sleep();
@@ -201,4 +208,8 @@ fn idle_sheets_say_why() {
     assert_eq!(reason(&world, 1), "the run is paused");
     world.cancel();
     assert_eq!(reason(&world, 1), "");
+
+    let mut world = World::with(rules(1));
+    world.pause(true);
+    assert_eq!(reason(&world, 1), "is being stopped");
 }

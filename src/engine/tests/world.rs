@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use crate::engine::event::{PauseWhy, SessionChoice, Start};
 use crate::engine::rules::RunRules;
 use crate::engine::tests::audit::Audit;
-use crate::engine::{Choice, Command, Decision, Engine, EngineSettings, Event, Fact, RunStatus, SheetState};
+use crate::engine::{
+    Choice, Command, Decision, Engine, EngineSettings, Event, Fact, REMEMBERED, RunStatus, SheetState,
+};
 use crate::job::plan::{OnLimit, RateLimitPolicy, RetryPolicy};
 use crate::model::{
-    AccountId, Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Failure, JobName, Limit, LimitKind, Now, Outcome,
-    RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
+    AccountId, Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, Cost, Failure, JobName, Limit, LimitKind, Now,
+    Outcome, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, Timestamp,
 };
 
 pub(super) const START: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -69,6 +71,7 @@ pub(super) fn success() -> Outcome {
         session_id: Some("theirs".into()),
         session_lost: false,
         cost: None,
+        cost_estimated: false,
         tokens_in: None,
         tokens_out: None,
     }
@@ -166,6 +169,10 @@ pub(super) struct World {
     pub(super) starts: Vec<(Timestamp, Start)>,
     pub(super) stops: Vec<AttemptRef>,
     pub(super) audit: Audit,
+    /// The engine is told which day it is.
+    pub(super) has_days: bool,
+    /// When the wall clock was set last, on the clock that never steps.
+    clock_set: Option<i64>,
 }
 
 impl World {
@@ -182,6 +189,8 @@ impl World {
             machine: BTreeMap::new(),
             starts: Vec::new(),
             stops: Vec::new(),
+            has_days: false,
+            clock_set: None,
         }
     }
 
@@ -192,7 +201,6 @@ impl World {
         world
     }
 
-    /// Submits a run; each is a job of its own.
     /// The settings are read anew, with that time for each run's sessions.
     pub(super) fn allow(&mut self, job_timeout: Span) {
         let settings = EngineSettings {
@@ -203,6 +211,17 @@ impl World {
         self.event(&Event::SettingsChanged { settings });
     }
 
+    /// From now on each account may spend that much in a day.
+    pub(super) fn budget_of_the_day(&mut self, usd: f64) {
+        self.has_days = true;
+        let settings = EngineSettings {
+            daily_budget: Some(Cost::from_usd(usd)),
+            ..self.engine.settings().clone()
+        };
+        self.event(&Event::SettingsChanged { settings });
+    }
+
+    /// Submits a run; each is a job of its own.
     pub(super) fn submit(&mut self, run: i64, rules: RunRules) -> Decision {
         self.submit_done(run, rules, Vec::new())
     }
@@ -220,6 +239,11 @@ impl World {
 
     /// An event, and what the machine answers to the commands; audited.
     pub(super) fn event(&mut self, event: &Event) -> Decision {
+        let today = self.audit.today(self.now.wall);
+        let told = self.engine.today().map(|today| (today.begins, today.ends));
+        if self.has_days && told != Some((today.begins, today.ends)) {
+            self.step(&Event::DayBegan { today });
+        }
         let decision = self.step(event);
         for command in &decision.commands {
             if let Command::AdoptAttempt(start) = command
@@ -322,6 +346,7 @@ impl World {
     /// The wall clock is set, and the conductor is told.
     pub(super) fn set_clock(&mut self, by: Span) -> Decision {
         self.now.wall = self.now.wall.plus(by);
+        self.clock_set = Some(self.now.boot);
         self.event(&Event::Tick)
     }
 
@@ -370,6 +395,13 @@ impl World {
         let settings = self.engine.settings().clone();
         self.engine = self.replayed();
         self.engine.overlay.settings = settings;
+        let today = self.audit.today(self.now.wall);
+        let starts = self.audit.starts_since(self.now.wall.plus(Span(-REMEMBERED.0)));
+        self.engine.begin_with(self.now, Vec::new(), today, starts);
+        // What a step of the clock meant for starts that an earlier conductor made, nobody knows.
+        if self.clock_set.is_some_and(|at| self.now.boot - at < REMEMBERED.0) {
+            self.audit.forget_pace();
+        }
         self.event(&Event::Restored { same_boot })
     }
 

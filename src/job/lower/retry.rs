@@ -2,7 +2,8 @@
 
 use super::Lowering;
 use crate::job::pattern::Pattern;
-use crate::job::plan::{Backend, BackendKind, CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy};
+use crate::job::plan::{Backend, BackendKind, CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy, TokenPrice};
+use crate::job::prices;
 use crate::job::schema;
 use crate::model::{Cost, Span};
 
@@ -55,6 +56,8 @@ impl Lowering<'_> {
         let limits = CostLimits {
             per_sheet: cost("cost_limits.max_cost_per_sheet"),
             per_job: cost("cost_limits.max_cost_per_job"),
+            warn_at_percent: self.number("cost_limits.warn_at_percent", 80.0) as u8,
+            price: self.token_price(),
         };
         let at = self.at("cost_limits.enabled");
         if limits.per_sheet.is_none() && limits.per_job.is_none() {
@@ -67,10 +70,46 @@ impl Lowering<'_> {
             let message = "a `command` says nothing of what it costs, so this budget cannot hold";
             self.problems.warning("V195", at, "cost_limits", message.to_owned());
         }
+        // A word such as `opus` is not yet the model.
+        let model = self
+            .text("backend.cli_model")
+            .filter(|model| model.contains(char::is_numeric));
+        if let Some(model) = model
+            && limits.price.is_none()
+            && !prices::Prices::packaged().knows(model)
+        {
+            let message = format!(
+                "no price of {model} is known here: of a session that is cut off and does not say what it has cost, all \
+                 that was reserved for it counts as spent"
+            );
+            self.problems.info("V192", at, "cost_limits", message);
+        }
         Some(limits)
     }
 
-    pub(super) fn circuit_breaker(&self) -> Option<CircuitBreaker> {
+    /// What the job file says that tokens cost; where it names one of the two prices only, the other is a usual one.
+    fn token_price(&self) -> Option<TokenPrice> {
+        let cost = |field: &str| self.node(field).and_then(schema::number).map(Cost::from_usd);
+        let (input, output) = (
+            cost("cost_limits.cost_per_1k_input_tokens"),
+            cost("cost_limits.cost_per_1k_output_tokens"),
+        );
+        (input.is_some() || output.is_some()).then(|| TokenPrice {
+            input: input.unwrap_or(Cost::from_usd(0.003)),
+            output: output.unwrap_or(Cost::from_usd(0.015)),
+        })
+    }
+
+    pub(super) fn circuit_breaker(&mut self) -> Option<CircuitBreaker> {
+        for name in ["cross_workspace_coordination", "honor_other_jobs_rate_limits"] {
+            let field = format!("circuit_breaker.{name}");
+            if !self.boolean(&field, true) {
+                let message = format!(
+                    "`{field}: false` has no effect: limits and faults are those of an account, and all of its jobs wait for them"
+                );
+                self.problems.warning("V190", self.at(&field), &field, message);
+            }
+        }
         let enabled = self.boolean("circuit_breaker.enabled", true);
         enabled.then(|| CircuitBreaker {
             failure_threshold: self.count("circuit_breaker.failure_threshold", 5),

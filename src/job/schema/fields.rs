@@ -61,11 +61,6 @@ fn says(node: &Node, words: &[&str]) -> bool {
     node.scalar().is_some_and(|scalar| words.contains(&scalar.raw.as_str()))
 }
 
-/// Limits and faults of an account are shared by all jobs; a job cannot leave that.
-fn is_false(node: &Node) -> bool {
-    boolean(node) == Some(false)
-}
-
 fn is_private(node: &Node) -> bool {
     says(node, &["private"])
 }
@@ -489,11 +484,11 @@ const CIRCUIT_BREAKER: &[Field] = &[
     works("recovery_timeout_seconds", Number(up_to(3600.0)))
         .about("For how long.")
         .default("300"),
-    refused("cross_workspace_coordination", Bool, is_false)
-        .about("Limits are noted for all jobs; it cannot be switched off.")
+    works("cross_workspace_coordination", Bool)
+        .about("Faults are those of an account, so all of its jobs rest; false has no effect.")
         .default("true"),
-    refused("honor_other_jobs_rate_limits", Bool, is_false)
-        .about("Limits that other jobs met hold; it cannot be switched off.")
+    works("honor_other_jobs_rate_limits", Bool)
+        .about("Limits are those of an account, so all of its jobs wait; false has no effect.")
         .default("true"),
 ];
 const COST_LIMITS: &[Field] = &[
@@ -506,13 +501,13 @@ const COST_LIMITS: &[Field] = &[
     works("max_cost_per_job", Number(above(0.0)))
         .about("Dollars for the whole run.")
         .example("50"),
-    dormant("cost_per_1k_input_tokens", Number(at_least(0.0)))
+    works("cost_per_1k_input_tokens", Number(at_least(0.0)))
         .about("Dollars, where a session does not say what it cost.")
         .default("0.003"),
-    dormant("cost_per_1k_output_tokens", Number(at_least(0.0)))
+    works("cost_per_1k_output_tokens", Number(at_least(0.0)))
         .about("Dollars, where a session does not say what it cost.")
         .default("0.015"),
-    dormant("warn_at_percent", Number(within(0.0, 100.0)))
+    works("warn_at_percent", Number(within(0.0, 100.0)))
         .about("Share of the limit from which on it is told.")
         .default("80"),
 ];

@@ -230,6 +230,8 @@ async fn an_engine_is_loaded_as_it_was_left() {
                 submission,
                 report,
                 at: now.wall,
+                day: "2026-11-21",
+                ..Batch::default()
             })
             .await
             .unwrap();

@@ -143,15 +143,9 @@ async fn a_newer_schema_is_refused_with_both_numbers() {
     home.open().await.close().await.unwrap();
     meddle(&home, "PRAGMA user_version = 99").await;
     let error = Ledger::open(&home.path()).await.unwrap_err();
+    let this = crate::ledger::schema::MIGRATIONS.len() as i64;
     assert!(
-        matches!(
-            error,
-            OpenError::Newer {
-                found: 99,
-                known: 1,
-                ..
-            }
-        ),
+        matches!(error, OpenError::Newer { found: 99, known, .. } if known == this),
         "{error:?}"
     );
     assert!(error.to_string().contains("written by a newer version"), "{error}");

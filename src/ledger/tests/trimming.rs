@@ -18,6 +18,7 @@ async fn counts(ledger: &Ledger) -> Vec<(&'static str, i64)> {
         "sheets",
         "facts",
         "sources",
+        "former_sources",
         "plans",
         "sessions",
         "late_reports",

@@ -7,12 +7,17 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Tariff;
 use crate::job::plan::ClaudeCli;
+use crate::job::prices::Tokens;
 use crate::model::{Cost, Limit, LimitKind, SessionReport, Span, Timestamp};
 use crate::runner::limits;
 
 /// `model` of a message that the CLI wrote itself, such as an API error.
 pub(super) const SYNTHETIC: &str = "<synthetic>";
+
+/// Of so many messages the tokens are noted; of a session with more nobody knows what it has cost, unless it says so.
+const MESSAGES: usize = 20_000;
 
 /// Mozart owns waiting: the CLI tries again only as often as costs a second or two.
 const MAX_RETRIES: &str = "2";
@@ -103,6 +108,8 @@ pub(super) struct Session {
     messages: u32,
     usage: Option<Tokens>,
     model_usage: Option<Tokens>,
+    /// Of each message so far: its model, and its tokens as far as they were told.
+    told: BTreeMap<String, (String, Tokens)>,
 }
 
 /// What the CLI tells of a limit.
@@ -121,12 +128,6 @@ impl Told {
                 .and_then(|seconds| limits::from_epoch(seconds as i64)),
         }
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Tokens {
-    input: u64,
-    output: u64,
 }
 
 impl Session {
@@ -178,6 +179,8 @@ impl Session {
         set(&mut report.model, text(message, "model"));
         // It went on, so whatever error was told before did not end it.
         (report.error_class, report.api_error, report.api_status) = (None, None, None);
+        self.use_of(message);
+        let report = &mut self.report;
         let blocks = message["content"].as_array().map_or(&[][..], Vec::as_slice);
         let calls = blocks
             .iter()
@@ -192,6 +195,55 @@ impl Session {
             self.last_message = id.map(str::to_owned);
             self.messages = self.messages.saturating_add(1);
         }
+    }
+
+    /// Notes what a message says of its tokens. What it says of its output is of its beginning, so the output itself
+    /// counts too, with three bytes a token, which is more than it usually is.
+    fn use_of(&mut self, message: &Value) {
+        let (Some(id), Some(model)) = (text(message, "id"), text(message, "model")) else {
+            return;
+        };
+        if self.told.len() >= MESSAGES {
+            return;
+        }
+        let (_, told) = self
+            .told
+            .entry(id.to_owned())
+            .or_insert_with(|| (model.to_owned(), Tokens::default()));
+        let Some(usage) = tokens(&message["usage"], USAGE) else {
+            return;
+        };
+        let written = message["content"].as_array().map_or(0, |blocks| {
+            let blocks = blocks.iter().map(|block| block.to_string().len() / 3);
+            blocks.sum::<usize>() as u64
+        });
+        *told = Tokens {
+            // A line for each block of a message.
+            output: told.output.max(usage.output).max(told.output.saturating_add(written)),
+            ..usage
+        };
+    }
+
+    /// What the session has cost by the price of its tokens, and the tokens; `None` where nobody knows.
+    fn estimate(&self, tariff: &Tariff<'_>) -> Option<(Cost, Tokens)> {
+        if self.told.len() >= MESSAGES {
+            return None;
+        }
+        let of_result = self.usage.zip(self.report.model.as_ref());
+        let parts: Vec<_> = match &of_result {
+            Some((usage, model)) => vec![(model.as_str(), *usage)],
+            None => self
+                .told
+                .values()
+                .map(|(model, usage)| (model.as_str(), *usage))
+                .collect(),
+        };
+        let mut all = (Cost(0), Tokens::default());
+        for (model, usage) in &parts {
+            all.0.0 = all.0.0.saturating_add(tariff.cost(model, *usage)?.0);
+            all.1 = all.1.plus(*usage);
+        }
+        (all.1 != Tokens::default()).then_some(all)
     }
 
     fn limit(&mut self, info: &Value) {
@@ -223,20 +275,18 @@ impl Session {
             .as_f64()
             .filter(|usd| *usd >= 0.0)
             .map(Cost::from_usd);
-        self.usage = tokens(
-            &event["usage"],
-            ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"],
-            "output_tokens",
-        );
+        self.usage = tokens(&event["usage"], USAGE);
         self.model_usage = event["modelUsage"].as_object().and_then(|models| {
-            let names = ["inputTokens", "cacheCreationInputTokens", "cacheReadInputTokens"];
+            let names = [
+                "inputTokens",
+                "cacheCreationInputTokens",
+                "cacheReadInputTokens",
+                "outputTokens",
+            ];
             models
                 .values()
-                .filter_map(|model| tokens(model, names, "outputTokens"))
-                .reduce(|a, b| Tokens {
-                    input: a.input.saturating_add(b.input),
-                    output: a.output.saturating_add(b.output),
-                })
+                .filter_map(|model| tokens(model, names))
+                .reduce(Tokens::plus)
         });
         let denials = event["permission_denials"].as_array();
         for denial in denials.map_or(&[][..], Vec::as_slice) {
@@ -252,7 +302,14 @@ impl Session {
     }
 
     /// The report of the whole session.
-    pub(super) fn report(self, resumed: bool, earlier_cost: Option<Cost>, stderr: &[u8]) -> SessionReport {
+    pub(super) fn report(
+        self,
+        resumed: bool,
+        earlier_cost: Option<Cost>,
+        tariff: &Tariff<'_>,
+        stderr: &[u8],
+    ) -> SessionReport {
+        let estimate = self.estimate(tariff);
         let mut report = self.report;
         if !report.has_result || report.is_error {
             let named = report.api_error.as_deref() == Some("usage_limit_reached");
@@ -291,8 +348,16 @@ impl Session {
         } else {
             self.model_usage.or(self.usage)
         };
-        report.tokens_in = tokens.map(|tokens| tokens.input);
+        report.tokens_in = tokens.map(Tokens::all_input);
         report.tokens_out = tokens.map(|tokens| tokens.output);
+        // It did not come to its end, or does not know its price.
+        if let (None, Some((cost, tokens))) = (report.total_cost, estimate) {
+            (report.cost, report.cost_estimated) = (Some(cost), true);
+            let earlier = if resumed { earlier_cost } else { Some(Cost(0)) };
+            report.total_cost = earlier.map(|earlier| Cost(earlier.0.saturating_add(cost.0)));
+            report.tokens_in.get_or_insert(tokens.all_input());
+            report.tokens_out.get_or_insert(tokens.output);
+        }
         report
     }
 }
@@ -315,14 +380,23 @@ pub(in crate::runner) fn session_in_use(stderr: &str) -> Option<String> {
     plain.then(|| id.to_owned())
 }
 
-fn tokens(usage: &Value, input: [&str; 3], output: &str) -> Option<Tokens> {
-    let input = input
-        .iter()
-        .filter_map(|name| number(usage, name))
-        .reduce(u64::saturating_add)?;
+/// What tokens of a message or a process are called: input, written to the cache, found there, output.
+const USAGE: [&str; 4] = [
+    "input_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "output_tokens",
+];
+
+fn tokens(usage: &Value, names: [&str; 4]) -> Option<Tokens> {
+    let [input, cache_write, cache_read, output] = names.map(|name| number(usage, name));
+    // Without any input it says nothing.
+    input.or(cache_write).or(cache_read)?;
     Some(Tokens {
-        input,
-        output: number(usage, output).unwrap_or(0),
+        input: input.unwrap_or(0),
+        cache_write: cache_write.unwrap_or(0),
+        cache_read: cache_read.unwrap_or(0),
+        output: output.unwrap_or(0),
     })
 }
 

@@ -15,7 +15,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::job::plan::{BackendKind, ClaudeCli};
+use crate::job::plan::{BackendKind, ClaudeCli, TokenPrice};
+use crate::job::prices::{Prices, Tokens};
 use crate::model::{Certificate, Cost, SessionReport};
 use crate::runner::spec::{AttemptSpec, Secrets};
 
@@ -83,8 +84,29 @@ pub struct Caps<'a> {
     pub resumed: bool,
     /// What that session had cost in all before, where known.
     pub earlier_cost: Option<Cost>,
+    /// What tokens cost, where the session does not say what it has cost.
+    pub tariff: Tariff<'a>,
     /// Values that must not stand in the report.
     pub secrets: &'a Secrets,
+}
+
+/// What tokens cost: as the job file says, else by model.
+#[derive(Debug, Clone, Copy)]
+pub struct Tariff<'a> {
+    /// The job file's own price.
+    pub own: Option<TokenPrice>,
+    /// By model.
+    pub prices: &'a Prices,
+}
+
+impl Tariff<'_> {
+    /// What those tokens of a model cost; `None` where nobody knows.
+    fn cost(&self, model: &str, tokens: Tokens) -> Option<Cost> {
+        match self.own {
+            Some(price) => Some(tokens.cost(price)),
+            None => self.prices.cost(model, tokens),
+        }
+    }
 }
 
 impl<'a> Caps<'a> {
@@ -94,6 +116,10 @@ impl<'a> Caps<'a> {
             tail_bytes: spec.plan.backend.max_output_capture_bytes,
             resumed: spec.resume,
             earlier_cost: spec.earlier_cost,
+            tariff: Tariff {
+                own: spec.plan.cost_limits.and_then(|limits| limits.price),
+                prices: &spec.prices,
+            },
             secrets: &spec.secrets,
         }
     }
@@ -174,7 +200,7 @@ impl Reader {
         let tail_bytes = usize::try_from(caps.tail_bytes).unwrap_or(TAIL_BYTES).min(TAIL_BYTES);
 
         let mut report = match self.session {
-            Session::Claude(session, _) => session.report(caps.resumed, caps.earlier_cost, stderr),
+            Session::Claude(session, _) => session.report(caps.resumed, caps.earlier_cost, &caps.tariff, stderr),
             Session::Command => command::report(certificate, &self.tail.text()),
         };
         report.result_text = cut(report.result_text, RESULT_TEXT_BYTES);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::job::plan::{
-    Append, Backend, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, SubmitContext, TemplateEngine,
+    Append, Backend, CostLimits, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, SubmitContext, TemplateEngine,
 };
 use crate::model::{Ask, AttemptKind, AttemptNo, AttemptRef, Exit, JobName, LimitKind, RunId, SheetNo, Span};
 
@@ -119,6 +119,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
         context: Arc::new(SubmitContext::default()),
         lessons: Vec::new(),
         earlier_cost: None,
+        prices: Arc::new(Prices::packaged()),
         budget: None,
         extra_env: BTreeMap::new(),
         secrets: Secrets::default(),
@@ -423,6 +424,92 @@ fn accounts_differ_by_where_the_credential_comes_from() {
     assert_eq!(account(&command_of(&["tool"]), &map(&[]), &names(&[])), None);
 }
 
+/// A session that was killed after two messages, one of them told in two lines.
+fn killed(model: &str) -> Vec<Value> {
+    let usage = |output: u64| json!({"input_tokens": 10, "cache_creation_input_tokens": 2000, "cache_read_input_tokens": 4000, "output_tokens": output});
+    let line = |id: &str, output: u64, block: Value| json!({"type": "assistant", "message": {"id": id, "model": model, "usage": usage(output), "content": [block]}});
+    let text = json!({"type": "text", "text": "x".repeat(270)});
+    vec![
+        json!({"type": "system", "subtype": "init", "session_id": "5f0c", "model": model, "claude_code_version": "2.1.329"}),
+        line("m1", 3, text.clone()),
+        line("m1", 3, text.clone()),
+        line("m2", 500, text),
+    ]
+}
+
+#[test]
+fn what_a_killed_session_has_cost_is_told_by_its_tokens() {
+    let (kind, events) = (claude_with(|_| {}), killed("claude-sonnet-4-5-20250929"));
+    let report = read_chunks(&kind, [stream(&events).as_slice()], false);
+    // Two messages: 3 dollars a million of input, 3.75 written to the cache, 0.30 found there, 15 of output, which is
+    // twice 300 bytes at three a token, and 500.
+    let input = 2 * (10 * 3 + 2000 * 15 / 4 + 4000 * 3 / 10);
+    let cost = Cost(input + (200 + 500) * 15);
+    assert!(!report.has_result && report.cost_estimated);
+    let written = json!({"type": "text", "text": "x".repeat(270)}).to_string().len() as i64 / 3;
+    let exact = Cost(input + (2 * written + 500) * 15);
+    assert!((cost.0 - exact.0).abs() < 1000, "{cost:?} {exact:?}");
+    assert_eq!((report.cost, report.total_cost), (Some(exact), Some(exact)));
+    assert_eq!(report.tokens_in, Some(2 * 6010));
+    // A resumed one goes on counting from what was known.
+    let resumed = read_chunks(&kind, [stream(&events).as_slice()], true);
+    assert_eq!(resumed.cost, Some(exact));
+    assert_eq!(resumed.total_cost, Some(Cost(exact.0 + 6100)));
+}
+
+// field: cost_limits.cost_per_1k_input_tokens
+// field: cost_limits.cost_per_1k_output_tokens
+#[test]
+fn the_job_files_own_price_counts_for_any_model() {
+    let mut spec = spec(claude_with(|_| {}));
+    Arc::get_mut(&mut spec.plan).unwrap().cost_limits = Some(CostLimits {
+        per_sheet: None,
+        per_job: Some(Cost(1)),
+        warn_at_percent: 80,
+        price: Some(TokenPrice {
+            input: Cost(3_000),
+            output: Cost(15_000),
+        }),
+    });
+    let mut reader = Reader::new(&spec.plan.backend.kind);
+    let mut events = killed("claude-next-9");
+    events.push(json!({"type": "result", "subtype": "success", "result": "Done.",
+                       "usage": {"input_tokens": 10_000, "cache_read_input_tokens": 2_000, "output_tokens": 1_000}}));
+    reader.feed(&stream(&events));
+    let report = reader.finish(&ended(0), b"", Caps::of(&spec));
+    assert_eq!(
+        (report.cost, report.cost_estimated),
+        (Some(Cost(36_000 + 15_000)), true)
+    );
+}
+
+#[test]
+fn what_nobody_has_a_price_for_has_an_unknown_cost() {
+    let report = read_chunks(
+        &claude_with(|_| {}),
+        [stream(&killed("claude-next-9")).as_slice()],
+        false,
+    );
+    assert_eq!(
+        (report.cost, report.cost_estimated, report.total_cost),
+        (None, false, None)
+    );
+    let mut events = session();
+    events.truncate(1);
+    let report = read_chunks(&claude_with(|_| {}), [stream(&events).as_slice()], false);
+    assert_eq!(report.cost, None, "it said nothing of tokens");
+}
+
+#[test]
+fn a_result_without_a_cost_has_that_of_its_tokens() {
+    let mut events = killed("claude-haiku-4-5");
+    let usage = json!({"input_tokens": 1000, "output_tokens": 100});
+    events.push(json!({"type": "result", "subtype": "success", "is_error": false, "result": "Done.", "usage": usage}));
+    let report = read_chunks(&claude_with(|_| {}), [stream(&events).as_slice()], false);
+    assert_eq!((report.cost, report.cost_estimated), (Some(Cost(1500)), true));
+    assert_eq!((report.tokens_in, report.tokens_out), (Some(1000), Some(100)));
+}
+
 #[test]
 fn cost_of_an_attempt() {
     let cost = |total: i64, earlier: Option<i64>, resumed, version| {
@@ -460,10 +547,15 @@ fn read_chunks<'a>(kind: &BackendKind, chunks: impl IntoIterator<Item = &'a [u8]
     let mut reader = Reader::new(kind);
     chunks.into_iter().for_each(|chunk| reader.feed(chunk));
     let secrets = Secrets(map(&[("TOKEN", "hunter22")]));
+    let prices = Prices::packaged();
     let caps = Caps {
         tail_bytes: 400,
         resumed,
         earlier_cost: Some(Cost(6100)),
+        tariff: Tariff {
+            own: None,
+            prices: &prices,
+        },
         secrets: &secrets,
     };
     reader.finish(&ended(0), b"warning: hunter22\n", caps)

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::fixtures::{at, certificate, claude};
 use super::*;
-use crate::runner::backend::{Caps, Reader};
+use crate::job::prices::Prices;
+use crate::runner::backend::{Caps, Reader, Tariff};
 use crate::runner::spec::Secrets;
 
 /// What a case must be read as.
@@ -257,10 +258,15 @@ fn captured_output_is_read_as_what_it_was() {
             let mut reader = Reader::new(&backend);
             stdout.chunks(chunk).for_each(|chunk| reader.feed(chunk));
             let secrets = Secrets::default();
+            let prices = Prices::packaged();
             let caps = Caps {
                 tail_bytes: 10240,
                 resumed: false,
                 earlier_cost: None,
+                tariff: Tariff {
+                    own: None,
+                    prices: &prices,
+                },
                 secrets: &secrets,
             };
             reader.finish(&certificate, &stderr, caps)

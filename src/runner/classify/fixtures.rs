@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::job::plan::ClaudeCli;
+use crate::job::prices::Prices;
 use crate::model::RuleResult;
-use crate::runner::backend::{Caps, Reader};
+use crate::runner::backend::{Caps, Reader, Tariff};
 use crate::runner::spec::Secrets;
 
 pub(super) fn at(text: &str) -> Timestamp {
@@ -126,10 +127,15 @@ impl Attempt {
         let mut reader = Reader::new(&self.backend);
         reader.feed(&self.stdout);
         let secrets = Secrets::default();
+        let prices = Prices::packaged();
         let caps = Caps {
             tail_bytes: 10240,
             resumed: false,
             earlier_cost: None,
+            tariff: Tariff {
+                own: None,
+                prices: &prices,
+            },
             secrets: &secrets,
         };
         reader.finish(&self.certificate, self.stderr.as_bytes(), caps)

@@ -1,6 +1,6 @@
 //! The classifier, case by case.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fixtures::*;
 use super::*;
@@ -430,6 +430,30 @@ fn ends_from_outside() {
 }
 
 #[test]
+fn a_signal_is_told_by_its_name() {
+    let names = [
+        (1, "SIGHUP"),
+        (2, "SIGINT"),
+        (3, "SIGQUIT"),
+        (4, "SIGILL"),
+        (6, "SIGABRT"),
+        (7, "SIGBUS"),
+        (8, "SIGFPE"),
+        (9, "SIGKILL"),
+        (11, "SIGSEGV"),
+        (13, "SIGPIPE"),
+        (15, "SIGTERM"),
+        (31, "a signal"),
+    ];
+    for (signal, name) in names {
+        let message = format!("The session was ended from outside by {name} ({signal}).");
+        let by_kernel = Attempt::ends(Exit::Signal(signal), "signal").of(command());
+        assert_eq!(by_kernel.failure().message, message);
+        assert_eq!(Attempt::exits(128 + signal).failure().message, message);
+    }
+}
+
+#[test]
 fn a_hang_is_transient_unless_the_result_was_told() {
     let why = "some output\n\nmozart: the session hung: it printed nothing more for 900s\n";
     let outcome = Attempt::ends(Exit::Code(143), HUNG)
@@ -596,6 +620,27 @@ fn the_cli_refuses_to_begin() {
         .prints(&[init(), says("a")])
         .stderr("panic!")
         .is(Transient, Code::E003);
+    // Any one sign that it had begun is enough.
+    let begins = |more: Value| {
+        let mut event = json!({"type": "system", "subtype": "init", "session_id": "5f0c"});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        event
+    };
+    for sign in [
+        begins(json!({"model": "claude-opus-5-5"})),
+        begins(json!({"claude_code_version": "2.1.329"})),
+        calls("Bash"),
+    ] {
+        Attempt::exits(1)
+            .prints(&[sign])
+            .stderr("panic!")
+            .is(Transient, Code::E003);
+    }
+    let told = "[claude-code:unrecognized_model] {}\nWarning: no stdin\n\nerror: unknown option '--x'\n";
+    assert_eq!(
+        Attempt::exits(1).stderr(told).failure().message,
+        "The CLI did not start: error: unknown option '--x'."
+    );
 }
 
 #[test]
@@ -662,6 +707,16 @@ fn suspicious_marks_are_shown_and_fail_only_without_rules() {
         let outcome = Attempt::exits(0).prints(&[init(), slash]).is(Validation, Code::E205);
         assert!(outcome.flags.contains(&"no turn".to_owned()) && !outcome.worked);
     }
+
+    // An error says enough.
+    let error = api_error(
+        "server_error",
+        Some(500),
+        "API Error: 500 Internal server error.",
+        json!({}),
+    );
+    let outcome = Attempt::exits(1).prints(&error).is(Transient, Code::E503);
+    assert_eq!(outcome.flags, Vec::<String>::new());
 
     for text in [
         "All done.",

@@ -16,6 +16,7 @@ use super::classify;
 use super::room;
 use super::spec::Secrets;
 use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
+use crate::probe::{self, Point};
 
 pub(crate) mod exec;
 pub mod record;
@@ -278,6 +279,7 @@ impl Launcher {
         let spool = Spool::new(spool);
         // A stop is worth more than the note of it, which a full disk or a deleted spool refuses.
         spool.note_stop().ok();
+        probe::pass(Point::Stopping);
         match self.starter(&spool).await? {
             Starter::Manager(systemd) => systemd.stop(unit, how).await,
             Starter::Supervisor => supervised::stop(&spool, how).await,

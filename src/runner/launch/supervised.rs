@@ -27,6 +27,7 @@ use super::supervisor::{
 use super::systemd::Systemd;
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost};
 use crate::model::{Certificate, StopHow};
+use crate::probe::{self, Point};
 
 /// A supervisor says that its session runs within milliseconds; a machine in trouble gets this long.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -101,6 +102,7 @@ impl Supervised {
             Ok(None) => return StartOutcome::Unknown,
             Err(error) => return StartOutcome::unwritable(&spool, &error),
         };
+        probe::pass(Point::Ordered);
         let spawned = Command::new(&self.self_exe)
             .arg(SUPERVISE)
             .arg(&launch.spool)
@@ -121,6 +123,7 @@ impl Supervised {
                 ));
             }
         };
+        probe::pass(Point::Launched);
         let pid = child.id();
         let mut said = String::new();
         if let Some(pipe) = &mut child.stdout {

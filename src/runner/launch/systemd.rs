@@ -24,6 +24,7 @@ use super::exec::now;
 use super::spool::{Spool, Started};
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, may_have_gone_down, sensible};
 use crate::model::{Certificate, Span, StopHow};
+use crate::probe::{self, Point};
 use crate::runner::classify::SHUTDOWN;
 use crate::runner::room;
 use crate::runner::spec::Secrets;
@@ -123,6 +124,7 @@ impl Systemd {
         let none: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
         let body = (unit.as_str(), "fail", properties, none);
         let newly_held = self.held.lock().await.insert(unit.clone());
+        probe::pass(Point::Ordered);
         let job = match link.call(ROOT, MANAGER, "StartTransientUnit", &body).await {
             Ok(reply) => match reply.body().deserialize::<zbus::wire::OwnedObjectPath>() {
                 Ok(job) => job,
@@ -143,6 +145,7 @@ impl Systemd {
                 return StartOutcome::Unknown;
             }
         };
+        probe::pass(Point::Launched);
         let Some(result) = self.job_result(&link, &unit, &job, &mut removed).await else {
             return StartOutcome::Unknown;
         };

@@ -44,10 +44,8 @@ impl Baseline {
     /// # Errors
     /// What the file system says of `file`. A file of a rule that cannot be read counts as it looks from outside.
     pub fn ensure(file: &Path, rules: &[SheetRule]) -> io::Result<Self> {
-        match fs::read(file) {
-            Ok(text) => return Ok(serde_json::from_slice(&text)?),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if let Some(kept) = Self::read(file)? {
+            return Ok(kept);
         }
         let baseline = Self::take(rules);
         if baseline.files.is_empty() {
@@ -66,7 +64,19 @@ impl Baseline {
         Ok(baseline)
     }
 
-    pub(super) fn take(rules: &[SheetRule]) -> Self {
+    /// The baseline in `file`; none where nothing was kept there.
+    ///
+    /// # Errors
+    /// What the file system says of `file`.
+    pub fn read(file: &Path) -> io::Result<Option<Self>> {
+        match fs::read(file) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(in crate::runner) fn take(rules: &[SheetRule]) -> Self {
         let paths = rules.iter().filter_map(|rule| match &rule.check {
             Check::FileModified { path } => Some(path.clone()),
             _ => None,

@@ -17,6 +17,7 @@ use super::spec::Secrets;
 use crate::job::plan::Check;
 use crate::job::rules::SheetRule;
 use crate::model::{Code, RuleResult, Timestamp, ValidationReport};
+use crate::probe::{self, Point};
 
 use baseline::Baseline;
 pub use command::end_leftovers;
@@ -137,6 +138,7 @@ impl Checks<'_> {
     async fn check(&self, rule: &SheetRule) -> RuleResult {
         let checked_at = now();
         let begun = Instant::now();
+        probe::pass(Point::Validating);
         let mut finding = self.look(rule).await;
         for _ in 0..rule.retry_count {
             if finding.failure.is_none() {

@@ -4,14 +4,17 @@ pub(crate) mod answer;
 mod cancel;
 mod completions;
 mod conductor;
+mod costs;
 mod explain;
 mod graph;
 mod limits;
 mod list;
 mod logs;
 mod man;
+mod modify;
 mod new;
 mod pause;
+mod recover;
 mod resume;
 mod run;
 mod schema;
@@ -43,11 +46,14 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
         Verb::List(arguments) => drive(list::run(&arguments, &finder, out)),
         Verb::Resume(arguments) => drive(resume::run(&arguments, &finder, out)),
         Verb::Retry(arguments) => drive(resume::again(&arguments, &finder, out)),
+        Verb::Modify(arguments) => drive(modify::run(&arguments, &finder, out)),
+        Verb::Recover(arguments) => drive(recover::run(&arguments, &finder, out)),
         Verb::Pause(arguments) => drive(pause::run(&arguments, &finder, out)),
         Verb::Cancel(arguments) => drive(cancel::run(&arguments, &finder, out)),
         Verb::Logs(arguments) => drive(logs::run(&arguments, &finder, out)),
         Verb::Wait(arguments) => drive(wait::run(&arguments, &finder, out)),
         Verb::Answer(arguments) => drive(answer::run(&arguments, &finder, out)),
+        Verb::Costs(arguments) => drive(costs::run(&arguments, &finder, out)),
         Verb::RateLimits => drive(limits::show(&finder, out)),
         Verb::ClearRateLimits(arguments) => drive(limits::clear(&arguments, &finder, out)),
         Verb::Start(arguments) if arguments.foreground => conductor::foreground(&arguments, &cli.global),

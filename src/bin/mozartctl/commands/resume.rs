@@ -6,6 +6,7 @@ use mozart::api::request::RunSelector;
 use mozart::job::plan::Plan;
 use mozart::model::{Problem, SheetNo};
 
+use super::modify;
 use super::run::is_live;
 use crate::attach::Manner;
 use crate::cli::{ResumeArgs, RetryArgs};
@@ -19,15 +20,18 @@ use crate::text::{clean, shell_word};
 
 /// Lets it go on and stays with it. A file names the job in it, and its checkpoint where nothing else is known.
 pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
-    if arguments.config.is_some() || arguments.reload_config || arguments.force {
+    if arguments.force {
         return Err(CliError::new(
             Kind::Refused,
-            "--config, --reload-config and --force are known, but not supported yet: a run goes on with the plan it was submitted with",
+            "--force is known, but not supported: what is completed is not run again by a resume",
         )
-        .hint("`mozartctl run --fresh FILE` begins a new run with the file as it is now"));
+        .hint("`mozartctl retry JOB --from SHEET` runs completed sheets again"));
     }
     if arguments.self_healing {
         out.warn("--self-healing has no effect yet: no remedies are built in");
+    }
+    if arguments.config.is_some() || arguments.reload_config {
+        return with_new_file(arguments, finder, out).await;
     }
     let target = arguments.target.as_str();
     if names_a_file(target) {
@@ -51,6 +55,35 @@ pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) 
                 from_file(link, &source, arguments.yes, arguments.detach, finder, out).await
             }
             Err(error) => Err(error),
+        })
+        .await
+}
+
+/// Gives the run the file, and goes on with it.
+async fn with_new_file(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
+    let overrides = modify::workspace(arguments.workspace.as_deref());
+    finder
+        .with(Need::Run, async |link| {
+            let target = arguments.target.as_str();
+            let selector = link.select(target).await?;
+            let run = link.run(&selector).await?.summary;
+            let path = match (&arguments.config, &run.job_file) {
+                (Some(path), _) => path.clone(),
+                (None, Some(path)) => path.into(),
+                (None, None) => {
+                    return Err(CliError::new(
+                        Kind::Usage,
+                        format!("{}#{} was not submitted from a file", clean(run.job.as_str()), run.run),
+                    )
+                    .hint("`mozartctl resume JOB --config FILE` names one"));
+                }
+            };
+            let file = JobFile::read(&path)?;
+            let modified = modify::take(link, &selector, &file, &overrides, true, out).await?;
+            if !out.json && !out.quiet {
+                modify::summary(&format!("{}#{}", clean(run.job.as_str()), run.run), &modified, out);
+            }
+            stay(link, &selector, arguments.detach, false, finder, out).await
         })
         .await
 }
@@ -106,8 +139,12 @@ pub(crate) async fn from_file(
         Ok(view) => {
             if view.summary.plan_hash != source.plan.hash {
                 out.warn(&format!(
-                    "{} has changed since {}#{} was submitted; the run goes on with the plan it was submitted with",
+                    "{} has changed since {}#{} took it; the run goes on with the plan that it has",
                     source.file.shown, selector.job, view.summary.run
+                ));
+                let (job, file) = (shell_word(&selector.job), shell_word(&source.file.shown));
+                out.note(&format!(
+                    "  `mozartctl resume {job} --config {file}` goes on with the file as it is now"
                 ));
             }
             go_on(link, &selector, detach, finder, out).await

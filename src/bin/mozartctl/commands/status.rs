@@ -209,6 +209,9 @@ fn describe(view: &RunView, sheets: &[SheetSummary], out: &Out) {
             ),
         ));
     }
+    if let Some(warning) = &run.warning {
+        facts.push(("Budget", out.paint(Paint::Warn, &clean(warning))));
+    }
     facts.push(("Workspace", clean(&run.workspace).into_owned()));
     for (name, value) in facts {
         out.line(&format!("  {}  {value}", out.paint(Paint::Dim, &format!("{name:>9}"))));

@@ -1,6 +1,20 @@
 //! What is held against what the conductor committed, commanded and left in its ledger.
 
+use jiff::tz::TimeZone;
+
 use super::*;
+use crate::daemon::day::Day;
+
+/// The account of a conductor with those settings.
+pub(super) fn audit(settings: EngineSettings) -> Audit {
+    let mut audit = Audit::new(settings);
+    audit.turn = Some(TURN);
+    audit.day = |at| {
+        let day = Day::of(at, &TimeZone::system());
+        (day.begins, day.ends)
+    };
+    audit
+}
 
 impl Simulation {
     /// What was committed and commanded since the last look.
@@ -43,6 +57,21 @@ impl Simulation {
                 let verdict = self.verdicts.get(&(*run, *sheet));
                 let done = matches!(verdict, Some(Verdict::Completed | Verdict::Skipped { .. }));
                 assert!(self.retrying || !done, "what is done is done again, and nobody asked");
+                self.verdicts.remove(&(*run, *sheet));
+            }
+            FactKind::SheetRecovered { run, sheet, .. } => {
+                let before = self.verdicts.insert((*run, *sheet), Verdict::Completed);
+                let done = matches!(before, Some(Verdict::Completed | Verdict::Skipped { .. }));
+                assert!(!done, "it was done already");
+            }
+            FactKind::RunModified { run, rules, .. } => {
+                let kept = |sheet: &SheetNo| sheet.0 <= rules.sheets;
+                let dropped = |of: &RunId, sheet: &SheetNo| of == run && !kept(sheet);
+                self.verdicts.retain(|(of, sheet), verdict| {
+                    let drops = dropped(of, sheet);
+                    assert!(!drops || *verdict != Verdict::Completed, "what is done is dropped");
+                    !drops
+                });
             }
             FactKind::QuestionAsked { .. } => {
                 let at = self.time + self.dice.span(SECOND, 12 * HOUR);

@@ -10,6 +10,10 @@ pub(super) enum Act {
     Resume(usize),
     Cancel(usize),
     Retry(usize),
+    /// A person gives the job's run another plan; `true`: and lets it go on.
+    Modify(usize, bool),
+    /// A person has sheets of the job's run checked, and some are done.
+    Recover(usize),
     Answer(usize),
     ClearGates,
     Hold(bool),
@@ -63,6 +67,15 @@ impl Simulation {
             let at = near + self.dice.span(SECOND, latest);
             self.acts.push((at, act));
         }
+        for _ in 0..self.changes.from(-3, 6) {
+            let job = usize::try_from(self.changes.from(0, 4)).unwrap() % self.jobs.len();
+            let act = match self.changes.percent(60) {
+                true => Act::Modify(job, self.changes.percent(40)),
+                false => Act::Recover(job),
+            };
+            let at = submitted[job] + self.changes.span(SECOND, 12 * HOUR);
+            self.acts.push((at, act));
+        }
     }
 
     pub(super) async fn act(&mut self, act: Act) {
@@ -110,6 +123,38 @@ impl Simulation {
                 self.observe();
                 self.retrying = false;
             }
+            Act::Modify(number, resume) => {
+                let other = job(&mut self.changes, i64::try_from(number).unwrap(), self.directory.path());
+                let run = name(number);
+                let submit = Submit {
+                    resume,
+                    ..other.submit.clone()
+                };
+                let conductor = self.conductor.as_mut().expect("there is one");
+                let modified = conductor.modify(&run, submit).await;
+                match modified {
+                    Err(error @ (ApiError::InvalidJob { .. } | ApiError::InvalidArgument(_))) => panic!("{error:?}"),
+                    // Committed already, perhaps.
+                    Ok(_) => self.jobs[number] = other,
+                    Err(_) if probe::has_ended() => self.jobs[number] = other,
+                    Err(_) => {}
+                }
+            }
+            Act::Recover(job) => {
+                let run = name(job);
+                let done = self.changes.roll();
+                let conductor = self.conductor.as_mut().expect("there is one");
+                if let Ok(row) = conductor.changeable(&run).await
+                    && conductor.take_up(&row).await.is_ok()
+                {
+                    let sheets = conductor.engine.run(row.id).into_iter().flat_map(Run::sheets);
+                    let sheets = sheets.filter(|(no, _)| done >> (no.0 % 64) & 1 == 1);
+                    let passed = sheets.map(|(no, sheet)| (no, sheet.attempts())).collect();
+                    let event = Event::RecoverRequested { run: row.id, passed };
+                    conductor.step(event, None).await.ok();
+                    conductor.put_back(row.id);
+                }
+            }
             Act::Answer(choice) => {
                 let open = self.conductor().engine.questions().next().cloned();
                 if let Some(question) = open {
@@ -148,6 +193,11 @@ impl Simulation {
                 self.conductor().step(Event::HoldsChanged { holds }, None).await.ok();
             }
             Act::Settings if self.conductor().storage().is_empty() => {
+                // What follows from the time that has passed follows by the old ones.
+                if self.conductor().look_around().await.is_err() {
+                    return self.settle().await;
+                }
+                self.observe();
                 let settings = settings(&mut self.dice);
                 let event = Event::SettingsChanged {
                     settings: settings.clone(),
@@ -164,6 +214,7 @@ impl Simulation {
             Act::SetClock if self.conductor().storage().is_empty() => {
                 probe::watch(None);
                 let far = self.dice.span(SECOND / 2, 24 * HOUR);
+                self.clock_set = Some(self.time);
                 self.skew += if self.dice.percent(50) { far } else { -far };
                 self.look_at_the_clock();
                 self.conductor().wake().await;

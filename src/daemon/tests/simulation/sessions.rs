@@ -3,6 +3,9 @@
 use super::world::{Ends, Refuses};
 use super::*;
 
+/// What a session may cost beyond its budget: it looks at that after each turn.
+pub(super) const TURN: Cost = Cost(100_000);
+
 /// A session that was started, until its end is in the journal. It outlives conductors.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
@@ -118,7 +121,7 @@ impl Simulation {
             // The CLI stops a session after the turn in which it has cost that.
             let mut report = report(Some(failure(Cause::Fatal, Code::E701)), &[]);
             report.outcome.session_id = Some(format!("session {}", self.dice.roll()));
-            report.outcome.cost = Some(Cost(most.0 + self.dice.from(0, 100_000)));
+            report.outcome.cost = Some(Cost(most.0 + self.dice.from(0, TURN.0)));
             session.report = Box::new(report);
         }
         let amid = outages

@@ -47,9 +47,14 @@ impl Tally {
 }
 
 /// What has to have happened where some hundred weeks are said to be survived.
-pub(super) const HAPPENS: [&str; 35] = [
+pub(super) const HAPPENS: [&str; 40] = [
+    "Modify",
+    "Recover",
     "Retry",
+    "run_modified",
+    "sheet_recovered",
     "budget_raised",
+    "day_decided",
     "NoRoom",
     "attempt_answered",
     "attempt_started",

@@ -50,6 +50,7 @@ pub(super) fn settings(dice: &mut Dice) -> EngineSettings {
         max_concurrent_sheets: some(dice, 8),
         max_sessions_per_account: dice.percent(40).then(|| some(dice, 3)),
         max_starts_per_minute: dice.percent(30).then(|| some(dice, 10)),
+        daily_budget: dice.percent(30).then(|| Cost(dice.span(300_000, 30_000_000))),
         ..EngineSettings::default()
     }
 }

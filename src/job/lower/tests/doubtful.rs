@@ -33,10 +33,6 @@ fn known_fields_that_would_change_the_result_are_refused() {
             "workspace_lifecycle: {archive_on_fresh: true}",
             "workspace_lifecycle.archive_on_fresh",
         ),
-        (
-            "circuit_breaker: {cross_workspace_coordination: no}",
-            "circuit_breaker.cross_workspace_coordination",
-        ),
         ("on_success: [{type: run_command, command: x}]", "on_success"),
         ("grounding: {enabled: true}", "grounding.enabled"),
         ("ai_review: {enabled: true}", "ai_review.enabled"),
@@ -80,7 +76,6 @@ fn known_fields_without_effect_are_warned_of() {
             "learning: {enabled: true, exploration_budget: {floor: 0.1}}",
             "learning",
         ),
-        ("cost_limits: {warn_at_percent: 50}", "cost_limits.warn_at_percent"),
         (
             "stale_detection: {check_interval_seconds: 30}",
             "stale_detection.check_interval_seconds",
@@ -337,4 +332,23 @@ fn very_large_prompts_are_told() {
         problems(&lines),
         ["WARNING E602 4:20 prompt.template: the prompt of sheet 1 has 5001 lines"]
     );
+}
+
+// field: circuit_breaker.cross_workspace_coordination
+// field: circuit_breaker.honor_other_jobs_rate_limits
+#[test]
+fn a_breaker_of_its_own_is_not_to_be_had() {
+    for field in ["cross_workspace_coordination", "honor_other_jobs_rate_limits"] {
+        let found = |value: &str| {
+            let loaded = load_with(&plus(&format!("circuit_breaker: {{{field}: {value}}}")), |_| ());
+            assert!(loaded.plan.is_some());
+            shown(&loaded)
+        };
+        let told = found("no");
+        assert!(
+            told.len() == 1 && told[0].starts_with("WARNING V190 6:") && told[0].contains("all of its jobs wait"),
+            "{told:#?}"
+        );
+        assert_eq!(found("true"), Vec::<String>::new());
+    }
 }

@@ -1,7 +1,9 @@
 //! What each field does to the plan. The comment above a test names the field that it shows.
 
 use super::*;
-use crate::job::plan::{Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine};
+use crate::job::plan::{
+    Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine, TokenPrice,
+};
 use crate::job::rules::rules_for;
 use crate::job::schema::{Effect, Field, Type, literal};
 use crate::model::{Cost, SheetNo, Span};
@@ -705,6 +707,9 @@ fn anchors_merge_keys_crlf_and_old_booleans_work() {
 // field: cost_limits.enabled
 // field: cost_limits.max_cost_per_sheet
 // field: cost_limits.max_cost_per_job
+// field: cost_limits.warn_at_percent
+// field: cost_limits.cost_per_1k_input_tokens
+// field: cost_limits.cost_per_1k_output_tokens
 #[test]
 fn cost_limits_are_in_dollars_and_off_unless_enabled() {
     let limits = |fields: &str| plan(&plus(&format!("cost_limits: {{{fields}}}"))).cost_limits;
@@ -714,13 +719,43 @@ fn cost_limits_are_in_dollars_and_off_unless_enabled() {
         Some(CostLimits {
             per_sheet: Some(Cost(500_000)),
             per_job: Some(Cost(3_000_000)),
+            warn_at_percent: 80,
+            price: None,
         })
     );
+    let told = limits(
+        "enabled: yes, max_cost_per_job: 3, warn_at_percent: 50, cost_per_1k_input_tokens: 0.005, \
+         cost_per_1k_output_tokens: 0.025",
+    );
+    let price = |input, output| {
+        let (input, output) = (Cost(input), Cost(output));
+        Some(TokenPrice { input, output })
+    };
+    assert_eq!(
+        told.map(|limits| (limits.warn_at_percent, limits.price)),
+        Some((50, price(5_000, 25_000)))
+    );
+    let one = limits("enabled: yes, max_cost_per_job: 3, cost_per_1k_output_tokens: 0.075");
+    assert_eq!(one.map(|limits| limits.price), Some(price(3_000, 75_000)));
     let found = problems(&plus("cost_limits: {enabled: true}"));
     assert!(
         found[0].starts_with("ERROR E302 6:") && found[0].contains("names no limit"),
         "{found:#?}"
     );
+    let of_model = |model: &str| {
+        let fields = "cost_limits: {enabled: true, max_cost_per_job: 1}";
+        problems(&plus(&format!(
+            "backend: {{type: claude_cli, cli_model: {model}}}\n{fields}"
+        )))
+    };
+    let found = of_model("claude-next-9");
+    assert!(
+        found.len() == 1 && found[0].starts_with("INFO V192 7:") && found[0].contains("no price of claude-next-9"),
+        "{found:#?}"
+    );
+    for known in ["claude-opus-4-5-20251101", "opus"] {
+        assert_eq!(of_model(known), [""; 0], "{known}");
+    }
     let command = plus("backend: {type: command, command: [x]}\ncost_limits: {enabled: true, max_cost_per_job: 1}");
     let found = problems(&command);
     assert!(found[0].starts_with("WARNING V195 7:"), "{found:#?}");

@@ -10,7 +10,6 @@ use mozart::model::{RunState, SheetStatus};
 use mozart::summary::{AttemptSummary, SheetSummary};
 
 use self::stream::{Source, Stream};
-use crate::attach::{COME_BACK, TRY_AGAIN, is_lost};
 use crate::cli::LogsArgs;
 use crate::connect::{Finder, Need};
 use crate::error::{CliError, Kind};
@@ -191,30 +190,15 @@ impl Follower<'_> {
         }
     }
 
-    /// Asks again where a service went away before it answered: it comes back, and these questions change nothing.
-    async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, CliError>) -> Result<T, CliError> {
-        let deadline = tokio::time::Instant::now() + COME_BACK;
-        loop {
-            match ask().await {
-                Err(error)
-                    if is_lost(&error)
-                        && matches!(self.link, Link::Service(_))
-                        && tokio::time::Instant::now() < deadline =>
-                {
-                    tokio::time::sleep(TRY_AGAIN).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
     async fn attempts(&self, sheet: u32) -> Result<Vec<AttemptSummary>, CliError> {
-        self.patiently(async || self.link.attempts(self.run, sheet).await).await
+        self.link
+            .patiently(async || self.link.attempts(self.run, sheet).await)
+            .await
     }
 
     /// Everything but the newest attempt is the past, and not shown.
     async fn skip_history(&mut self) -> Result<(), CliError> {
-        let sheets = self.patiently(async || self.link.sheets(self.run).await).await?;
+        let sheets = self.link.patiently(async || self.link.sheets(self.run).await).await?;
         let newest = self.arguments.sheet.or_else(|| last_tried(&sheets));
         for sheet in sheets.iter().filter(|sheet| sheet.attempts > 0) {
             let past = sheet.attempts as usize - usize::from(Some(sheet.sheet_num) == newest);
@@ -225,7 +209,7 @@ impl Follower<'_> {
 
     /// The first attempt that was not shown yet.
     async fn next(&self) -> Result<Option<(u32, u32)>, CliError> {
-        let sheets = self.patiently(async || self.link.sheets(self.run).await).await?;
+        let sheets = self.link.patiently(async || self.link.sheets(self.run).await).await?;
         for sheet in sheets.iter().filter(|sheet| sheet.attempts > 0 && self.wanted(sheet)) {
             let shown = self.shown.get(&sheet.sheet_num).copied().unwrap_or_default();
             if shown >= sheet.attempts as usize {
@@ -244,7 +228,7 @@ impl Follower<'_> {
 
     async fn is_over(&self) -> Result<bool, CliError> {
         if self.arguments.sheet.is_some() {
-            let sheets = self.patiently(async || self.link.sheets(self.run).await).await?;
+            let sheets = self.link.patiently(async || self.link.sheets(self.run).await).await?;
             if sheets
                 .iter()
                 .filter(|sheet| self.wanted(sheet))
@@ -253,7 +237,11 @@ impl Follower<'_> {
                 return Ok(true);
             }
         }
-        let run = self.patiently(async || self.link.run(self.run).await).await?.summary;
+        let run = self
+            .link
+            .patiently(async || self.link.run(self.run).await)
+            .await?
+            .summary;
         Ok(self.link.is_still(&run))
     }
 
@@ -267,7 +255,7 @@ impl Follower<'_> {
     ) -> Result<bool, CliError> {
         let mut stream = loop {
             let open = async || open(self.link, self.run, sheet, attempt, self.arguments.raw, self.out).await;
-            match self.patiently(open).await {
+            match self.link.patiently(open).await {
                 // It is intended, but its process has not made the file yet.
                 Err(error) if error.kind == Kind::NoSuchSheet => {
                     if self.attempt_is_over(sheet, attempt).await? {

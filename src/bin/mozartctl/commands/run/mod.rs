@@ -69,6 +69,9 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
             other => other?,
         };
         told(&submitted.problems, &source.problems, out);
+        if !submitted.attached {
+            hint_at_logout(link, out).await;
+        }
         let selector = RunSelector {
             job: submitted.job.to_string(),
             run: Some(submitted.run.0),
@@ -93,6 +96,15 @@ fn has_sheet(plan: &Plan, number: u32, file: &JobFile) -> Result<(), CliError> {
     ))
 }
 
+/// Says that sessions of the service end with the login, where they do.
+async fn hint_at_logout(link: &Link, out: &Out) {
+    if matches!(link, Link::Service(_)) && !out.json && !out.quiet && crate::systemd::lingers().await == Some(false) {
+        out.note(
+            "sessions are stopped when you log out, and go on with your next login; `loginctl enable-linger` lets them run on",
+        );
+    }
+}
+
 /// Stays with an accepted run, or says that it was accepted and leaves.
 pub(crate) async fn stay(
     link: &mut Link,
@@ -106,7 +118,7 @@ pub(crate) async fn stay(
     if !detach {
         return attach::watch(link, finder, run, manner, out).await;
     }
-    let view = link.run(run).await?;
+    let view = link.patiently(async || link.run(run).await).await?;
     if link.is_embedded() {
         out.warn(
             "there is no service to leave the run to: it goes on here until it is over (`packaging/install --user` installs one)",

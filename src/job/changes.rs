@@ -1,0 +1,194 @@
+//! What differs between two plans of one job, for a run that is given the second while it has the first.
+
+use super::plan::{BackendKind, Plan, Sheet};
+use crate::model::{SheetNo, Span};
+
+/// The parts of a job file in which the plans differ, in its own words. Where only comments or the like differ, `text`.
+pub fn parts(old: &Plan, new: &Plan) -> Vec<&'static str> {
+    // Every field is named, so that none is forgotten.
+    let Plan {
+        version: _,
+        name: _,
+        description,
+        workspace,
+        base_directory,
+        source,
+        hash,
+        backend,
+        sheets,
+        prompt,
+        retry,
+        rate_limit,
+        idle_timeout,
+        on_limit,
+        dependencies,
+        parallel,
+        circuit_breaker,
+        cost_limits,
+        validations,
+        pause_between_sheets,
+        priority,
+        checkpoint_path,
+        checkpoint_every_sheet,
+        dormant,
+    } = old;
+    let timeless = |sheets: &[Sheet]| -> Vec<Sheet> {
+        let sheets = sheets.iter().cloned();
+        sheets
+            .map(|sheet| Sheet {
+                timeout: Span(0),
+                ..sheet
+            })
+            .collect()
+    };
+    let timeouts = |sheets: &[Sheet]| sheets.iter().map(|sheet| sheet.timeout).collect::<Vec<_>>();
+    let both = sheets.len().min(new.sheets.len());
+    let same_timeouts = timeouts(&sheets[..both]) == timeouts(&new.sheets[..both]);
+    let checkpoint = (checkpoint_path, checkpoint_every_sheet) == (&new.checkpoint_path, &new.checkpoint_every_sheet);
+    let differs = [
+        ("description", *description != new.description),
+        ("workspace", *workspace != new.workspace),
+        ("backend", *backend != new.backend || !same_timeouts),
+        ("sheet", timeless(sheets) != timeless(&new.sheets)),
+        ("prompt", *prompt != new.prompt),
+        ("retry", *retry != new.retry),
+        ("rate_limit", *rate_limit != new.rate_limit),
+        ("stale_detection", *idle_timeout != new.idle_timeout),
+        ("on_limit", *on_limit != new.on_limit),
+        ("dependencies", *dependencies != new.dependencies),
+        ("parallel", *parallel != new.parallel),
+        ("circuit_breaker", *circuit_breaker != new.circuit_breaker),
+        ("cost_limits", *cost_limits != new.cost_limits),
+        ("validations", *validations != new.validations),
+        (
+            "pause_between_sheets_seconds",
+            *pause_between_sheets != new.pause_between_sheets,
+        ),
+        ("priority", *priority != new.priority),
+        ("state_backend", !checkpoint),
+        ("sections without effect yet", *dormant != new.dormant),
+    ];
+    let mut parts: Vec<_> = differs
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(part, _)| part)
+        .collect();
+    let text = |plan: &Plan| (plan.source.clone(), plan.hash.clone(), plan.base_directory.clone());
+    if parts.is_empty() && (source.clone(), hash.clone(), base_directory.clone()) != text(new) {
+        parts.push("text");
+    }
+    parts
+}
+
+/// Sheets of both plans whose number is another piece of work in each: other items, another stage or instance.
+pub fn other_work(old: &Plan, new: &Plan) -> Vec<SheetNo> {
+    let work = |sheet: &Sheet| (sheet.start_item, sheet.end_item, sheet.stage, sheet.instance);
+    let both = old.sheets.iter().zip(&new.sheets);
+    both.filter(|(old, new)| work(old) != work(new))
+        .map(|(old, _)| SheetNo(old.number))
+        .collect()
+}
+
+/// Whether a session of the old plan can be resumed with the new one, if it is the same account's: the Claude CLI keeps
+/// its sessions by the directory that they work in.
+pub fn same_sessions(old: &Plan, new: &Plan) -> bool {
+    let (old, new) = (&old.backend, &new.backend);
+    let cli = |kind: &BackendKind| matches!(kind, BackendKind::ClaudeCli(_));
+    cli(&old.kind) && cli(&new.kind) && old.working_directory == new.working_directory
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::job::files::Fake;
+    use crate::job::{JobInput, load};
+
+    /// A job with these lines in place of those that begin with the same word.
+    fn plan(lines: &[&str]) -> Plan {
+        let usual = [
+            "name: j",
+            "workspace: /w",
+            "backend: {type: claude_cli}",
+            "sheet: {size: 2, total_items: 8}",
+            "prompt: {template: x}",
+            "validations: [{type: file_exists, path: a}]",
+        ];
+        let key = |line: &str| line.split(':').next().map(str::to_owned);
+        let kept = usual
+            .iter()
+            .filter(|line| !lines.iter().any(|given| key(given) == key(line)));
+        let text: Vec<&str> = kept.chain(lines).copied().collect();
+        let loaded = load(
+            &JobInput {
+                text: text.join("\n").as_bytes(),
+                path: None,
+                base_directory: Path::new("/"),
+                submit_directory: None,
+                workspace: None,
+                set: &BTreeMap::new(),
+                environment: &BTreeMap::new(),
+                priority: None,
+                default_thinking_method: None,
+            },
+            &Fake::new(&[("/", ""), ("/w/", ""), ("/elsewhere/", "")]),
+        );
+        loaded.plan.unwrap_or_else(|| panic!("{:?}", loaded.problems))
+    }
+
+    #[test]
+    fn each_part_is_named_by_the_word_of_the_file() {
+        let before = plan(&[]);
+        for (lines, expected) in [
+            (&[][..], &[][..]),
+            (&["# a remark"], &["text"]),
+            (&["description: what for"], &["description"]),
+            (&["prompt: {template: y}"], &["prompt"]),
+            (&["backend: {type: claude_cli, timeout_seconds: 99}"], &["backend"]),
+            (&["backend: {type: claude_cli, cli_model: opus}"], &["backend"]),
+            (&["sheet: {size: 2, total_items: 9}"], &["sheet"]),
+            (
+                &["sheet: {size: 2, total_items: 8, dependencies: {2: [1]}}"],
+                &["dependencies"],
+            ),
+            (&["parallel: {enabled: true}"], &["parallel"]),
+            (&["validations: [{type: file_exists, path: b}]"], &["validations"]),
+            (&["retry: {max_retries: 9}", "priority: 7"], &["retry", "priority"]),
+            (&["cost_limits: {enabled: true, max_cost_per_job: 2}"], &["cost_limits"]),
+            (
+                &["on_limit: stop", "rate_limit: {max_waits: 2}"],
+                &["rate_limit", "on_limit"],
+            ),
+            (&["pause_between_sheets_seconds: 3"], &["pause_between_sheets_seconds"]),
+            (&["stale_detection: {enabled: false}"], &["stale_detection"]),
+            (&["circuit_breaker: {failure_threshold: 2}"], &["circuit_breaker"]),
+            (&["state_backend: json"], &["state_backend"]),
+        ] {
+            assert_eq!(parts(&before, &plan(lines)), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_the_same_work_while_its_items_are() {
+        let before = plan(&[]);
+        let others = |sheet: &str| -> Vec<u32> {
+            let after = plan(&[sheet]);
+            other_work(&before, &after).iter().map(|no| no.0).collect()
+        };
+        assert_eq!(others("sheet: {size: 2, total_items: 80}"), Vec::<u32>::new());
+        assert_eq!(others("sheet: {size: 2, total_items: 7}"), [4]);
+        assert_eq!(others("sheet: {size: 3, total_items: 8}"), [1, 2, 3]);
+        assert_eq!(others("sheet: {size: 2, total_items: 8, start_item: 2}"), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn sessions_go_on_where_they_worked() {
+        let before = plan(&[]);
+        let same = |backend: &str| same_sessions(&before, &plan(&[backend]));
+        assert!(same("backend: {type: claude_cli, cli_model: opus}"));
+        assert!(!same("backend: {type: claude_cli, working_directory: /elsewhere}"));
+        assert!(!same("backend: {type: command, command: [a]}"));
+    }
+}
