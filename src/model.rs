@@ -2,10 +2,14 @@
 //!
 //! Nothing here decides or does anything; nothing here knows another room.
 
+mod pages;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use pages::Page;
 
 /// A moment of wall-clock time, in microseconds since the Unix epoch (UTC).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! default is used to look at the rest. Only where there is no error at all is there a plan.
 
 mod backend;
+mod doubts;
 mod order;
 mod prompt;
 mod render;
@@ -15,6 +16,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+pub(crate) use backend::backends;
+
+use doubts::Whole;
 
 use super::files::{Files, PathKind};
 use super::paths;
@@ -59,9 +64,22 @@ pub struct Loaded {
     pub not_yaml: bool,
 }
 
+/// Errors that concern what lies around a job file, or whether it is wise to run it: they leave it a plan.
+const SURROUNDINGS: &[&str] = &["V002", "V004", "V005", "V009", "E602"];
+
 /// Reads a job file and makes its plan; every problem is reported at once.
 pub fn load(input: &JobInput<'_>, files: &dyn Files) -> Loaded {
-    let mut problems = Problems::default();
+    lower(input, files, Problems::default(), &[])
+}
+
+/// The same for a look at the plan: there is one also where a directory or file is missing, and what this version
+/// cannot run yet is a warning.
+pub fn preview(input: &JobInput<'_>, files: &dyn Files) -> Loaded {
+    lower(input, files, Problems::lenient(), SURROUNDINGS)
+}
+
+/// Reads a job file; errors of the codes `but` leave it a plan.
+fn lower(input: &JobInput<'_>, files: &dyn Files, mut problems: Problems, but: &[&str]) -> Loaded {
     let document = match yaml::read(input.text) {
         Ok(document) => document,
         Err(error) => {
@@ -86,7 +104,7 @@ pub fn load(input: &JobInput<'_>, files: &dyn Files) -> Loaded {
         read: Vec::new(),
     };
     let plan = if root.map().is_some() { lowering.plan() } else { None };
-    let plan = plan.filter(|_| !lowering.problems.any_error());
+    let plan = plan.filter(|_| !lowering.problems.any_beyond(but));
     Loaded {
         plan,
         problems: lowering.problems.finish(),
@@ -116,8 +134,21 @@ impl<'a> Lowering<'a> {
         let (mut prompt, engine) = self.prompt();
         self.versions();
         let cross_sheet = self.cross_sheet();
-        prompt.engine = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
+        let (engine, filled) = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
+        prompt.engine = engine;
         self.capture_patterns(&workspace, &sheets, &prompt);
+        self.surroundings(&backend);
+        self.doubts(
+            &Whole {
+                workspace: &workspace,
+                sheets: &sheets,
+                rules: &validations,
+                prompt: &prompt,
+                dependencies: &dependencies,
+                parallel: parallel.as_ref(),
+            },
+            &filled,
+        );
         let cost_limits = self.cost_limits();
         let retry = self.retry();
         let rate_limit = self.rate_limit();
@@ -220,6 +251,7 @@ impl<'a> Lowering<'a> {
                         self.problems
                             .error("V002", at, "workspace", message)
                             .suggest(format!("mkdir -p {}", parent.display()))
+                            .with("directory", parent.display())
                             .fixable();
                     }
                     PathKind::File | PathKind::Other => {

@@ -9,7 +9,11 @@ pub mod changes;
 pub mod condition;
 pub mod expression;
 pub mod files;
+pub mod fix;
+pub mod graph;
 mod lower;
+mod manual;
+mod pages;
 mod paths;
 pub mod pattern;
 pub mod placeholder;
@@ -21,10 +25,14 @@ mod schema;
 pub mod secret;
 pub mod suggest;
 pub mod value;
+pub mod waves;
 pub mod yaml;
 
 #[cfg(test)]
 mod examples;
 
-pub use lower::{JobInput, Loaded, load};
+pub use lower::{JobInput, Loaded, load, preview};
+pub use manual::manual;
+pub use pages::{page, pages};
 pub use problem::report;
+pub use schema::json_schema;

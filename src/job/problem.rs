@@ -14,6 +14,8 @@ const MAX_PROBLEMS: usize = 200;
 pub(crate) struct Problems {
     list: Vec<Problem>,
     left_out: usize,
+    /// What only a run refuses is a warning.
+    lenient: bool,
 }
 
 /// One problem under construction; kept when dropped from the chain.
@@ -48,6 +50,24 @@ impl Finding<'_> {
 }
 
 impl Problems {
+    /// None yet; what is known and not supported yet will only be a warning.
+    pub(crate) fn lenient() -> Self {
+        Self {
+            lenient: true,
+            ..Self::default()
+        }
+    }
+
+    /// Something that is known, and that this version cannot run.
+    pub(crate) fn unsupported(&mut self, at: Option<Mark>, field: &str, message: impl Into<String>) -> Finding<'_> {
+        let severity = if self.lenient {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
+        self.add("E301", severity, at, field, message.into())
+    }
+
     /// An error at a field.
     pub(crate) fn error(&mut self, id: &str, at: Option<Mark>, field: &str, message: impl Into<String>) -> Finding<'_> {
         self.add(id, Severity::Error, at, field, message.into())
@@ -92,9 +112,11 @@ impl Problems {
         Finding(self.list.last_mut())
     }
 
-    /// Whether any of them is an error.
-    pub(crate) fn any_error(&self) -> bool {
-        self.left_out > 0 || self.list.iter().any(|problem| problem.severity == Severity::Error)
+    /// Whether there is an error of another code than these.
+    pub(crate) fn any_beyond(&self, codes: &[&str]) -> bool {
+        let is_beyond =
+            |problem: &Problem| problem.severity == Severity::Error && !codes.contains(&problem.check_id.as_str());
+        self.left_out > 0 || self.list.iter().any(is_beyond)
     }
 
     /// Whether there is an error at a field whose path begins so.
@@ -170,9 +192,15 @@ pub fn report(problems: &[Problem], file: &str, text: &str, color: bool) -> Stri
                 let _ = writeln!(out, "{margin}{arrow} {}:{line}{column_text}{field}", printable(file));
                 if let Some(source) = lines.get(&line) {
                     let (shown, caret) = excerpt(source, column.unwrap_or(1));
+                    let (caret, width) = underline(&shown, caret);
                     let _ = writeln!(out, "{margin} {bar}");
                     let _ = writeln!(out, "{} {bar} {shown}", paint(&number, "1;34"));
-                    let _ = writeln!(out, "{margin} {bar} {}{}", " ".repeat(caret), paint("^", style));
+                    let _ = writeln!(
+                        out,
+                        "{margin} {bar} {}{}",
+                        " ".repeat(caret),
+                        paint(&"^".repeat(width), style)
+                    );
                 }
             }
             (None, _) => {
@@ -205,6 +233,40 @@ fn excerpt(line: &str, column: u32) -> (String, usize) {
     (shown, caret)
 }
 
+/// Where the piece of YAML that begins there really begins, and its length: a text in quotes, a key, a plain value; of a
+/// list or a map only the bracket. Behind leading spaces (a line of a block): all of the line.
+fn underline(line: &str, at: usize) -> (usize, usize) {
+    let rest: Vec<char> = line.chars().skip(at).collect();
+    let spaces = rest.iter().take_while(|c| c.is_whitespace()).count();
+    let length = |piece: &[char]| piece.iter().collect::<String>().trim_end().chars().count().max(1);
+    if spaces > 0 && spaces < rest.len() {
+        return (at + spaces, length(&rest[spaces..]));
+    }
+    let end = match rest.first() {
+        Some(quote @ ('"' | '\'')) => {
+            let mut escaped = false;
+            let close = rest.iter().skip(1).position(|c| {
+                let closes = c == quote && !escaped;
+                escaped = *c == '\\' && *quote == '"' && !escaped;
+                closes
+            });
+            close.map_or(rest.len(), |close| close + 2)
+        }
+        None | Some('[' | '{' | '|' | '>' | '-') => 1,
+        Some(_) => rest
+            .iter()
+            .enumerate()
+            .position(|(index, c)| match c {
+                ',' | ']' | '}' => true,
+                ':' => rest.get(index + 1).is_none_or(|next| next.is_whitespace()),
+                '#' => index > 0 && rest.get(index - 1).is_some_and(|before| before.is_whitespace()),
+                _ => false,
+            })
+            .unwrap_or(rest.len()),
+    };
+    (at, rest.get(..end).map_or(1, length))
+}
+
 /// Text of a job file may hold escape sequences; a terminal must not see them.
 fn printable(text: &str) -> String {
     text.chars()
@@ -233,12 +295,13 @@ mod tests {
         let long = format!("name: x\n{}\n{}    pattern: \"[\"\n", "y".repeat(300), "\n".repeat(9));
         let text = report(&problems.finish(), "job.yaml", &long, false);
         let expected = format!(
-            "error[E301]: far right\n --> job.yaml:2:200 (retry)\n  |\n2 | …{}…\n  | {}^\n\n\
+            "error[E301]: far right\n --> job.yaml:2:200 (retry)\n  |\n2 | …{}…\n  | {}{}\n\n\
              error[V007]: this is no regular expression\n  --> job.yaml:12:5 (validations[2].pattern)\n   |\n\
-             12 |     pattern: \"[\"\n   |     ^\n   = help: close it\n\n\
+             12 |     pattern: \"[\"\n   |     ^^^^^^^\n   = help: close it\n\n\
              warning[V103]: no place\n--> job.yaml\n\n",
             "y".repeat(120),
             " ".repeat(61),
+            "^".repeat(61),
         );
         assert_eq!(text, expected);
         let coloured = report(
@@ -254,6 +317,26 @@ mod tests {
         assert!(!coloured.contains("\x1b[2J"));
     }
 
+    #[test]
+    fn the_piece_at_the_place_is_underlined() {
+        for (line, at, expected) in [
+            ("retry: {max_retries: many, x: 1}", 21, "many"),
+            ("retry: {max_retries: many}", 0, "retry"),
+            (r#"path: "a \" b, c" # note"#, 6, r#""a \" b, c""#),
+            ("path: 'a, b', x", 6, "'a, b'"),
+            ("path: out # note", 6, "out"),
+            ("url: http://x y", 5, "http://x y"),
+            ("    {{ name }}  ", 0, "{{ name }}"),
+            ("list: [a, b]", 6, "["),
+            ("open: 'a", 6, "'a"),
+            ("", 0, ""),
+        ] {
+            let (at, width) = underline(line, at);
+            let piece: String = line.chars().skip(at).take(width).collect();
+            assert_eq!(piece, expected, "{line}");
+        }
+    }
+
     fn sample() -> Problem {
         let mut problems = Problems::default();
         problems.error("E301", None, "", "x");
@@ -266,7 +349,7 @@ mod tests {
         for _ in 0..500 {
             problems.warning("V190", None, "", "again");
         }
-        assert!(problems.any_error());
+        assert!(problems.any_beyond(&[]));
         let list = problems.finish();
         assert_eq!(list.len(), 201);
         assert_eq!(list[200].message, "300 more problems are not shown");

@@ -5,9 +5,13 @@
 
 mod check;
 mod fields;
+mod json;
 
 pub(crate) use check::{boolean, check, integer, number};
 pub(crate) use fields::JOB;
+pub use json::json_schema;
+#[cfg(test)]
+pub(crate) use json::literal;
 
 use super::yaml::Node;
 
@@ -20,6 +24,12 @@ pub(crate) struct Field {
     pub(crate) kind: Type,
     /// What it does today.
     pub(crate) effect: Effect,
+    /// What it is for, a sentence.
+    pub(crate) about: &'static str,
+    /// What holds where it is not written: JSON, or the bare text of a field that takes text; "" if there is nothing.
+    pub(crate) default: &'static str,
+    /// A value of it, in the same way.
+    pub(crate) example: &'static str,
 }
 
 /// What a field takes.
@@ -67,6 +77,8 @@ pub(crate) enum Effect {
     Works,
     /// It has no effect yet, and its absence cannot change a result.
     Dormant,
+    /// It belongs elsewhere; existing files have it here, where it never had an effect.
+    Elsewhere(&'static str),
     /// It has no effect yet, and a job that uses it would not do what its writer means.
     Refused(Use),
 }
@@ -114,4 +126,4 @@ pub(crate) const fn up_to(max: f64) -> Bounds {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

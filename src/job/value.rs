@@ -42,6 +42,22 @@ impl Value {
         }
     }
 
+    /// The value as plain JSON: keys become text, and numbers that JSON cannot write null.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Bool(value) => (*value).into(),
+            Self::Int(value) => (*value).into(),
+            Self::Float(value) => (*value).into(),
+            Self::Text(text) => text.as_str().into(),
+            Self::List(items) => items.iter().map(Self::to_json).collect(),
+            Self::Map(entries) => {
+                let entries = entries.iter().map(|(key, value)| (key.python_str(), value.to_json()));
+                serde_json::Value::Object(entries.collect())
+            }
+        }
+    }
+
     /// The value as Python's `repr()` writes it.
     pub fn python_repr(&self) -> String {
         match self {

@@ -13,7 +13,7 @@ use crate::model::Ask;
 use std::collections::BTreeMap;
 
 use crate::job::plan::{Plan, Prompt, Sheet};
-use crate::job::rules::rules_for;
+use crate::job::rules::{SheetRule, rules_for};
 use crate::job::value::Value;
 use crate::summary::{History, Lesson};
 
@@ -130,18 +130,7 @@ pub fn compose_with(
     if ask == Ask::GoOn {
         return Ok(wording::go_on());
     }
-    let mut variables = variables(plan, sheet);
-    tell_history(&mut variables, &plan.prompt, history);
-    let task = template::with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables))
-        .and_then(|rendered| rendered)
-        .map_err(|error| PromptError::Template {
-            sheet: sheet.number,
-            error,
-        })?;
-    let rules = rules_for(plan, sheet).map_err(|reason| PromptError::Rules {
-        sheet: sheet.number,
-        reason,
-    })?;
+    let (task, rules) = task_and_rules(plan, sheet, history)?;
     let last = lessons
         .iter()
         .rev()
@@ -159,12 +148,7 @@ pub fn compose_with(
     if append.lessons {
         parts.extend(wording::lessons(sheet.number, lessons));
     }
-    if append.requirements {
-        parts.extend(wording::requirements(&rules));
-    }
-    let extensions = plan.prompt.extensions.iter().chain(&sheet.extensions);
-    parts.extend(extensions.map(|text| text.trim_matches(['\n', '\r']).to_owned()));
-    parts.retain(|part| !part.is_empty());
+    parts.extend(appended(plan, sheet, &rules));
     if parts.is_empty() {
         return Ok(task);
     }
@@ -191,6 +175,38 @@ fn tell_history(variables: &mut BTreeMap<String, Value>, prompt: &Prompt, histor
             variables.insert(name.to_owned(), map);
         }
     }
+}
+
+/// The template's own text for a sheet, and what is appended to it at the first attempt.
+pub fn first_task(plan: &Plan, sheet: &Sheet) -> Result<(String, Option<String>), PromptError> {
+    let (task, rules) = task_and_rules(plan, sheet, &History::default())?;
+    let parts = appended(plan, sheet, &rules);
+    Ok((task, (!parts.is_empty()).then(|| parts.join("\n\n"))))
+}
+
+/// What follows every task: what will be checked, and the extensions.
+fn appended(plan: &Plan, sheet: &Sheet, rules: &[SheetRule]) -> Vec<String> {
+    let requirements = plan.prompt.append.requirements.then(|| wording::requirements(rules));
+    let extensions = plan.prompt.extensions.iter().chain(&sheet.extensions);
+    let extensions = extensions.map(|text| text.trim_matches(['\n', '\r']).to_owned());
+    let parts = requirements.flatten().into_iter().chain(extensions);
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
+fn task_and_rules(plan: &Plan, sheet: &Sheet, history: &History) -> Result<(String, Vec<SheetRule>), PromptError> {
+    let mut variables = variables(plan, sheet);
+    tell_history(&mut variables, &plan.prompt, history);
+    let task = template::with_template(&plan.prompt, plan.prompt.engine, |template| template.render(&variables))
+        .and_then(|rendered| rendered)
+        .map_err(|error| PromptError::Template {
+            sheet: sheet.number,
+            error,
+        })?;
+    let rules = rules_for(plan, sheet).map_err(|reason| PromptError::Rules {
+        sheet: sheet.number,
+        reason,
+    })?;
+    Ok((task, rules))
 }
 
 #[cfg(test)]

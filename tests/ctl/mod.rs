@@ -1,6 +1,7 @@
 //! `mozartctl` as a person or a script meets it: the real program, in directories of its own.
 
 mod answers;
+mod authoring;
 mod fake;
 mod files;
 mod hostile;

@@ -15,6 +15,7 @@ fn install_enables_the_service_and_uninstall_keeps_the_data() {
         ".local/share/systemd/user/mozart.socket",
         ".local/share/systemd/user/background-mozart.slice",
         ".local/share/dbus-1/services/org.mozart.Mozart1.service",
+        ".local/share/man/man5/mozart.yaml.5",
     ] {
         assert!(home(path).is_file(), "{path}");
     }

@@ -129,7 +129,10 @@ fn every_example_is_planned() {
     assert!(examples.len() >= 2, "{examples:?}");
     for path in examples {
         let plan = person.plan(&path);
-        assert_eq!(plan["problems"], serde_json::json!([]), "{}", path.display());
+        // That a program is not installed here is no fault of the example.
+        let mut problems = plan["problems"].as_array().expect("problems").iter();
+        let around = |problem: &serde_json::Value| problem["check_id"] == "V210" && problem["severity"] == "INFO";
+        assert!(problems.all(around), "{}: {}", path.display(), plan["problems"]);
         assert!(plan["sheets"].as_array().is_some_and(|sheets| !sheets.is_empty()));
     }
 }

@@ -102,6 +102,14 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Check a job file without running it
     Validate(ValidateArgs),
+    /// Write a commented job file to start from
+    New(NewArgs),
+    /// Draw the order of a job's sheets
+    Graph(GraphArgs),
+    /// Say what a code means, such as V101 or E203, and how to mend it; without one: list all
+    Explain(ExplainArgs),
+    /// Print the JSON Schema of job files, for editors
+    Schema,
     /// Show a run, or all that are live or ended recently
     Status(StatusArgs),
     /// List runs
@@ -138,6 +146,9 @@ pub(crate) enum Verb {
     Restart,
     /// Say whether a conductor runs, and how busy it is
     ConductorStatus,
+    /// Print the manual page mozart.yaml(5)
+    #[command(hide = true)]
+    Man,
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions(CompletionsArgs),
@@ -154,6 +165,9 @@ pub(crate) struct RunArgs {
     /// Show the plan and every rendered prompt; run nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
+    /// With --dry-run, show only this sheet
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sheet: Option<u32>,
     /// Skip the sheets below this one
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) start_sheet: Option<u32>,
@@ -182,9 +196,73 @@ pub(crate) struct RunArgs {
 pub(crate) struct ValidateArgs {
     /// The job file
     pub(crate) file: PathBuf,
+    /// Mend what can be mended safely: make missing directories, write paths with slashes
+    #[arg(long)]
+    pub(crate) fix: bool,
     /// Use this workspace instead of the job file's
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workspace: Option<PathBuf>,
+}
+
+/// Arguments of `new`.
+#[derive(Debug, Args)]
+pub(crate) struct NewArgs {
+    /// The file to write, which gives the job its name; `-` prints it
+    #[arg(default_value = "job.yaml")]
+    pub(crate) file: PathBuf,
+    /// What the work looks like
+    #[arg(long, value_name = "PATTERN", default_value = "batch")]
+    pub(crate) from: Pattern,
+}
+
+/// What the work of a job looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pattern {
+    /// Many items of one kind, some at a time
+    Batch,
+    /// Divide, work side by side, put together
+    FanOut,
+    /// Write, review, put right
+    ReviewChain,
+}
+
+impl Pattern {
+    /// The job file.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Batch => include_str!("patterns/batch.yaml"),
+            Self::FanOut => include_str!("patterns/fan-out.yaml"),
+            Self::ReviewChain => include_str!("patterns/review-chain.yaml"),
+        }
+    }
+}
+
+/// Arguments of `graph`.
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// The job file
+    pub(crate) file: PathBuf,
+    /// As what
+    #[arg(long, value_name = "FORMAT", default_value = "mermaid")]
+    pub(crate) format: GraphFormat,
+}
+
+/// Shape of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Text that Markdown viewers draw
+    Mermaid,
+    /// Text for Graphviz
+    Dot,
+    /// A picture (needs graphviz)
+    Svg,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code
+    pub(crate) code: Option<String>,
 }
 
 /// Arguments of `status`.
@@ -460,6 +538,7 @@ mod tests {
     fn flags_of_the_python_version_parse() {
         for line in [
             "run job.yaml -n -s 3 -w ws -j -H -y --fresh",
+            "run job.yaml -n --sheet 2",
             "resume job -w ws -f -r -H -y",
             "resume job -c job.yaml",
             "pause job -w ws --wait -t 60 -j",
@@ -468,6 +547,14 @@ mod tests {
             "status job -j -W -i 5 -w ws",
             "list -a -s failed -l 20",
             "validate job.yaml -j -v",
+            "validate job.yaml --fix",
+            "explain v101",
+            "explain -j",
+            "schema",
+            "new",
+            "new night.yaml --from review-chain",
+            "graph job.yaml --format dot",
+            "man",
             "logs job -F -n 50 -l info -j",
             "start -f -l info",
             "stop --force",
@@ -497,6 +584,7 @@ mod tests {
             "logs --attempt 2",
             "status -i 0",
             "run a --set x",
+            "run a --sheet 2",
             "-q -v list",
         ] {
             let words = std::iter::once("mozartctl").chain(line.split(' '));

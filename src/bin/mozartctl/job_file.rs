@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mozart::api::request::Submit;
 use mozart::daemon::submit::PRESENT_SECRETS;
-use mozart::job::files::Disk;
+use mozart::job::files::{Disk, Files};
 use mozart::job::plan::Plan;
 use mozart::job::secret::looks_secret;
 use mozart::job::{JobInput, Loaded};
@@ -112,13 +112,48 @@ impl JobFile {
         })
     }
 
+    /// Writes another text into the file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where it came from standard input, [`Kind::System`] where it cannot be written.
+    pub(crate) fn replace(&mut self, text: String) -> Result<(), CliError> {
+        let Some(path) = &self.path else {
+            return Err(CliError::new(
+                Kind::Usage,
+                "standard input cannot be mended; name a file",
+            ));
+        };
+        let failed =
+            |error: std::io::Error| CliError::new(Kind::System, format!("{} cannot be written: {error}", self.shown));
+        // Behind a symbolic link it is the file itself that changes.
+        let path = path.canonicalize().map_err(failed)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = path.with_file_name(name);
+        std::fs::write(&new, &text)
+            .and_then(|()| std::fs::set_permissions(&new, std::fs::metadata(&path)?.permissions()))
+            .and_then(|()| std::fs::rename(&new, &path))
+            .map_err(failed)?;
+        self.text = text.into_bytes();
+        Ok(())
+    }
+
     /// Parses, checks and plans it, as the conductor will.
     pub(crate) fn load(&self, overrides: &Overrides) -> Loaded {
+        self.lower(overrides, mozart::job::load)
+    }
+
+    /// The same for a look at the plan, which there is also where only a run would be refused.
+    pub(crate) fn preview(&self, overrides: &Overrides) -> Loaded {
+        self.lower(overrides, mozart::job::preview)
+    }
+
+    fn lower(&self, overrides: &Overrides, lower: fn(&JobInput<'_>, &dyn Files) -> Loaded) -> Loaded {
         let environment: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let workspace = self.workspace(overrides);
-        mozart::job::load(
+        lower(
             &JobInput {
                 text: &self.text,
                 path: self.path.as_deref(),
@@ -144,7 +179,8 @@ impl JobFile {
     pub(crate) fn for_a_run(&self, overrides: &Overrides, out: &Out) -> Result<Submit, CliError> {
         let loaded = self.load(overrides);
         if loaded.not_yaml {
-            self.plan(overrides, out)?;
+            let (plan, _) = self.plan(loaded, out)?;
+            return Ok(self.submission_of(Some(&plan), overrides));
         }
         Ok(self.submission_of(loaded.plan.as_ref(), overrides))
     }
@@ -180,18 +216,18 @@ impl JobFile {
     ///
     /// # Errors
     /// [`Kind::InvalidJob`] with the problems; [`Kind::Unreadable`] where it is not YAML at all.
-    pub(crate) fn plan(&self, overrides: &Overrides, out: &Out) -> Result<(Plan, Vec<Problem>), CliError> {
+    pub(crate) fn plan(&self, loaded: Loaded, out: &Out) -> Result<(Plan, Vec<Problem>), CliError> {
         let Loaded {
             plan,
             problems,
             not_yaml,
-        } = self.load(overrides);
+        } = loaded;
         let severe = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
         match plan {
             Some(plan) => {
                 let shown: Vec<Problem> = problems
                     .iter()
-                    .filter(|p| p.severity == Severity::Warning || out.verbose > 0)
+                    .filter(|p| p.severity != Severity::Info || out.verbose > 0)
                     .cloned()
                     .collect();
                 if !shown.is_empty() && !out.quiet {

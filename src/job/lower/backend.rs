@@ -12,6 +12,8 @@ use crate::job::yaml::{Mark, Node};
 const LATER: &[&str] = &["anthropic_api", "ollama"];
 /// Types that work.
 const WORKING: &[&str] = &["claude_cli", "command"];
+/// Known, and never to be had.
+const REFUSED: &str = "recursive_light";
 /// Fields that only the Claude CLI has a use for.
 const CLI_ONLY: &[&str] = &[
     "cli_model",
@@ -20,6 +22,11 @@ const CLI_ONLY: &[&str] = &[
     "cli_path",
     "cli_extra_args",
 ];
+
+/// Every word that `backend.type` may be, the ones that only a later version has and the refused one included.
+pub(crate) fn backends() -> impl Iterator<Item = &'static str> {
+    WORKING.iter().chain(LATER).copied().chain([REFUSED])
+}
 
 impl Lowering<'_> {
     pub(super) fn backend(&mut self) -> Backend {
@@ -30,12 +37,36 @@ impl Lowering<'_> {
         let capture = self
             .node("backend.max_output_capture_bytes")
             .and_then(crate::job::schema::integer);
+        self.fallbacks();
         Backend {
             kind,
             working_directory: self.working_directory(),
             pass_env: self.pass_env(),
             env: self.env(),
             max_output_capture_bytes: capture.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(10_240),
+        }
+    }
+
+    fn fallbacks(&mut self) {
+        let items = self
+            .root
+            .get_path("backend.fallbacks")
+            .and_then(Node::list)
+            .unwrap_or_default();
+        for (index, item) in items.iter().enumerate() {
+            let Some(name) = item.text().filter(|name| !backends().any(|known| known == *name)) else {
+                continue;
+            };
+            let field = format!("backend.fallbacks[{index}]");
+            let finding = self.problems.error(
+                "V211",
+                Some(item.at),
+                &field,
+                format!("there is no backend `{name}` to fall back on"),
+            );
+            if let Some(near) = nearest(name, backends()) {
+                finding.suggest(format!("did you mean `{near}`?"));
+            }
         }
     }
 
@@ -59,9 +90,10 @@ impl Lowering<'_> {
         if LATER.contains(&written) {
             let message = format!("the backend `{written}` is known, but not supported yet");
             self.problems
-                .error("E301", at, "backend.type", message)
+                .unsupported(at, "backend.type", message)
+                .with("backend", written)
                 .suggest("use `claude_cli` or `command`");
-        } else if written == "recursive_light" {
+        } else if written == REFUSED {
             let message = "the backend `recursive_light` needs a private service that Mozart does not speak to";
             self.problems
                 .error("E301", at, "backend.type", message)
@@ -182,6 +214,7 @@ impl Lowering<'_> {
                         format!("the working directory {shown} does not exist"),
                     )
                     .suggest(format!("mkdir -p {shown}"))
+                    .with("directory", &shown)
                     .fixable();
             }
             PathKind::File | PathKind::Other => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Lowering;
+use super::doubts::Filled;
 use crate::job::pattern::Pattern;
 use crate::job::placeholder::has_placeholders;
 use crate::job::plan::{Backend, BackendKind, Check, Prompt, Rule, Sheet, TemplateEngine};
@@ -58,7 +59,8 @@ impl Rendered {
 }
 
 impl Lowering<'_> {
-    /// Chooses the engine where the job does not, and reports what cannot be rendered or filled in.
+    /// Chooses the engine where the job does not, and reports what cannot be rendered or filled in; the rules of each
+    /// sheet as they are for it.
     pub(super) fn render(
         &mut self,
         workspace: &str,
@@ -67,7 +69,7 @@ impl Lowering<'_> {
         rules: &[Rule],
         prompt: &Prompt,
         engine: Option<TemplateEngine>,
-    ) -> TemplateEngine {
+    ) -> (TemplateEngine, Vec<Filled>) {
         // Without sheets there is still the syntax to look at, for one that stands for all.
         let stand_in = [stand_in()];
         let sheets = if sheets.is_empty() { &stand_in } else { sheets };
@@ -102,8 +104,8 @@ impl Lowering<'_> {
             }
         };
         self.format_syntax(prompt, &known);
-        self.fill_in_rules(rules, &all);
-        engine.unwrap_or(chosen)
+        let filled = self.fill_in_rules(rules, &all);
+        (engine.unwrap_or(chosen), filled)
     }
 
     fn report_rendering(&mut self, rendered: &Rendered, prompt: &Prompt, known: &BTreeSet<&str>, sheets: usize) {
@@ -225,7 +227,8 @@ impl Lowering<'_> {
     }
 
     /// Fills in the rules of every sheet; each different fault of a field is reported once.
-    fn fill_in_rules(&mut self, rules: &[Rule], all: &Sheets<'_>) {
+    fn fill_in_rules(&mut self, rules: &[Rule], all: &Sheets<'_>) -> Vec<Filled> {
+        let mut filled_in = Vec::new();
         let mut compiled = BTreeSet::new();
         let mut told = BTreeSet::new();
         let sound: Vec<(usize, &Rule)> = rules
@@ -234,7 +237,7 @@ impl Lowering<'_> {
             .filter(|(index, _)| !self.problems.any_error_at(&format!("validations[{index}].")))
             .collect();
         let mut skips = BTreeSet::new();
-        for sheet in all.sheets {
+        for (number, sheet) in all.sheets.iter().enumerate() {
             let variables = all.variables(sheet);
             if let Err(error) = skip_command(sheet, &variables)
                 && skips.insert(error.clone())
@@ -248,8 +251,14 @@ impl Lowering<'_> {
             for (index, rule) in &sound {
                 let (name, id, message) = match rule_for(rule, *index, all.workspace, &variables) {
                     Ok(filled) => {
-                        let Some(pattern) = filled.and_then(|filled| new_pattern(rule, filled.check, &mut compiled))
-                        else {
+                        let Some(filled) = filled else { continue };
+                        let pattern = new_pattern(rule, &filled.check, &mut compiled);
+                        filled_in.push(Filled {
+                            sheet: number,
+                            rule: *index,
+                            check: filled.check,
+                        });
+                        let Some(pattern) = pattern else {
                             continue;
                         };
                         let Err(error) = Pattern::new(&pattern, false) else {
@@ -269,6 +278,7 @@ impl Lowering<'_> {
                 }
             }
         }
+        filled_in
     }
 
     fn skip_mark(&self, sheet: u32) -> Option<Mark> {
@@ -278,7 +288,7 @@ impl Lowering<'_> {
         Some(node.get("command").map_or(node.at, |command| command.at))
     }
 
-    fn rule_mark(&self, index: usize, name: &str) -> Option<Mark> {
+    pub(super) fn rule_mark(&self, index: usize, name: &str) -> Option<Mark> {
         let item = self.root.get("validations")?.list()?.get(index)?;
         Some(item.get(name).map_or(item.at, |node| node.at))
     }
@@ -349,12 +359,12 @@ fn only_tera_can(all: &Sheets<'_>, mut error: RenderError) -> RenderError {
 }
 
 /// The filled-in pattern of a rule whose pattern has placeholders, if it was not seen before.
-fn new_pattern(rule: &Rule, filled: Check, seen: &mut BTreeSet<String>) -> Option<String> {
+fn new_pattern(rule: &Rule, filled: &Check, seen: &mut BTreeSet<String>) -> Option<String> {
     match (&rule.check, filled) {
         (Check::ContentRegex { pattern: written, .. }, Check::ContentRegex { pattern, .. })
             if has_placeholders(written) && seen.len() < MAX_PATTERNS && seen.insert(pattern.clone()) =>
         {
-            Some(pattern)
+            Some(pattern.clone())
         }
         _ => None,
     }

@@ -19,7 +19,7 @@ const DETECTION_PATTERNS: &[&str] = &[
 ];
 
 /// The Claude CLI waits so long by itself for an API that does not answer, and prints nothing meanwhile.
-const OWN_SILENCE: f64 = 366.0;
+pub(super) const OWN_SILENCE: f64 = 366.0;
 
 impl Lowering<'_> {
     pub(super) fn retry(&mut self) -> RetryPolicy {
@@ -68,7 +68,7 @@ impl Lowering<'_> {
         }
         if self.text("backend.type") == Some("command") {
             let message = "a `command` says nothing of what it costs, so this budget cannot hold";
-            self.problems.warning("V191", at, "cost_limits", message.to_owned());
+            self.problems.warning("V195", at, "cost_limits", message.to_owned());
         }
         // A word such as `opus` is not yet the model.
         let model = self

@@ -1,6 +1,7 @@
 //! How the work divides into sheets.
 
 use super::Lowering;
+use super::retry::OWN_SILENCE;
 use crate::job::expression::Expression;
 use crate::job::plan::{Sheet, SheetRange, SkipCommand};
 use crate::job::schema;
@@ -163,6 +164,13 @@ impl<'a> Lowering<'a> {
         if seconds < 60.0 {
             let message = format!("a timeout of {seconds} s is short; a session that does real work needs minutes");
             self.problems.warning("V103", at, field, message);
+        } else if seconds <= OWN_SILENCE && self.text("backend.type").is_none_or(|kind| kind == "claude_cli") {
+            let message = format!(
+                "a timeout of {seconds} s: the CLI itself waits up to {OWN_SILENCE} s for an API that does not answer, and is ended sooner here"
+            );
+            self.problems
+                .warning("V103", at, field, message)
+                .suggest("1800 is the default");
         } else if seconds > 7200.0 {
             self.problems.info(
                 "V104",

@@ -3,6 +3,7 @@ mod doubtful;
 mod fields;
 mod fuzz;
 mod order;
+mod reports;
 
 use super::*;
 use crate::job::files::Fake;
@@ -13,7 +14,7 @@ name: good
 workspace: ./w
 sheet: {size: 1, total_items: 2}
 prompt: {template: 'Do {{ sheet_num }}'}
-validations: [{type: command_succeeds, command: 'true'}]
+validations: [{type: command_succeeds, command: make check}]
 ";
 
 fn files() -> Fake {

@@ -119,15 +119,15 @@ impl Checker<'_> {
                 // What a section of that kind refuses is said by its own fields.
                 self.quiet = true;
             }
+            Effect::Elsewhere(place) => {
+                self.problems
+                    .warning("V193", Some(key_at), path, format!("`{path}` has no effect here"))
+                    .suggest(format!("write it as `{place}`"));
+            }
             Effect::Refused(is_used) => {
                 if is_used(value) {
                     self.problems
-                        .error(
-                            "E301",
-                            Some(key_at),
-                            path,
-                            format!("`{path}` is known, but not supported yet"),
-                        )
+                        .unsupported(Some(key_at), path, format!("`{path}` is known, but not supported yet"))
                         .suggest("take it out if the job is right without it");
                 } else if !self.quiet && !matches!(field.kind, Type::Word(_)) && !is_inert(value) {
                     self.problems.warning(

@@ -5,14 +5,19 @@ mod cancel;
 mod completions;
 mod conductor;
 mod costs;
+mod explain;
+mod graph;
 mod limits;
 mod list;
 mod logs;
+mod man;
 mod modify;
+mod new;
 mod pause;
 mod recover;
 mod resume;
 mod run;
+mod schema;
 mod status;
 mod validate;
 mod wait;
@@ -30,6 +35,11 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Result<ExitCode, CliError> {
     let finder = Finder::new(&cli.global, out);
     match cli.verb {
         Verb::Validate(arguments) => validate::run(&arguments, out),
+        Verb::Schema => Ok(schema::run(out)),
+        Verb::Explain(arguments) => explain::run(&arguments, out),
+        Verb::New(arguments) => new::run(&arguments, out),
+        Verb::Graph(arguments) => graph::run(&arguments, out),
+        Verb::Man => Ok(man::run(out)),
         Verb::Completions(arguments) => Ok(completions::run(&arguments, out)),
         Verb::Run(arguments) => run::run(&arguments, &finder, out),
         Verb::Status(arguments) => drive(status::run(&arguments, &finder, out)),

@@ -113,7 +113,7 @@ fn read(path: &str, arguments: &ResumeArgs, out: &Out) -> Result<Source, CliErro
         workspace: arguments.workspace.clone(),
         ..Overrides::default()
     };
-    let (plan, problems) = file.plan(&overrides, out)?;
+    let (plan, problems) = file.plan(file.load(&overrides), out)?;
     Ok(Source {
         file,
         overrides,

@@ -5,13 +5,14 @@ use mozart::model::{Problem, Severity};
 use serde::Serialize;
 
 use crate::cli::ValidateArgs;
-use crate::error::CliError;
+use crate::error::{CliError, Kind};
 use crate::exit_code::ExitCode;
 use crate::job_file::{JobFile, Overrides};
 use crate::output::{Out, Paint};
 use crate::text::{clean, count};
 
-/// `{"valid", "file", "id", "sheets", "template_engine", "error_count", "warning_count", "info_count", "issues"}`.
+/// `{"valid", "file", "id", "sheets", "template_engine", "error_count", "warning_count", "info_count",
+/// "fixed", "issues"}`, each issue as [`Problem`].
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     valid: bool,
@@ -25,17 +26,26 @@ struct Report<'a> {
     error_count: usize,
     warning_count: usize,
     info_count: usize,
+    /// What `--fix` did.
+    fixed: &'a [String],
     issues: &'a [Problem],
 }
 
 /// Prints every problem; 0 valid, 1 an error, 2 not YAML.
 pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliError> {
-    let file = JobFile::read(&arguments.file)?;
+    let mut file = JobFile::read(&arguments.file)?;
     let overrides = Overrides {
         workspace: arguments.workspace.clone(),
         ..Overrides::default()
     };
-    let loaded = file.load(&overrides);
+    let mut loaded = file.load(&overrides);
+    let mut fixed = Vec::new();
+    if arguments.fix {
+        fixed = fix(&mut file, &loaded.problems)?;
+        if !fixed.is_empty() {
+            loaded = file.load(&overrides);
+        }
+    }
     let plan = loaded.plan.as_ref();
     let number = |severity| {
         loaded
@@ -60,9 +70,13 @@ pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliEr
             error_count: errors,
             warning_count: warnings,
             info_count: infos,
+            fixed: &fixed,
             issues: &loaded.problems,
         });
     } else {
+        for what in &fixed {
+            out.line(&format!("{} {}", out.paint(Paint::Good, "fixed:"), clean(what)));
+        }
         let shown: Vec<Problem> = loaded
             .problems
             .iter()
@@ -72,6 +86,12 @@ pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliEr
         if !shown.is_empty() {
             out.line(file.report(&shown, out.stdout_color()).trim_end());
             out.line("");
+            if let Some(first) = shown.first() {
+                out.note(&format!(
+                    "`mozartctl explain {}` says more about a code",
+                    clean(&first.check_id)
+                ));
+            }
         }
         let counts: Vec<String> = [(errors, "error"), (warnings, "warning"), (infos, "remark")]
             .into_iter()
@@ -105,4 +125,27 @@ pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliEr
         (None, false) => ExitCode::Failed,
         (None, true) => ExitCode::Usage,
     })
+}
+
+/// Mends what can be mended safely; what was done, for a person.
+fn fix(file: &mut JobFile, problems: &[Problem]) -> Result<Vec<String>, CliError> {
+    let fixes = mozart::job::fix::fixes(problems, &String::from_utf8_lossy(&file.text));
+    let mut done = Vec::new();
+    for directory in &fixes.directories {
+        std::fs::create_dir_all(directory).map_err(|error| {
+            CliError::new(
+                Kind::System,
+                format!(
+                    "the directory {} cannot be made: {error}",
+                    clean(&directory.to_string_lossy())
+                ),
+            )
+        })?;
+        done.push(format!("made the directory {}", directory.display()));
+    }
+    if let Some(text) = fixes.text {
+        file.replace(text)?;
+        done.extend(fixes.changes);
+    }
+    Ok(done)
 }

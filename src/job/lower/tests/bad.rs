@@ -1,9 +1,9 @@
 use super::*;
+use crate::job::schema::tests::{by_schema, document_of};
 
 /// Every kind of bad input with its exact report.
-#[test]
-fn bad_inputs_are_told_exactly() {
-    let table = [
+fn table() -> Vec<(String, &'static str)> {
+    vec![
         (
             "just text\n".to_owned(),
             "ERROR E301 1:1 : a job file must be a map of fields, and this is the text \"just text\"",
@@ -30,8 +30,8 @@ fn bad_inputs_are_told_exactly() {
             "ERROR E301 6:11 backend.timout_seconds: `backend` has no field `timout_seconds`; did you mean `timeout_seconds`?",
         ),
         (
-            plus("working_directory: ."),
-            "ERROR E301 6:1 working_directory: a job file has no field `working_directory`; did you mean `backend.working_directory`?",
+            plus("timeout_seconds: 100"),
+            "ERROR E301 6:1 timeout_seconds: a job file has no field `timeout_seconds`; did you mean `backend.timeout_seconds`?",
         ),
         (
             plus("retry: {jiter: true}"),
@@ -359,9 +359,13 @@ fn bad_inputs_are_told_exactly() {
             plus("notifications: [{type: dektop}]"),
             "WARNING V190 6:1 notifications: `notifications` is known, but has no effect yet; the job runs as if it were not there\nERROR E301 6:24 notifications[0].type: `notifications[0].type` must be `desktop`, `slack`, `webhook` or `email`, and this is \"dektop\"; did you mean `desktop`?",
         ),
-    ];
+    ]
+}
+
+#[test]
+fn bad_inputs_are_told_exactly() {
     let mut wrong = Vec::new();
-    for (text, expected) in table {
+    for (text, expected) in table() {
         let loaded = load_with(&text, |_| ());
         let found = shown(&loaded).join("\n");
         if found != expected {
@@ -369,6 +373,48 @@ fn bad_inputs_are_told_exactly() {
         }
         assert_eq!(loaded.plan, None, "{text}");
         assert!(!loaded.not_yaml);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a schema cannot see: other files, templates, expressions, several fields at once.
+const BEYOND_A_SCHEMA: &[&str] = &[
+    "is no regular expression",
+    "does not exist",
+    "is not a directory",
+    "must not be less than",
+    "this makes",
+    "is not set",
+    "no name of a variable",
+    "looks like a secret",
+    "the template is wrong",
+    "cannot be rendered",
+    "a variable needs a name",
+    "names no variable",
+    "is outside of the workspace",
+    "the condition cannot be read",
+    "is not a variable",
+    "cannot be filled in",
+    "is known, but not supported yet",
+    "needs a private service",
+    "the expression cannot be evaluated",
+    "there is no sheet",
+];
+
+#[test]
+fn the_json_schema_rejects_what_a_schema_can_reject() {
+    let check = by_schema();
+    let mut wrong = Vec::new();
+    for (text, report) in table() {
+        // An editor's own parser refuses two equal keys.
+        let rejected = document_of(&text).map_or(true, |document| check(&document).is_err());
+        let beyond = report
+            .lines()
+            .filter(|line| line.starts_with("ERROR"))
+            .all(|line| BEYOND_A_SCHEMA.iter().any(|part| line.contains(part)));
+        if rejected == beyond {
+            wrong.push(format!("rejected: {rejected}\n{text}{report}\n"));
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

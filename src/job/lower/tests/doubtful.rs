@@ -23,7 +23,7 @@ fn known_fields_that_would_change_the_result_are_refused() {
             "checkpoints: {enabled: yes, triggers: [{name: x, sheet_nums: [1]}]}",
             "checkpoints.enabled",
         ),
-        ("isolation: {enabled: true, mode: worktree}", "isolation.enabled"),
+        ("isolation: {enabled: true}", "isolation.enabled"),
         (
             "workspace_lifecycle: {archive_on_fresh: true}",
             "workspace_lifecycle.archive_on_fresh",
@@ -145,21 +145,21 @@ fn doubtful_things_are_warned_of() {
         ),
         (
             with("validations", "validations: [{type: file_exists, path: x}]"),
-            "INFO V205 5:16 validations: all validations only ask whether a file exists: an empty one passes",
+            "WARNING V216 5:16 validations: no rule depends on the sheet: what the first one writes makes all others pass; use `{sheet_num}` or another variable of the sheet in a path or pattern\nINFO V205 5:16 validations: all validations only ask whether a file exists: an empty one passes",
         ),
         (
             with(
                 "validations",
                 "validations: [{type: content_contains, path: there.md, pattern: ''}]",
             ),
-            "WARNING V106 5:65 validations[0].pattern: an empty pattern is in every file, so this rule always passes",
+            "WARNING V216 5:16 validations: no rule depends on the sheet: what the first one writes makes all others pass; use `{sheet_num}` or another variable of the sheet in a path or pattern\nWARNING V106 5:65 validations[0].pattern: an empty pattern is in every file, so this rule always passes",
         ),
         (
             with(
                 "validations",
                 "validations: [{type: content_contains, path: new.md, pattern: x}]",
             ),
-            "WARNING V107 5:46 validations[0].path: /jobs/w/new.md does not exist now; the job has to make it",
+            "WARNING V216 5:16 validations: no rule depends on the sheet: what the first one writes makes all others pass; use `{sheet_num}` or another variable of the sheet in a path or pattern\nWARNING V107 5:46 validations[0].path: /jobs/w/new.md does not exist now; the job has to make it",
         ),
         (
             with(
@@ -171,6 +171,10 @@ fn doubtful_things_are_warned_of() {
         (
             plus("backend: {timeout_seconds: 30}"),
             "WARNING V103 6:28 backend.timeout_seconds: a timeout of 30 s is short; a session that does real work needs minutes",
+        ),
+        (
+            plus("backend: {timeout_seconds: 300}"),
+            "WARNING V103 6:28 backend.timeout_seconds: a timeout of 300 s: the CLI itself waits up to 366 s for an API that does not answer, and is ended sooner here; 1800 is the default",
         ),
         (
             plus("backend: {timeout_seconds: 8000}"),
@@ -199,6 +203,10 @@ fn doubtful_things_are_warned_of() {
         (
             plus("backend: {type: command, command: [cat], cli_model: x}"),
             "WARNING V190 6:53 backend.cli_model: `backend.cli_model` has no effect with `type: command`",
+        ),
+        (
+            plus("working_directory: ."),
+            "WARNING V193 6:1 working_directory: `working_directory` has no effect here; write it as `backend.working_directory`",
         ),
         (
             with("prompt", "prompt: {stakes: x}"),

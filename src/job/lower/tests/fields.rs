@@ -5,6 +5,7 @@ use crate::job::plan::{
     Backend, BackendKind, Check, CircuitBreaker, ClaudeCli, CostLimits, TemplateEngine, TokenPrice,
 };
 use crate::job::rules::{capture_patterns, rules_for, skip_command_for};
+use crate::job::schema::{Effect, Field, Type, literal};
 use crate::model::{Cost, SheetNo, Span};
 
 fn backend(fields: &str) -> Backend {
@@ -757,7 +758,7 @@ fn cost_limits_are_in_dollars_and_off_unless_enabled() {
     }
     let command = plus("backend: {type: command, command: [x]}\ncost_limits: {enabled: true, max_cost_per_job: 1}");
     let found = problems(&command);
-    assert!(found[0].starts_with("WARNING V191 7:"), "{found:#?}");
+    assert!(found[0].starts_with("WARNING V195 7:"), "{found:#?}");
 }
 
 // field: circuit_breaker
@@ -865,4 +866,56 @@ fn cross_sheet_says_what_templates_are_told() {
             .map(str::to_owned)
             .into())
     );
+}
+
+/// A default that is written changes nothing: what editors and the manual show is what holds.
+#[test]
+fn the_defaults_of_the_table_are_those_of_a_plan() {
+    fn walk(fields: &'static [Field], path: &[&'static str], found: &mut Vec<(Vec<&'static str>, serde_json::Value)>) {
+        for field in fields.iter().filter(|field| matches!(field.effect, Effect::Works)) {
+            let path = [path, &[field.name]].concat();
+            match field.kind {
+                Type::Section(fields) | Type::List(&Type::Section(fields)) => walk(fields, &path, found),
+                _ if field.default.is_empty() => {}
+                _ => found.push((path, literal(&field.kind, field.default))),
+            }
+        }
+    }
+    let mut defaults = Vec::new();
+    walk(schema::JOB, &[], &mut defaults);
+    assert!(defaults.len() > 30, "{defaults:?}");
+
+    let base = serde_json::json!({
+        "name": "j",
+        "sheet": {"size": 1, "total_items": 2},
+        "prompt": {"template": "x"},
+        "parallel": {"enabled": true},
+        "validations": [{"type": "file_modified", "path": "a"}, {"type": "command_succeeds", "command": "b"}],
+    });
+    let plan_of = |job: &serde_json::Value| {
+        let mut plan = plan(&job.to_string());
+        plan.source.clear();
+        plan.hash.clear();
+        plan
+    };
+    let expected = plan_of(&base);
+    let mut tried = 0;
+    for (path, default) in defaults {
+        let mut job = base.clone();
+        let mut at = &mut job;
+        for step in &path {
+            at = &mut at[*step];
+            if *step == "validations" {
+                let rule = usize::from(path.contains(&"timeout_seconds"));
+                at = &mut at[rule];
+            }
+        }
+        // What the base has to say.
+        if at.is_null() {
+            *at = default.clone();
+            assert_eq!(plan_of(&job), expected, "{path:?}: {default}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 30);
 }

@@ -3,7 +3,8 @@
 pub(crate) mod plan;
 
 use mozart::api::request::RunSelector;
-use mozart::model::{Problem, RunState};
+use mozart::job::plan::Plan;
+use mozart::model::{Problem, RunState, SheetNo};
 
 use super::resume::{Source, from_file};
 use crate::attach::{self, Manner};
@@ -25,19 +26,23 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
         set: arguments.set.iter().cloned().collect(),
         priority: arguments.priority,
     };
-    let (plan, problems) = file.plan(&overrides, out)?;
-    let sheets = u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX);
-    if let Some(start) = arguments.start_sheet
-        && start > sheets
-    {
-        return Err(CliError::new(
-            Kind::Usage,
-            format!("--start-sheet {start}: {} has only {sheets} sheets", file.shown),
-        ));
-    }
     if arguments.dry_run {
-        plan::show(&plan, &problems, arguments.start_sheet.unwrap_or(1), out)?;
+        let (plan, problems) = file.plan(file.preview(&overrides), out)?;
+        for number in [arguments.start_sheet, arguments.sheet].into_iter().flatten() {
+            has_sheet(&plan, number, &file)?;
+        }
+        plan::show(
+            &plan,
+            &problems,
+            arguments.start_sheet.unwrap_or(1),
+            arguments.sheet,
+            out,
+        )?;
         return Ok(ExitCode::Done);
+    }
+    let (plan, problems) = file.plan(file.load(&overrides), out)?;
+    if let Some(start) = arguments.start_sheet {
+        has_sheet(&plan, start, &file)?;
     }
     if arguments.self_healing || arguments.yes {
         out.warn("--self-healing and --yes have no effect yet: no remedies are built in");
@@ -78,6 +83,17 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
         let told = (submitted.attached, submitted.problems.as_slice());
         stay(link, finder, &selector, manner, arguments.detach, told, out).await
     }))
+}
+
+fn has_sheet(plan: &Plan, number: u32, file: &JobFile) -> Result<(), CliError> {
+    if plan.sheet(SheetNo(number)).is_some() {
+        return Ok(());
+    }
+    let sheets = plan.sheets.len();
+    Err(CliError::new(
+        Kind::Usage,
+        format!("there is no sheet {number}: {} has only {sheets} sheets", file.shown),
+    ))
 }
 
 /// Says that sessions of the service end with the login, where they do.

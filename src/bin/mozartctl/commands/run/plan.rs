@@ -2,7 +2,8 @@
 
 use mozart::job::plan::{BackendKind, Check, Plan, Sheet, TemplateEngine};
 use mozart::job::rules::SheetRule;
-use mozart::model::{Ask, Problem, Span};
+use mozart::job::waves::waves;
+use mozart::model::{Ask, Problem, Severity, SheetNo, Span};
 use serde::Serialize;
 
 use crate::error::{CliError, Kind};
@@ -15,9 +16,14 @@ struct DryRun<'a> {
     id: &'a str,
     description: Option<&'a str>,
     workspace: &'a str,
-    backend: &'static str,
+    /// As the job file names it, also where a run would be refused because of it.
+    backend: &'a str,
     working_directory: &'a str,
     template_engine: TemplateEngine,
+    /// Sheets of a wave can run at once, and wait only for those of earlier ones.
+    waves: &'a [Vec<SheetNo>],
+    /// How many sheets do run at once.
+    max_concurrent: u32,
     sheets: Vec<PlannedSheet<'a>>,
     problems: &'a [Problem],
 }
@@ -30,11 +36,22 @@ struct PlannedSheet<'a> {
     end_item: i64,
     stage: u32,
     instance: u32,
+    fan_count: u32,
+    /// From 1.
+    wave: usize,
+    depends_on: Vec<u32>,
     timeout_seconds: f64,
     /// It would be skipped (`--start-sheet`).
     skipped: bool,
+    variables: serde_json::Map<String, serde_json::Value>,
     validations: Vec<PlannedRule>,
+    /// The template's own text.
     prompt: String,
+    /// What follows it after a blank line.
+    appended: String,
+    /// Both, as the first session is sent them.
+    #[serde(skip)]
+    sent: String,
 }
 
 /// A rule with everything expanded.
@@ -71,24 +88,50 @@ impl From<SheetRule> for PlannedRule {
     }
 }
 
-/// Shows what would run, from sheet `start` on.
+/// Shows what would run, from sheet `start` on, or only the sheet `only`.
 ///
 /// # Errors
 /// [`Kind::InvalidJob`] where a prompt or a rule cannot be rendered after all.
-pub(crate) fn show(plan: &Plan, problems: &[Problem], start: u32, out: &Out) -> Result<(), CliError> {
+pub(crate) fn show(
+    plan: &Plan,
+    problems: &[Problem],
+    start: u32,
+    only: Option<u32>,
+    out: &Out,
+) -> Result<(), CliError> {
+    let waves = waves(plan);
+    let mut wave_of = vec![0; plan.sheets.len() + 1];
+    for (wave, sheets) in (1..).zip(&waves) {
+        for sheet in sheets {
+            if let Some(slot) = usize::try_from(sheet.0).ok().and_then(|sheet| wave_of.get_mut(sheet)) {
+                *slot = wave;
+            }
+        }
+    }
     let sheets = plan
         .sheets
         .iter()
-        .map(|sheet| planned(plan, sheet, start))
+        .filter(|sheet| only.is_none_or(|only| only == sheet.number))
+        .map(|sheet| planned(plan, sheet, start, &wave_of))
         .collect::<Result<Vec<_>, _>>()?;
+    let errors = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
+    let backend = problems
+        .iter()
+        .find_map(|problem| problem.metadata.get("backend"))
+        .map_or(plan.backend.kind.as_str(), String::as_str);
     if out.json {
         out.document(&DryRun {
             id: plan.name.as_str(),
             description: plan.description.as_deref(),
             workspace: &plan.workspace,
-            backend: plan.backend.kind.as_str(),
+            backend,
             working_directory: &plan.backend.working_directory,
             template_engine: plan.prompt.engine,
+            waves: &waves,
+            max_concurrent: plan.parallel.as_ref().map_or(1, |parallel| parallel.max_concurrent),
             sheets,
             problems,
         });
@@ -96,6 +139,17 @@ pub(crate) fn show(plan: &Plan, problems: &[Problem], start: u32, out: &Out) -> 
     }
 
     describe(plan, out);
+    if let Some(parallel) = plan.parallel.as_ref().filter(|_| only.is_none()) {
+        out.line("");
+        out.line(&format!(
+            "{}, at most {} at once:",
+            count(u32::try_from(waves.len()).unwrap_or(u32::MAX), "wave"),
+            count(parallel.max_concurrent, "sheet")
+        ));
+        for (number, wave) in (1..).zip(&waves) {
+            out.line(&format!("  {number}: {}", listed(wave)));
+        }
+    }
     for sheet in &sheets {
         out.line("");
         let label = sheet
@@ -114,16 +168,51 @@ pub(crate) fn show(plan: &Plan, problems: &[Problem], start: u32, out: &Out) -> 
             out.line("  skipped: before start sheet");
             continue;
         }
+        if !sheet.depends_on.is_empty() {
+            let on: Vec<SheetNo> = sheet.depends_on.iter().copied().map(SheetNo).collect();
+            out.line(&format!("  waits for  {}", listed(&on)));
+        }
+        if out.verbose > 0 {
+            for (name, value) in &sheet.variables {
+                out.line(&format!("  variable   {} = {}", clean(name), clean(&value.to_string())));
+            }
+        }
         for rule in &sheet.validations {
             out.line(&format!("  must hold  {}: {}", rule.kind, clean(&rule.description)));
         }
-        for line in sheet.prompt.lines() {
+        for line in sheet.sent.lines() {
             out.line(&format!("  {} {}", out.paint(Paint::Dim, "|"), clean(line)));
         }
     }
     out.line("");
     out.line("Dry run: nothing was started.");
+    if errors > 0 {
+        let errors = count(u32::try_from(errors).unwrap_or(u32::MAX), "error");
+        out.line(&format!(
+            "{} because of {errors}",
+            out.paint(Paint::Bad, "`run` would be refused")
+        ));
+    }
     Ok(())
+}
+
+/// Numbers of sheets, those that follow one another as a range.
+fn listed(sheets: &[SheetNo]) -> String {
+    let mut parts: Vec<(u32, u32)> = Vec::new();
+    for sheet in sheets {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == sheet.0 => *last = sheet.0,
+            _ => parts.push((sheet.0, sheet.0)),
+        }
+    }
+    let parts: Vec<String> = parts
+        .into_iter()
+        .map(|(first, last)| match last - first {
+            0 => format!("sheet {first}"),
+            _ => format!("sheets {first} to {last}"),
+        })
+        .collect();
+    parts.join(", ")
 }
 
 /// The job as a whole, in a few lines.
@@ -161,12 +250,20 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
     out.table(&rows);
 }
 
-fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32) -> Result<PlannedSheet<'a>, CliError> {
+fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32, wave_of: &[usize]) -> Result<PlannedSheet<'a>, CliError> {
     let number = sheet.number;
     let invalid = |what: &str, why: String| CliError::new(Kind::InvalidJob, format!("sheet {number}: {what}: {why}"));
     let rules = mozart::job::rules::rules_for(plan, sheet).map_err(|error| invalid("its rules", error))?;
-    let prompt = mozart::prompt::compose(plan, sheet, Ask::Task, &[])
-        .map_err(|error| invalid("its prompt", error.to_string()))?;
+    let unprompted = |error: mozart::prompt::PromptError| invalid("its prompt", error.to_string());
+    let (prompt, appended) = mozart::prompt::first_task(plan, sheet).map_err(unprompted)?;
+    let mut depends_on: Vec<u32> = plan
+        .dependencies
+        .iter()
+        .filter_map(|dependency| dependency.needs(SheetNo(number)))
+        .flat_map(|needs| needs.sheets().map(|sheet| sheet.0))
+        .collect();
+    depends_on.sort_unstable();
+    depends_on.dedup();
     Ok(PlannedSheet {
         sheet_num: number,
         description: sheet.description.as_deref(),
@@ -174,9 +271,22 @@ fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32) -> Result<PlannedSh
         end_item: sheet.end_item,
         stage: sheet.stage,
         instance: sheet.instance,
+        fan_count: sheet.fan_count,
+        wave: usize::try_from(number)
+            .ok()
+            .and_then(|number| wave_of.get(number))
+            .copied()
+            .unwrap_or(0),
+        depends_on,
         timeout_seconds: sheet.timeout.as_secs_f64(),
         skipped: number < start,
+        variables: mozart::prompt::variables(plan, sheet)
+            .into_iter()
+            .map(|(name, value)| (name, value.to_json()))
+            .collect(),
         validations: rules.into_iter().map(PlannedRule::from).collect(),
+        sent: mozart::prompt::compose(plan, sheet, Ask::Task, &[]).map_err(unprompted)?,
         prompt,
+        appended: appended.unwrap_or_default(),
     })
 }
