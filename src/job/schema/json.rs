@@ -22,6 +22,7 @@ const BOOLEAN: &[&str] = &["true", "yes", "on", "t", "y", "1", "false", "no", "o
 const REQUIRED: &[(&str, &[&str])] = &[
     ("", &["name"]),
     ("sheet", &["size", "total_items"]),
+    ("sheet.skip_when_command.N", &["command"]),
     ("validations[]", &["type"]),
 ];
 
