@@ -399,6 +399,7 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "needs a private service",
     "the expression cannot be evaluated",
     "there is no sheet",
+    "is not a regular file",
 ];
 
 #[test]
