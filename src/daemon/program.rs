@@ -137,7 +137,7 @@ async fn version(program: &Path, environment: &BTreeMap<String, String>) -> Resu
 
 fn problem(severity: Severity, message: String) -> Problem {
     Problem {
-        check_id: if severity == Severity::Info { "V193" } else { "V194" }.to_owned(),
+        check_id: if severity == Severity::Info { "V197" } else { "V198" }.to_owned(),
         severity,
         message,
         line: None,

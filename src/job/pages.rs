@@ -181,6 +181,28 @@ const CHECKS: &[Page] = &[
         "Take `cost_limits` out, or bound the time instead.",
     ),
     check(
+        "V196",
+        "a model without a known price",
+        "A session that is cut off does not say what it has cost, and its tokens cannot be counted: all that was \
+         reserved for it counts as spent.",
+        "backend: {type: claude_cli, cli_model: claude-next-9}\ncost_limits: {enabled: true, max_cost_per_job: 5}",
+        "Nothing, or say `cost_per_1k_input_tokens` and `cost_per_1k_output_tokens`, or keep prices of your own (`prices`).",
+    ),
+    check(
+        "V197",
+        "the program",
+        "Only `run` says it: which program the sessions are, and what it says its version is.",
+        "backend: {type: claude_cli}",
+        "Nothing; set `backend.cli_path` if it is the wrong one.",
+    ),
+    check(
+        "V198",
+        "the program may fail",
+        "Only `run` says it: the program does not tell its version, or the service has no key that your shell has.",
+        "backend: {type: claude_cli, cli_path: /usr/bin/claude}",
+        "Try the program by hand; for a key, see \"Environment and secrets\" in the README.",
+    ),
+    check(
         "V201",
         "an expression in a path",
         "`{{ … }}` works in paths of rules; in the Python version it did not.",
@@ -347,7 +369,9 @@ mod tests {
             assert!(!page.title.is_empty() && !page.example.is_empty(), "{}", page.code);
         }
         let mut used = BTreeSet::new();
-        codes_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/job"), &mut used);
+        for room in ["src/job", "src/daemon"] {
+            codes_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(room), &mut used);
+        }
         assert!(used.len() > 30, "{used:?}");
         let without: Vec<&String> = used.iter().filter(|code| page(code).is_none()).collect();
         assert!(without.is_empty(), "no page: {without:?}");

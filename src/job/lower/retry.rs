@@ -82,7 +82,7 @@ impl Lowering<'_> {
                 "no price of {model} is known here: of a session that is cut off and does not say what it has cost, all \
                  that was reserved for it counts as spent"
             );
-            self.problems.info("V192", at, "cost_limits", message);
+            self.problems.info("V196", at, "cost_limits", message);
         }
         Some(limits)
     }

@@ -750,7 +750,7 @@ fn cost_limits_are_in_dollars_and_off_unless_enabled() {
     };
     let found = of_model("claude-next-9");
     assert!(
-        found.len() == 1 && found[0].starts_with("INFO V192 7:") && found[0].contains("no price of claude-next-9"),
+        found.len() == 1 && found[0].starts_with("INFO V196 7:") && found[0].contains("no price of claude-next-9"),
         "{found:#?}"
     );
     for known in ["claude-opus-4-5-20251101", "opus"] {
