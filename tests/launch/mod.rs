@@ -643,7 +643,16 @@ async fn what_outlives_guard_and_supervisor_is_ended_before_the_attempt_counts_a
     let _reader = fs::File::open(Spool::new(&launch.spool).stdout()).unwrap();
     assert!(clinging_on(&number) >= 2);
     let again = bench.again().await;
-    let evidence = again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    let look = async || again.launcher.evidence(&launch.unit, &launch.spool).await.unwrap();
+    let mut evidence = look().await;
+    // Who was killed holds its lock for a moment longer than it can be found.
+    for _ in 0..100 {
+        if !matches!(evidence, Evidence::Running { .. }) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        evidence = look().await;
+    }
     assert_eq!(evidence, Evidence::EndedUnknown);
     assert_eq!(clinging_on(&number), 0);
     assert_eq!(bench.ended(&launch).await.result, "lost");
