@@ -569,6 +569,17 @@ fn throttled() -> Outcome {
     }
 }
 
+/// The first session of the first run is throttled; what is told of it.
+async fn throttle(conductor: &mut Conductor) -> Vec<Change> {
+    let mut changes = conductor.changes.subscribe();
+    let finished = Event::AttemptFinished {
+        attempt: first(1),
+        outcome: throttled(),
+    };
+    conductor.step(finished, None).await.unwrap();
+    std::iter::from_fn(|| changes.try_recv().ok()).collect()
+}
+
 #[tokio::test]
 async fn a_question_is_told_and_open_until_it_is_answered() {
     let desk = Desk::new().await;
@@ -577,16 +588,7 @@ async fn a_question_is_told_and_open_until_it_is_answered() {
     submit.text.push_str("on_limit: ask\n");
     conductor.submit(submit).await.unwrap();
     conductor.report(first(1), started()).await;
-    let mut changes = conductor.changes.subscribe();
-    let finished = Event::AttemptFinished {
-        attempt: first(1),
-        outcome: throttled(),
-    };
-    conductor.step(finished, None).await.unwrap();
-    let mut told = Vec::new();
-    while let Ok(change) = changes.try_recv() {
-        told.push(change);
-    }
+    let told = throttle(&mut conductor).await;
     let asked = told.iter().filter_map(|change| match change {
         Change::Question(question) => Some(question.as_ref()),
         _ => None,
@@ -758,18 +760,14 @@ async fn a_gate_is_told_of_the_runs_that_it_changes() {
     let pause = |reply| Request::Pause(newest("apart"), false, reply);
     conductor.ask(pause).await.unwrap();
     conductor.report(first(1), started()).await;
-    let mut changes = conductor.changes.subscribe();
-    let finished = Event::AttemptFinished {
-        attempt: first(1),
-        outcome: throttled(),
-    };
-    conductor.step(finished, None).await.unwrap();
-    let mut told = Vec::new();
-    while let Ok(change) = changes.try_recv() {
-        if let Change::Run(view) = change {
-            told.push((view.summary.job.to_string(), view.summary.state));
-        }
-    }
+    let told: Vec<_> = throttle(&mut conductor)
+        .await
+        .into_iter()
+        .filter_map(|change| match change {
+            Change::Run(view) => Some((view.summary.job.to_string(), view.summary.state)),
+            _ => None,
+        })
+        .collect();
     let waits = |job: &str| (job.to_owned(), RunState::Waiting);
     assert_eq!(told, [waits("limited"), waits("behind")]);
 }

@@ -1,14 +1,14 @@
 //! What a sheet's template is told of the sheets before it: gathered before the sheet's first session, and kept, so that
 //! every later attempt at it is told the same.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
 use super::backend::redact;
+use super::launch::spool;
 use super::spec::{AttemptSpec, Secrets};
 use crate::job::plan::CrossSheet;
 use crate::job::rules::capture_patterns;
@@ -46,16 +46,7 @@ pub(super) fn history(spec: &AttemptSpec, kept: &Path, anew: bool) -> io::Result
         outputs: spec.outputs.clone(),
         files,
     };
-    let new = kept.with_extension("new");
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    out.write_all(&serde_json::to_vec(&history)?)?;
-    out.sync_data()?;
-    fs::rename(new, kept)?;
+    spool::keep(kept, &history)?;
     Ok(history)
 }
 

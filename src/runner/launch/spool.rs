@@ -220,14 +220,29 @@ impl Spool {
     }
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(path)?
-        .write_all(bytes)
+        .open(path)
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create_private(path)?.write_all(bytes)
+}
+
+/// Keeps a value as JSON, for this user only: what bears the name is always whole.
+///
+/// # Errors
+/// What the file system says.
+pub(in crate::runner) fn keep(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut out = create_private(&new)?;
+    out.write_all(&serde_json::to_vec(value)?)?;
+    out.sync_data()?;
+    fs::rename(new, path)
 }
 
 /// Opens a file of the spool to be appended to, for this user only; makes it where it is missing.

@@ -3,9 +3,9 @@
 //! Taken once and kept beside the sheet's spools, so that it also holds after a restart and for every retry.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use super::file::MAX_BYTES;
 use crate::job::plan::Check;
 use crate::job::rules::SheetRule;
 use crate::model::Timestamp;
-use crate::runner::launch::now;
+use crate::runner::launch::{now, spool};
 
 /// The files as they were.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,16 +51,7 @@ impl Baseline {
         if baseline.files.is_empty() {
             return Ok(baseline);
         }
-        let new = file.with_extension("new");
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        out.write_all(&serde_json::to_vec(&baseline)?)?;
-        out.sync_data()?;
-        fs::rename(new, file)?;
+        spool::keep(file, &baseline)?;
         Ok(baseline)
     }
 
