@@ -502,9 +502,7 @@ impl Conductor {
             return Ok(());
         }
         let now = clock::now();
-        if !(self.day.begins..self.day.ends).contains(&now.wall) {
-            self.day = Day::of(now.wall, &TimeZone::system());
-        }
+        self.look_at_calendar(now);
         let told = self.engine.today().map(|today| (today.begins, today.ends));
         if told != Some((self.day.begins, self.day.ends)) {
             let today = self.spent_today().await;
@@ -536,6 +534,13 @@ impl Conductor {
         Ok(())
     }
 
+    /// Sees to it that `day` is the day of that moment.
+    fn look_at_calendar(&mut self, now: Now) {
+        if !(self.day.begins..self.day.ends).contains(&now.wall) {
+            self.day = Day::of(now.wall, &TimeZone::system());
+        }
+    }
+
     /// A step with nothing left to be decided before it.
     async fn follow(&mut self, event: Event, report: Option<Evidence>, brought: Brought) -> Result<(), StepError> {
         let now = clock::now();
@@ -551,7 +556,7 @@ impl Conductor {
         }
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
         if !decision.facts.is_empty() || report.is_some() {
-            let day = Day::of(now.wall, &TimeZone::system());
+            self.look_at_calendar(now);
             let batch = Batch {
                 facts: &decision.facts,
                 submission: match &brought {
@@ -568,7 +573,7 @@ impl Conductor {
                 },
                 report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
                 at: now.wall,
-                day: &day.date,
+                day: &self.day.date,
             };
             let committed = self.ledger.commit(batch).await;
             #[cfg(test)]
