@@ -31,7 +31,7 @@ use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
     AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, StopHow,
-    Timestamp, ValidationReport,
+    Timestamp, ValidationReport, count,
 };
 #[cfg(test)]
 use crate::probe::Mutant;
@@ -934,7 +934,7 @@ impl Conductor {
         if forgotten.is_empty() {
             return;
         }
-        tracing::info!("{} old runs are forgotten (`max_job_history`)", forgotten.len());
+        tracing::info!("forgot {} (`max_job_history`)", count(forgotten.len(), "old run"));
         let spool = self.paths.spool(&self.ledger.tag());
         let delete = move || {
             probe::pass(Point::Trimming);

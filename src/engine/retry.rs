@@ -7,7 +7,7 @@ use super::rules::RunRules;
 use super::run::Limits;
 use super::sheet::{Over, Used, Waiting};
 use crate::job::plan::OnLimit;
-use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, Limit, LimitKind, Span, Timestamp};
+use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, Limit, LimitKind, Span, Timestamp, count};
 
 /// Interruptions of one sheet in one generation that are answered by going on.
 pub(super) const MAX_INTERRUPTIONS: u32 = 20;
@@ -141,11 +141,19 @@ fn validation(situation: &Situation<'_>, failure: &Failure) -> After {
             by_calendar: false,
         });
     }
+    let words = |retries: u32| match retries {
+        1 => "1 retry".to_owned(),
+        more => format!("{more} retries"),
+    };
     let tried = match (used.retries, used.completions) {
         (0, 0) => String::new(),
-        (retries, 0) => format!("{retries} retries did not mend it"),
-        (0, completions) => format!("{completions} completion attempts did not mend it"),
-        (retries, completions) => format!("{retries} retries and {completions} completion attempts did not mend it"),
+        (retries, 0) => format!("{} did not mend it", words(retries)),
+        (0, completions) => format!("{} did not mend it", count(completions, "completion attempt")),
+        (retries, completions) => format!(
+            "{} and {} did not mend it",
+            words(retries),
+            count(completions, "completion attempt")
+        ),
     };
     failed(failure, &tried)
 }
@@ -163,6 +171,7 @@ fn transient(situation: &Situation<'_>, failure: &Failure) -> After {
     if used.transients >= rules.retry.transient_retries {
         let tried = match used.transients {
             0 => String::new(),
+            1 => "it stayed so through 1 transient retry".to_owned(),
             n => format!("it stayed so through {n} transient retries"),
         };
         return failed(failure, &tried);
@@ -217,7 +226,10 @@ fn rate_limit(situation: &Situation<'_>, failure: &Failure) -> After {
         OnLimit::Stop => Limited::Fail(verdict(failure, "")),
         OnLimit::Ask => Limited::Ask(failure.message.clone()),
         OnLimit::Wait if met > most => {
-            let tried = format!("the run has waited {most} times already, which is `rate_limit.{field}`");
+            let tried = format!(
+                "the run has waited {} already, which is `rate_limit.{field}`",
+                count(most, "time")
+            );
             Limited::Ask(and(&failure.message, &tried))
         }
         OnLimit::Wait => Limited::Wait,

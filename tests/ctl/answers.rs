@@ -461,7 +461,7 @@ fn a_recovery_is_told_sheet_by_sheet() {
         sheet(
             3,
             SheetStatus::Failed,
-            "1 of 2 rules hold",
+            "1 of 2 rules passed",
             &["out-3 exists: there is no such file"],
         ),
     ];
@@ -470,7 +470,7 @@ fn a_recovery_is_told_sheet_by_sheet() {
     assert_eq!(code(&shown), 0, "{}", said(&shown));
     insta::assert_snapshot!(stdout(&shown), @r"
     sheet 2: completed (was failed; 2 rules checked)
-    sheet 3: stays failed: 1 of 2 rules hold
+    sheet 3: stays failed: 1 of 2 rules passed
         out-3 exists: there is no such file
     review#3 running: 1 sheet completed
     ");
