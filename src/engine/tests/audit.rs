@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::event::{SessionChoice, Start, Today};
 use crate::engine::rules::RunRules;
 use crate::engine::{
-    About, Engine, EngineSettings, Fact, FactKind, GateKey, Question, QuestionId, Run, Verdict,
+    About, Engine, EngineSettings, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Run, Verdict,
 };
 use crate::job::plan::FailFast;
 use crate::model::{
@@ -117,6 +117,9 @@ struct AuditedSheet {
     completions: u32,
     transients: u32,
     interruptions: u32,
+    /// Faults that it met for its whole account, and whether its last attempt was to find out about those.
+    probes: u32,
+    probed: bool,
     /// It waits for a limit.
     limited: bool,
     spent: Cost,
@@ -135,6 +138,8 @@ impl Default for AuditedSheet {
             completions: 0,
             transients: 0,
             interruptions: 0,
+            probes: 0,
+            probed: false,
             limited: false,
             spent: Cost(0),
             raised: None,
@@ -396,9 +401,14 @@ impl Audit {
             if let Some(account) = self.runs[&id].rules.account.clone() {
                 self.has_cost(*attempt, outcome, &account, now);
             }
-            self.gates.values_mut().for_each(|gate| {
-                gate.through.remove(attempt);
-            });
+            let mut probed = false;
+            for (key, gate) in &mut self.gates {
+                probed |= gate.through.remove(attempt) && key.kind == GateKind::Faults;
+            }
+            let sheets = self.runs.get_mut(&id).map(|run| &mut run.sheets);
+            sheets
+                .into_iter()
+                .for_each(|sheets| sheets.entry(attempt.sheet).or_default().probed = probed);
         }
         let run = self.runs.get_mut(&id).expect("the run was submitted");
         if matches!(fact.kind, FactKind::RunOutOfTime { .. }) {
@@ -647,6 +657,10 @@ impl AuditedRun {
                         (&mut sheet.completions, retry.max_completion_attempts)
                     }
                     (Cause::Validation, _) => (&mut sheet.retries, retry.max_retries),
+                    (Cause::Transient, AttemptKind::Probe) => {
+                        assert!(sheet.probed, "nobody had it find out about the API's faults");
+                        (&mut sheet.probes, 100)
+                    }
                     (Cause::Transient, _) => (&mut sheet.transients, retry.transient_retries),
                     (Cause::Interrupted, _) => (&mut sheet.interruptions, 20),
                     (Cause::RateLimit, _) => {
