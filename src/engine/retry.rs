@@ -12,6 +12,9 @@ use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, Limit, Li
 /// Interruptions of one sheet in one generation that are answered by going on.
 pub(super) const MAX_INTERRUPTIONS: u32 = 20;
 
+/// Faults of the API that one sheet finds out about for its whole account, in one generation. At five minutes each, a night.
+pub(super) const MAX_PROBES: u32 = 100;
+
 /// A throttling that names no time, the first in a row; each further one waits twice as long.
 const FIRST_THROTTLE: Span = Span(5_000_000);
 /// No throttling without a time waits longer.
@@ -28,6 +31,8 @@ pub(super) struct Situation<'a> {
     pub(super) over: &'a Over,
     pub(super) rules: &'a RunRules,
     pub(super) used: Used,
+    /// It was let through to find out whether the faults of its account are over.
+    pub(super) probed: bool,
     /// With the refusal that is being decided on counted in.
     pub(super) limits: Limits,
     pub(super) now: Timestamp,
@@ -177,6 +182,9 @@ fn transient(situation: &Situation<'_>, failure: &Failure) -> After {
         return failed(failure, &tried);
     }
     let (kind, ask, resume) = again(situation.over, rules.resumable);
+    // That the API answers nobody is no fault of the sheet that happens to ask.
+    let for_all = situation.probed && is_the_apis(failure.code) && used.probes < MAX_PROBES;
+    let kind = if for_all { AttemptKind::Probe } else { kind };
     let until = backoff(situation, used.transients);
     After::Again(Waiting {
         until,
@@ -187,6 +195,14 @@ fn transient(situation: &Situation<'_>, failure: &Failure) -> After {
         resume,
         by_calendar: false,
     })
+}
+
+/// A fault of the API or of the way to it, whoever asks; not one of this session.
+fn is_the_apis(code: Code) -> bool {
+    matches!(
+        code,
+        Code::E103 | Code::E501 | Code::E503 | Code::E504 | Code::E901 | Code::E902 | Code::E903 | Code::E904
+    )
 }
 
 fn interrupted(situation: &Situation<'_>, code: Code) -> After {

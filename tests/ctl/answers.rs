@@ -280,13 +280,15 @@ fn requests_arrive_as_they_were_meant() {
         ]
     );
     assert_eq!(code(&ctl(&alone, &["retry", "review"])), 2, "from where is to be said");
-    let refused = ctl(&alone, &["resume", "review", "--force"]);
-    assert_eq!(
-        code(&refused),
-        1,
-        "a flag without effect is not silently accepted: {}",
-        said(&refused)
+    // A flag without effect is accepted, but not in silence.
+    let forced = ctl(&alone, &["resume", "review", "--force", "--detach"]);
+    assert_eq!(code(&forced), 0, "{}", said(&forced));
+    assert!(
+        said(&forced).contains("`mozartctl retry JOB --from SHEET`"),
+        "{}",
+        said(&forced)
     );
+    assert_eq!(fake.state().asked.last().map(String::as_str), Some("resume review"));
     // The run of this conductor came from no file.
     assert_eq!(code(&ctl(&alone, &["resume", "review", "--reload-config"])), 2);
 }

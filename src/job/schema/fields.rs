@@ -432,7 +432,11 @@ const RETRY: &[Field] = &[
         .about("From this share of passed rules on, only what is missing is asked for.")
         .default("50"),
     works("transient_retries", Int(0, COUNT))
-        .about("Retries after faults that pass: the network, an overloaded API.")
+        .about(
+            "Retries after faults that pass: the network, an overloaded API. A fault of the API that a session met while it \
+             alone was let through after the rest of `circuit_breaker` is its account's, and does not count (up to 100 times \
+             a sheet).",
+        )
         .default("10"),
 ];
 const COUNT: i64 = u32::MAX as i64;
