@@ -133,9 +133,11 @@ const CHECKS: &[Page] = &[
     check(
         "V109",
         "a sheet cannot be rendered",
-        "Every sheet's prompt is rendered once before anything starts. This one cannot be.",
+        "Every sheet's prompt is rendered once before anything starts. This one cannot be: a name is not defined, or \
+         it takes more than 2,000,000 steps, 2 s of a processor, 256 MiB of memory or 16 MiB of text.",
         "prompt: {template: '{{ sheet_nun }}'}",
-        "Correct the name, or define it under `prompt.variables`.",
+        "Correct the name, or define it under `prompt.variables`; of a template that takes too much look at what grows \
+         in its loops.",
     ),
     check(
         "V190",
