@@ -9,7 +9,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 use super::template::{MAX_OUTPUT, RenderError, RenderFault};
-use super::history;
+use super::{history, python};
 use crate::job::plan::Prompt;
 use crate::job::value::Value;
 
@@ -105,7 +105,7 @@ fn environment<'e>(fuel: u64) -> Environment<'e> {
     // Keeps the name of what is undefined for the error.
     environment.set_debug(true);
     environment.set_fuel(Some(fuel));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    python::add_to(&mut environment);
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
         environment.set_syntax(syntax);
     }

@@ -7,6 +7,7 @@ pub mod elsewhere;
 mod history;
 mod jinja;
 mod plain;
+mod python;
 pub mod template;
 mod tera;
 mod wording;
