@@ -46,7 +46,8 @@ const CHECKS: &[Page] = &[
     check(
         "V003",
         "the template file is missing",
-        "The file of `template_file`, or one that a template takes in, does not exist.",
+        "The file of `template_file`, or one that a template takes in, does not exist, or what it takes in lies outside \
+         of the template's and the job file's directory.",
         "prompt: {template_file: t/nope.j2}",
         "Paths are relative to the job file; includes to the template.",
     ),
