@@ -4,7 +4,7 @@
 //! templates are compiled and rendered on a thread with a stack that is large enough for every template that
 //! passes the guard here; a small stack would overflow, which ends the whole process.
 //!
-//! Memory and time of one step are bounded by no engine, so what is not [`plain`] is rendered [`elsewhere`].
+//! Memory and time of one step are bounded by no engine, so what is not plain is rendered [`elsewhere`].
 
 use std::collections::BTreeMap;
 use std::fmt;
