@@ -1,6 +1,6 @@
 //! The port through which a job asks for files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes that a file named by a job may have.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -27,6 +27,11 @@ pub trait Files {
 
     /// What stands there.
     fn kind(&self, path: &Path) -> PathKind;
+
+    /// Where it stands once symbolic links are followed; `None` where nothing does.
+    fn real(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_owned())
+    }
 }
 
 /// The real file system.
@@ -64,6 +69,10 @@ impl Files for Disk {
             Ok(_) => PathKind::Other,
             Err(_) => PathKind::Missing,
         }
+    }
+
+    fn real(&self, path: &Path) -> Option<PathBuf> {
+        path.canonicalize().ok()
     }
 }
 

@@ -46,7 +46,8 @@ const CHECKS: &[Page] = &[
     check(
         "V003",
         "the template file is missing",
-        "The file of `template_file`, or one that a template takes in, does not exist.",
+        "The file of `template_file`, or one that a template takes in, does not exist, or what it takes in lies outside \
+         of the template's and the job file's directory.",
         "prompt: {template_file: t/nope.j2}",
         "Paths are relative to the job file; includes to the template.",
     ),
@@ -133,9 +134,11 @@ const CHECKS: &[Page] = &[
     check(
         "V109",
         "a sheet cannot be rendered",
-        "Every sheet's prompt is rendered once before anything starts. This one cannot be.",
+        "Every sheet's prompt is rendered once before anything starts. This one cannot be: a name is not defined, or \
+         it takes more than 2,000,000 steps, 2 s of a processor, 256 MiB of memory or 16 MiB of text.",
         "prompt: {template: '{{ sheet_nun }}'}",
-        "Correct the name, or define it under `prompt.variables`.",
+        "Correct the name, or define it under `prompt.variables`; of a template that takes too much look at what grows \
+         in its loops.",
     ),
     check(
         "V190",

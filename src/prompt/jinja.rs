@@ -1,19 +1,22 @@
 //! Jinja2 as Python renders it: strict variables, no escaping, the trailing line feed kept.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
-use super::history;
 use super::template::{MAX_OUTPUT, RenderError, RenderFault};
+use super::{history, python};
 use crate::job::plan::Prompt;
 use crate::job::value::Value;
 
 /// Steps that one rendering may take.
-const FUEL: u64 = 2_000_000;
+pub(super) const STEPS: u64 = 2_000_000;
+/// Steps after which a rendering is begun anew where its time is bounded.
+pub(super) const FEW_STEPS: u64 = 20_000;
 /// Steps that one expression may take.
 const EXPRESSION_FUEL: u64 = 10_000;
 /// Bytes that an expression in a path, pattern or command may have.
@@ -26,8 +29,8 @@ pub(crate) struct Template<'p> {
 }
 
 impl<'p> Template<'p> {
-    pub(super) fn new(prompt: &'p Prompt) -> Result<Self, RenderError> {
-        let mut environment = environment(FUEL);
+    pub(super) fn new(prompt: &'p Prompt, steps: u64) -> Result<Self, RenderError> {
+        let mut environment = environment(steps);
         environment.add_function(history::FUNCTION, previous_text);
         for (name, text) in prompt
             .includes
@@ -78,7 +81,7 @@ impl<'p> Template<'p> {
 /// The value of an expression in a path, pattern or command, as Python's `str()` shows it.
 ///
 /// Short enough for a chain in it not to overflow the stack of an ordinary thread.
-pub(crate) fn expression(text: &str, variables: &BTreeMap<String, Value>) -> Result<String, RenderError> {
+pub(super) fn expression(text: &str, variables: &BTreeMap<String, Value>) -> Result<String, RenderError> {
     if text.len() > MAX_EXPRESSION {
         return Err(RenderError {
             kind: RenderFault::Limit,
@@ -102,7 +105,7 @@ fn environment<'e>(fuel: u64) -> Environment<'e> {
     // Keeps the name of what is undefined for the error.
     environment.set_debug(true);
     environment.set_fuel(Some(fuel));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    python::add_to(&mut environment);
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
         environment.set_syntax(syntax);
     }
@@ -140,8 +143,20 @@ fn to_jinja(value: &Value) -> minijinja::Value {
     }
 }
 
-fn translate(error: &minijinja::Error, template: &str) -> RenderError {
+fn translate(mut error: &minijinja::Error, template: &str) -> RenderError {
+    // What is wrong within an included template is what is wrong.
+    while matches!(error.kind(), ErrorKind::BadInclude | ErrorKind::EvalBlock)
+        && let Some(within) = error.source().and_then(|source| source.downcast_ref())
+    {
+        error = within;
+    }
+    // `(`name` is undefined)` behind another error says why it came.
+    let undefined = error.detail().and_then(|detail| {
+        let (_, reason) = detail.rsplit_once(" (`")?;
+        reason.strip_suffix("` is undefined)")
+    });
     let kind = match error.kind() {
+        _ if undefined.is_some() => RenderFault::Undefined,
         ErrorKind::SyntaxError | ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => {
             RenderFault::Syntax
         }
@@ -149,11 +164,11 @@ fn translate(error: &minijinja::Error, template: &str) -> RenderError {
         ErrorKind::OutOfFuel => RenderFault::Limit,
         _ => RenderFault::Other,
     };
-    let message = match (error.kind(), error.detail()) {
-        (ErrorKind::OutOfFuel, _) => format!("it takes more than {FUEL} steps"),
-        (ErrorKind::UnknownFilter, Some(detail)) => detail.to_owned(),
-        (_, Some(detail)) => detail.to_owned(),
-        (kind, None) => kind.to_string(),
+    let message = match (error.kind(), undefined, error.detail()) {
+        (ErrorKind::OutOfFuel, _, _) => format!("it takes more than {STEPS} steps"),
+        (_, Some(name), _) => format!("`{name}` is undefined"),
+        (_, None, Some(detail)) => detail.to_owned(),
+        (kind, None, None) => kind.to_string(),
     };
     let name = (kind == RenderFault::Undefined)
         .then(|| message.split('`').nth(1).map(str::to_owned))

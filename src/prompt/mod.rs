@@ -3,8 +3,11 @@
 //! [`variables()`] gives what a sheet's template may use, [`template`] renders it with Tera or as Jinja2, and
 //! [`compose`] puts together what a session is told.
 
+pub mod elsewhere;
 mod history;
 mod jinja;
+mod plain;
+mod python;
 pub mod template;
 mod tera;
 mod wording;
@@ -17,7 +20,7 @@ use crate::job::rules::{SheetRule, rules_for};
 use crate::job::value::Value;
 use crate::summary::{History, Lesson};
 
-pub(crate) use jinja::expression;
+pub(crate) use template::expression;
 
 /// Names of the variables that Mozart itself gives to every template.
 pub const BUILT_IN: &[&str] = &[
@@ -149,16 +152,21 @@ pub fn compose_with(
         parts.extend(wording::lessons(sheet.number, lessons));
     }
     parts.extend(appended(plan, sheet, &rules));
+    Ok(joined(&task, &parts))
+}
+
+/// A task and what follows it.
+fn joined(task: &str, parts: &[String]) -> String {
     if parts.is_empty() {
-        return Ok(task);
+        return task.to_owned();
     }
     let mut text = task.trim_end_matches(['\n', '\r']).to_owned();
     for part in parts {
         text.push_str("\n\n");
-        text.push_str(&part);
+        text.push_str(part);
     }
     text.push('\n');
-    Ok(text)
+    text
 }
 
 /// What the sheets before it left, unless the job has variables of its own under these names.
@@ -177,11 +185,37 @@ fn tell_history(variables: &mut BTreeMap<String, Value>, prompt: &Prompt, histor
     }
 }
 
-/// The template's own text for a sheet, and what is appended to it at the first attempt.
-pub fn first_task(plan: &Plan, sheet: &Sheet) -> Result<(String, Option<String>), PromptError> {
-    let (task, rules) = task_and_rules(plan, sheet, &History::default())?;
-    let parts = appended(plan, sheet, &rules);
-    Ok((task, (!parts.is_empty()).then(|| parts.join("\n\n"))))
+/// What a sheet's first attempt is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstTask {
+    /// The template's own text.
+    pub task: String,
+    /// What Mozart adds; empty if nothing.
+    pub appended: String,
+    /// Both, as they are sent.
+    pub sent: String,
+}
+
+/// What the first attempts of those sheets are told, told nothing of the sheets before them: as in a dry run. The
+/// template is compiled once.
+pub fn first_tasks<'s>(
+    plan: &Plan,
+    sheets: impl IntoIterator<Item = &'s Sheet> + Send,
+) -> Result<Vec<FirstTask>, PromptError> {
+    let failed = |sheet: u32| move |error: template::RenderError| PromptError::Template { sheet, error };
+    template::with_template(&plan.prompt, plan.prompt.engine, |template| {
+        let first = |sheet: &Sheet| {
+            let task = template.render(&variables(plan, sheet)).map_err(failed(sheet.number))?;
+            let parts = appended(plan, sheet, &rules(plan, sheet)?);
+            Ok(FirstTask {
+                sent: joined(&task, &parts),
+                appended: parts.join("\n\n"),
+                task,
+            })
+        };
+        sheets.into_iter().map(first).collect()
+    })
+    .unwrap_or_else(|error| Err(failed(plan.sheets.first().map_or(1, |sheet| sheet.number))(error)))
 }
 
 /// What follows every task: what will be checked, and the extensions.
@@ -202,11 +236,14 @@ fn task_and_rules(plan: &Plan, sheet: &Sheet, history: &History) -> Result<(Stri
             sheet: sheet.number,
             error,
         })?;
-    let rules = rules_for(plan, sheet).map_err(|reason| PromptError::Rules {
+    Ok((task, rules(plan, sheet)?))
+}
+
+fn rules(plan: &Plan, sheet: &Sheet) -> Result<Vec<SheetRule>, PromptError> {
+    rules_for(plan, sheet).map_err(|reason| PromptError::Rules {
         sheet: sheet.number,
         reason,
-    })?;
-    Ok((task, rules))
+    })
 }
 
 #[cfg(test)]

@@ -3,11 +3,17 @@
 //! Both engines parse by recursion and have chains (`a.b.c…`, `elif`, filters) that they do not count, so
 //! templates are compiled and rendered on a thread with a stack that is large enough for every template that
 //! passes the guard here; a small stack would overflow, which ends the whole process.
+//!
+//! Memory and time of one step are bounded by no engine, so what is not plain is rendered [`elsewhere`].
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
-use super::{history, jinja, tera};
+use serde::{Deserialize, Serialize};
+
+use super::plain::Weight;
+use super::{elsewhere, history, jinja, plain, tera};
 use crate::job::plan::{Prompt, TemplateEngine};
 use crate::job::value::Value;
 
@@ -21,7 +27,7 @@ const MAX_ELIF: usize = 2000;
 const STACK: usize = 64 * 1024 * 1024;
 
 /// Why a template cannot be compiled or rendered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenderError {
     /// Which kind of fault it is.
     pub kind: RenderFault,
@@ -36,14 +42,16 @@ pub struct RenderError {
 }
 
 /// Kinds of template faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RenderFault {
     /// It is no template.
     Syntax,
     /// It uses something that is not defined.
     Undefined,
-    /// It takes too many steps, or makes too much text.
+    /// It takes too many steps, too much time or memory, or makes too much text.
     Limit,
+    /// The process that renders it failed; another time it may not.
+    Elsewhere,
     /// Anything else: a wrong type, a division by zero.
     Other,
 }
@@ -58,25 +66,75 @@ impl fmt::Display for RenderError {
 }
 
 /// A compiled template.
-pub(crate) enum Compiled<'p> {
+pub(crate) struct Compiled<'p> {
+    prompt: &'p Prompt,
+    engine: TemplateEngine,
+    /// None where it is not plain, and there is another place for it.
+    here: Option<(Engine<'p>, Option<Weight>)>,
+    /// Opened when it is needed.
+    elsewhere: OnceLock<Result<elsewhere::Template, RenderError>>,
+}
+
+enum Engine<'p> {
     Tera(Box<tera::Template<'p>>),
     Jinja(Box<jinja::Template<'p>>),
 }
 
-impl Compiled<'_> {
+impl<'p> Compiled<'p> {
+    /// `original` is `prompt` as it was before [`history::indexed`].
+    fn new(original: &'p Prompt, prompt: &'p Prompt, engine: TemplateEngine) -> Result<Self, RenderError> {
+        let mut compiled = Self {
+            prompt: original,
+            engine,
+            here: None,
+            elsewhere: OnceLock::new(),
+        };
+        let bounded = elsewhere::is_there();
+        let weight = Weight::of(original, engine);
+        if bounded && weight.is_none() {
+            let template = elsewhere::Template::new(original, engine)?;
+            compiled.elsewhere = OnceLock::from(Ok(template));
+        } else {
+            let steps = if bounded { jinja::FEW_STEPS } else { jinja::STEPS };
+            let engine = match engine {
+                TemplateEngine::Tera => Engine::Tera(Box::new(tera::Template::new(prompt)?)),
+                TemplateEngine::Jinja => Engine::Jinja(Box::new(jinja::Template::new(prompt, steps)?)),
+            };
+            compiled.here = Some((engine, weight.filter(|_| bounded)));
+        }
+        Ok(compiled)
+    }
+
     /// The text for those variables.
     pub(crate) fn render(&self, variables: &BTreeMap<String, Value>) -> Result<String, RenderError> {
-        match self {
-            Self::Tera(template) => template.render(variables),
-            Self::Jinja(template) => template.render(variables),
+        if let Some((engine, weight)) = &self.here {
+            let here = weight.is_none_or(|weight| weight.carries(variables));
+            match engine {
+                Engine::Tera(template) if here && (weight.is_none() || template.is_quick(variables)) => {
+                    return template.render(variables);
+                }
+                Engine::Jinja(template) if here => match template.render(variables) {
+                    Err(error) if weight.is_some() && error.kind == RenderFault::Limit => {}
+                    rendered => return rendered,
+                },
+                Engine::Tera(_) | Engine::Jinja(_) => {}
+            }
         }
+        let template = self
+            .elsewhere
+            .get_or_init(|| elsewhere::Template::new(self.prompt, self.engine));
+        template.as_ref().map_err(Clone::clone)?.render(variables)
     }
 
     /// Names that it looks up and does not set itself, whether a branch is taken or not.
     pub(crate) fn names(&self) -> Vec<String> {
-        match self {
-            Self::Tera(template) => template.names(),
-            Self::Jinja(template) => template.names(),
+        match &self.here {
+            Some((Engine::Tera(template), _)) => template.names(),
+            Some((Engine::Jinja(template), _)) => template.names(),
+            None => match self.elsewhere.get() {
+                Some(Ok(template)) => template.names().to_vec(),
+                Some(Err(_)) | None => Vec::new(),
+            },
         }
     }
 }
@@ -91,14 +149,8 @@ pub(crate) fn with_template<T: Send>(
     for (name, text) in &prompt.includes {
         guard(name, text)?;
     }
-    let prompt = &*history::indexed(prompt, engine);
-    let job = || {
-        let compiled = match engine {
-            TemplateEngine::Tera => Compiled::Tera(Box::new(tera::Template::new(prompt)?)),
-            TemplateEngine::Jinja => Compiled::Jinja(Box::new(jinja::Template::new(prompt)?)),
-        };
-        Ok(work(&compiled))
-    };
+    let indexed = &*history::indexed(prompt, engine);
+    let job = || Ok(work(&Compiled::new(prompt, indexed, engine)?));
     let failed = |message: &str| RenderError {
         kind: RenderFault::Other,
         message: message.to_owned(),
@@ -118,6 +170,15 @@ pub(crate) fn with_template<T: Send>(
             Err(error) => Err(failed(&format!("no thread could be started for it: {error}"))),
         }
     })
+}
+
+/// The value of an expression in a path, pattern or command, as Python's `str()` shows it.
+pub(crate) fn expression(text: &str, variables: &BTreeMap<String, Value>) -> Result<String, RenderError> {
+    if elsewhere::is_there() && !plain::is_plain_expression(text, variables) {
+        elsewhere::expression(text, variables)
+    } else {
+        jinja::expression(text, variables)
+    }
 }
 
 /// Refuses what would need more stack than there is.

@@ -20,6 +20,8 @@ use crate::job::value::Value;
 const RANGE_BUDGET: u64 = 100_000;
 /// Times that the innermost of nested loops may run, as far as the lists' lengths tell.
 const MAX_ITERATIONS: u64 = 100_000_000;
+/// The same, where it is rendered without bounds of time.
+const FEW_ITERATIONS: u64 = 5000;
 
 /// A compiled Tera template.
 pub(crate) struct Template<'p> {
@@ -61,12 +63,17 @@ impl<'p> Template<'p> {
         })
     }
 
+    /// Whether its loops are soon over.
+    pub(super) fn is_quick(&self, variables: &BTreeMap<String, Value>) -> bool {
+        // A text is looped over by characters.
+        let longest = longest(variables, true).max(1);
+        longest
+            .checked_pow(self.depth)
+            .is_some_and(|iterations| iterations <= FEW_ITERATIONS)
+    }
+
     pub(super) fn render(&self, variables: &BTreeMap<String, Value>) -> Result<String, RenderError> {
-        let longest = variables
-            .values()
-            .map(|value| longest(value, self.splits))
-            .max()
-            .unwrap_or(0);
+        let longest = longest(variables, self.splits);
         let iterations = longest.max(1).checked_pow(self.depth);
         if self.depth > 1 && iterations.is_none_or(|iterations| iterations > MAX_ITERATIONS) {
             return Err(RenderError {
@@ -151,18 +158,23 @@ fn range(arguments: &Kwargs, budget: &AtomicU64) -> TeraResult<Vec<i64>> {
         .collect())
 }
 
-fn longest(value: &Value, texts_too: bool) -> u64 {
+fn longest(variables: &BTreeMap<String, Value>, texts_too: bool) -> u64 {
+    let lengths = variables.values().map(|value| length_of(value, texts_too));
+    lengths.max().unwrap_or(0)
+}
+
+fn length_of(value: &Value, texts_too: bool) -> u64 {
     let length = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     match value {
         Value::List(items) => items
             .iter()
-            .map(|item| longest(item, texts_too))
+            .map(|item| length_of(item, texts_too))
             .max()
             .unwrap_or(0)
             .max(length(items.len())),
         Value::Map(entries) => entries
             .iter()
-            .map(|(_, item)| longest(item, texts_too))
+            .map(|(_, item)| length_of(item, texts_too))
             .max()
             .unwrap_or(0)
             .max(length(entries.len())),

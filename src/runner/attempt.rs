@@ -32,7 +32,8 @@ use crate::model::{
     StopHow, Timestamp, ValidationReport,
 };
 use crate::probe::{self, Point};
-use crate::prompt;
+use crate::prompt::template::RenderFault;
+use crate::prompt::{self, PromptError};
 
 /// Between TERM and KILL. The Claude CLI takes up to 1.5 s to end its tools' processes after TERM.
 const STOP_GRACE: Span = Span(10_000_000);
@@ -686,15 +687,17 @@ async fn prepare(spec: &AttemptSpec, directory: &Path, anew: bool) -> Result<Pre
     };
     let rules = rules_for(&spec.plan, sheet).map_err(|error| Unready::Failed(fatal(Code::E604, error)))?;
     let (kept, of_rules, asked) = (directory.to_owned(), rules.clone(), spec.clone());
+    let prompted = sheet.clone();
     let taken = tokio::task::spawn_blocking(move || {
         Spool::new(&kept).create()?;
         let sheet = asked.attempt.sheet;
         let baseline = Baseline::ensure(&baseline_in(&kept, asked.attempt), &of_rules)?;
         let history = previous::history(&asked, &kept.join(format!("previous-{sheet}.json")), anew)?;
-        Ok((baseline, history))
+        let text = prompt::compose_with(&asked.plan, &prompted, asked.ask, &asked.lessons, &history);
+        Ok((baseline, text))
     });
     let taken = taken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let (baseline, history) = taken.map_err(|error| {
+    let (baseline, text) = taken.map_err(|error| {
         if room::is_short(&error) {
             return Unready::NoRoom(room::refused(directory, &error));
         }
@@ -707,8 +710,16 @@ async fn prepare(spec: &AttemptSpec, directory: &Path, anew: bool) -> Result<Pre
             )
         })
     })?;
-    let text = prompt::compose_with(&spec.plan, sheet, spec.ask, &spec.lessons, &history)
-        .map_err(|error| Unready::Failed(fatal(Code::E301, error.to_string())))?;
+    let text = text.map_err(|error| {
+        let failure = fatal(Code::E301, error.to_string());
+        Unready::Failed(match error {
+            PromptError::Template { error, .. } if error.kind == RenderFault::Elsewhere => Failure {
+                cause: Cause::Transient,
+                ..failure
+            },
+            _ => failure,
+        })
+    })?;
     let prompt = backend::prompt_bytes(&spec.plan.backend.kind, &text);
     Ok(Prepared {
         rules,

@@ -112,14 +112,12 @@ impl Lowering<'_> {
                 break;
             }
             // Beside the template first, then beside the job file.
-            let beside = paths::resolve(directory, &name);
-            let base = paths::resolve(self.input.base_directory, &name);
-            let text = self.read_file(&beside).or_else(|error| {
-                if base == beside {
-                    Err(error)
-                } else {
-                    self.read_file(&base)
+            let base = self.input.base_directory;
+            let text = self.included(directory, &name).or_else(|error| {
+                if base == directory {
+                    return Err(error);
                 }
+                self.included(base, &name).map_err(|_| error)
             });
             match text {
                 Ok(text) => {
@@ -127,12 +125,27 @@ impl Lowering<'_> {
                     texts.insert(name, text);
                 }
                 Err(error) => {
-                    let message = format!("the template takes in {name:?}, and {} {error}", beside.display());
+                    let message = format!("the template takes in {name:?}, and {error}");
                     self.problems.error("V003", self.at(field), field, message);
                 }
             }
         }
         texts
+    }
+
+    /// The text of a file at or below that directory, also where links lead. The error begins with its path.
+    fn included(&mut self, directory: &Path, name: &str) -> Result<String, String> {
+        let path = paths::resolve(directory, name);
+        let shown = path.display();
+        let below = match (self.files.real(&path), self.files.real(directory)) {
+            (Some(path), Some(directory)) => path.starts_with(directory),
+            // Reading says what is wrong.
+            _ => true,
+        };
+        if !path.starts_with(directory) || !below {
+            return Err(format!("{shown} is not below {}", directory.display()));
+        }
+        self.read_file(&path).map_err(|error| format!("{shown} {error}"))
     }
 
     /// The texts that a list of extensions stands for: an existing file's content, else the item itself.

@@ -2,6 +2,8 @@ mod bad;
 mod doubtful;
 mod fields;
 mod fuzz;
+#[cfg(feature = "daemon")]
+mod includes;
 mod order;
 mod reports;
 

@@ -379,7 +379,10 @@ const SKIP_COMMAND: &[Field] = &[
 
 const PROMPT: &[Field] = &[
     works("template", Text)
-        .about("Template of the prompt, rendered for each sheet.")
+        .about(
+            "Template of the prompt, rendered for each sheet with at most 2,000,000 steps, 2 s of a processor, 256 MiB of \
+             memory and 16 MiB of text.",
+        )
         .example("Write {{ workspace }}/{{ sheet_num }}.md"),
     works("template_file", Text)
         .about("File that holds the template, relative to the job file.")

@@ -17,9 +17,11 @@ use super::room;
 use super::spec::Secrets;
 use crate::model::{Certificate, Code, Exit, Span, StopHow, Timestamp};
 use crate::probe::{self, Point};
+use crate::prompt::elsewhere;
 
 pub(crate) mod exec;
 pub mod record;
+mod render;
 #[cfg(test)]
 pub mod scripted;
 pub mod spool;
@@ -423,12 +425,22 @@ fn lost(spool: &Spool) -> Certificate {
 }
 
 /// The hidden paths of both binaries: the helpers that run inside a session's unit. Called before anything
-/// else; `args` are those of the process, its own name first. `None`: go on as usual.
+/// else; `args` are those of the process, its own name first. `None`: go on as usual; templates that may grow are then
+/// rendered by such a helper.
 pub fn early(args: &[OsString]) -> Option<ExitCode> {
-    let verb = args.get(1)?.to_str()?;
+    let hidden = args.get(1).and_then(|verb| hidden(verb.to_str()?, args));
+    if hidden.is_none() {
+        // The process itself renders what it is asked for.
+        elsewhere::render_in(render::open);
+    }
+    hidden
+}
+
+fn hidden(verb: &str, args: &[OsString]) -> Option<ExitCode> {
     match (verb, args.get(2)) {
         ("--mozart-exec", Some(spool)) => Some(exec::exec(Path::new(spool))),
         ("--mozart-exit-record", _) => Some(exec::exit_record()),
+        (render::RENDER, _) => Some(render::render()),
         // Behind the spool stands the unit, for those who look for it.
         (supervisor::SUPERVISE, Some(spool)) => {
             let guard = args.get(4).and_then(|guard| guard.to_str());

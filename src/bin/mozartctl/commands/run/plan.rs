@@ -3,7 +3,8 @@
 use mozart::job::plan::{BackendKind, Check, Plan, Sheet, TemplateEngine};
 use mozart::job::rules::SheetRule;
 use mozart::job::waves::waves;
-use mozart::model::{Ask, Problem, Severity, SheetNo, Span};
+use mozart::model::{Problem, Severity, SheetNo, Span};
+use mozart::prompt::FirstTask;
 use serde::Serialize;
 
 use crate::error::{CliError, Kind};
@@ -108,11 +109,15 @@ pub(crate) fn show(
             }
         }
     }
-    let sheets = plan
+    let shown = plan
         .sheets
         .iter()
-        .filter(|sheet| only.is_none_or(|only| only == sheet.number))
-        .map(|sheet| planned(plan, sheet, start, &wave_of))
+        .filter(|sheet| only.is_none_or(|only| only == sheet.number));
+    let tasks = mozart::prompt::first_tasks(plan, shown.clone())
+        .map_err(|error| CliError::new(Kind::InvalidJob, error.to_string()))?;
+    let sheets = shown
+        .zip(tasks)
+        .map(|(sheet, task)| planned(plan, sheet, task, start, &wave_of))
         .collect::<Result<Vec<_>, _>>()?;
     let errors = problems
         .iter()
@@ -250,12 +255,16 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
     out.table(&rows);
 }
 
-fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32, wave_of: &[usize]) -> Result<PlannedSheet<'a>, CliError> {
+fn planned<'a>(
+    plan: &'a Plan,
+    sheet: &'a Sheet,
+    task: FirstTask,
+    start: u32,
+    wave_of: &[usize],
+) -> Result<PlannedSheet<'a>, CliError> {
     let number = sheet.number;
-    let invalid = |what: &str, why: String| CliError::new(Kind::InvalidJob, format!("sheet {number}: {what}: {why}"));
-    let rules = mozart::job::rules::rules_for(plan, sheet).map_err(|error| invalid("its rules", error))?;
-    let unprompted = |error: mozart::prompt::PromptError| invalid("its prompt", error.to_string());
-    let (prompt, appended) = mozart::prompt::first_task(plan, sheet).map_err(unprompted)?;
+    let rules = mozart::job::rules::rules_for(plan, sheet)
+        .map_err(|error| CliError::new(Kind::InvalidJob, format!("sheet {number}: its rules: {error}")))?;
     let mut depends_on: Vec<u32> = plan
         .dependencies
         .iter()
@@ -285,8 +294,8 @@ fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32, wave_of: &[usize]) 
             .map(|(name, value)| (name, value.to_json()))
             .collect(),
         validations: rules.into_iter().map(PlannedRule::from).collect(),
-        sent: mozart::prompt::compose(plan, sheet, Ask::Task, &[]).map_err(unprompted)?,
-        prompt,
-        appended: appended.unwrap_or_default(),
+        sent: task.sent,
+        prompt: task.task,
+        appended: task.appended,
     })
 }
