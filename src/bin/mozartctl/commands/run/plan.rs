@@ -1,6 +1,6 @@
 //! What `run --dry-run` shows: the plan, and every prompt as it would be sent.
 
-use mozart::job::plan::{BackendKind, Check, Plan, Sheet, TemplateEngine};
+use mozart::job::plan::{Check, Plan, Sheet, TemplateEngine};
 use mozart::job::rules::SheetRule;
 use mozart::job::waves::waves;
 use mozart::model::{Ask, Problem, Severity, SheetNo, Span};
@@ -41,6 +41,8 @@ struct PlannedSheet<'a> {
     wave: usize,
     depends_on: Vec<u32>,
     timeout_seconds: f64,
+    /// Of the CLI; nothing where it takes its own.
+    model: Option<&'a str>,
     /// It would be skipped (`--start-sheet`).
     skipped: bool,
     variables: serde_json::Map<String, serde_json::Value>,
@@ -158,8 +160,12 @@ pub(crate) fn show(
             .unwrap_or_default();
         let heading = format!("Sheet {} of {}", sheet.sheet_num, plan.sheets.len());
         let timeout = length(Span::from_secs_f64(sheet.timeout_seconds));
+        let own_model = sheet.model.filter(|model| plan.backend.model(None) != Some(model));
+        let own_model = own_model
+            .map(|model| format!(", model {}", clean(model)))
+            .unwrap_or_default();
         out.line(&format!(
-            "{}{label}: items {} to {}, at most {timeout}",
+            "{}{label}: items {} to {}, at most {timeout}{own_model}",
             out.paint(Paint::Bold, &heading),
             sheet.start_item,
             sheet.end_item
@@ -221,14 +227,8 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
         TemplateEngine::Tera => "Tera",
         TemplateEngine::Jinja => "Jinja2",
     };
-    let model = match &plan.backend.kind {
-        BackendKind::ClaudeCli(cli) => cli
-            .model
-            .as_deref()
-            .map(|model| format!(", model {model}"))
-            .unwrap_or_default(),
-        BackendKind::Command { .. } => String::new(),
-    };
+    let model = plan.backend.model(None).map(|model| format!(", model {model}"));
+    let model = model.unwrap_or_default();
     let sheets = count(u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX), "sheet");
     let rules = count(
         u32::try_from(plan.validations.len()).unwrap_or(u32::MAX),
@@ -279,6 +279,7 @@ fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, start: u32, wave_of: &[usize]) 
             .unwrap_or(0),
         depends_on,
         timeout_seconds: sheet.timeout.as_secs_f64(),
+        model: plan.backend.model(Some(sheet)),
         skipped: number < start,
         variables: mozart::prompt::variables(plan, sheet)
             .into_iter()
