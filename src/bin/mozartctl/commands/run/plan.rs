@@ -1,14 +1,16 @@
 //! What `run --dry-run` shows: the plan, and every prompt as it would be sent.
 
+use mozart::job::estimate::{Range, estimate};
 use mozart::job::plan::{Check, Plan, Sheet, TemplateEngine};
 use mozart::job::rules::SheetRule;
 use mozart::job::waves::waves;
-use mozart::model::{Ask, Problem, Severity, SheetNo, Span};
+use mozart::model::{Ask, Cost, Problem, Severity, SheetNo, Span};
 use serde::Serialize;
 
+use super::history::History;
 use crate::error::{CliError, Kind};
 use crate::output::{Out, Paint};
-use crate::text::{clean, count, length};
+use crate::text::{clean, count, length, money};
 
 /// The whole dry run, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -25,7 +27,80 @@ struct DryRun<'a> {
     /// How many sheets do run at once.
     max_concurrent: u32,
     sheets: Vec<PlannedSheet<'a>>,
+    /// Of the sheets above that are not skipped.
+    estimate: Estimate,
     problems: &'a [Problem],
+}
+
+/// What it may take and cost, by what sheets of earlier runs did.
+#[derive(Debug, Serialize)]
+struct Estimate {
+    earlier_sheets: usize,
+    earlier_runs: u32,
+    /// Without waits for limits.
+    seconds: Option<Between>,
+    /// Nothing where nobody knows.
+    cost_usd: Option<Between>,
+    /// Why there is no history.
+    why: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Between {
+    low: f64,
+    likely: f64,
+    high: f64,
+}
+
+impl Between {
+    fn of<T>(range: Range<T>, shown: impl Fn(T) -> f64) -> Self {
+        Self {
+            low: shown(range.low),
+            likely: shown(range.likely),
+            high: shown(range.high),
+        }
+    }
+
+    /// In words.
+    fn words(&self, shown: impl Fn(f64) -> String) -> String {
+        let [low, likely, high] = [self.low, self.likely, self.high].map(shown);
+        if low == high {
+            format!("about {likely}")
+        } else {
+            format!("about {likely} ({low} to {high})")
+        }
+    }
+}
+
+impl Estimate {
+    fn of(plan: &Plan, start: u32, only: Option<u32>, history: &History) -> Self {
+        let runs = |sheet: &Sheet| sheet.number >= start && only.is_none_or(|only| only == sheet.number);
+        let estimate = estimate(plan, runs, &history.sheets);
+        Self {
+            earlier_sheets: history.sheets.len(),
+            earlier_runs: history.runs,
+            seconds: estimate.map(|estimate| Between::of(estimate.time, Span::as_secs_f64)),
+            cost_usd: estimate.and_then(|estimate| Some(Between::of(estimate.cost?, Cost::as_usd))),
+            why: history.why_none(),
+        }
+    }
+
+    fn words(&self) -> String {
+        let Some(seconds) = &self.seconds else {
+            return format!("no history: {}", clean(self.why.as_deref().unwrap_or_default()));
+        };
+        let cost = self.cost_usd.as_ref();
+        format!(
+            "{}, waits for limits not counted; cost {}; by {} of {}",
+            seconds.words(|seconds| length(Span::from_secs_f64(seconds))),
+            cost.map_or_else(
+                || "unknown".to_owned(),
+                |cost| cost.words(|usd| money(Cost::from_usd(usd)))
+            ),
+            count(u32::try_from(self.earlier_sheets).unwrap_or(u32::MAX), "sheet"),
+            count(self.earlier_runs, "earlier run"),
+        )
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -94,11 +169,12 @@ impl From<SheetRule> for PlannedRule {
 ///
 /// # Errors
 /// [`Kind::InvalidJob`] where a prompt or a rule cannot be rendered after all.
-pub(crate) fn show(
+pub(super) fn show(
     plan: &Plan,
     problems: &[Problem],
     start: u32,
     only: Option<u32>,
+    history: &History,
     out: &Out,
 ) -> Result<(), CliError> {
     let waves = waves(plan);
@@ -124,6 +200,7 @@ pub(crate) fn show(
         .iter()
         .find_map(|problem| problem.metadata.get("backend"))
         .map_or(plan.backend.kind.as_str(), String::as_str);
+    let estimate = Estimate::of(plan, start, only, history);
     if out.json {
         out.document(&DryRun {
             id: plan.name.as_str(),
@@ -135,6 +212,7 @@ pub(crate) fn show(
             waves: &waves,
             max_concurrent: plan.parallel.as_ref().map_or(1, |parallel| parallel.max_concurrent),
             sheets,
+            estimate,
             problems,
         });
         return Ok(());
@@ -191,6 +269,7 @@ pub(crate) fn show(
         }
     }
     out.line("");
+    out.line(&format!("Estimate: {}", estimate.words()));
     out.line("Dry run: nothing was started.");
     if errors > 0 {
         let errors = count(u32::try_from(errors).unwrap_or(u32::MAX), "error");
