@@ -9,6 +9,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// A count with its noun: `1 sheet`, `2 sheets`. Every number that is told goes through it.
+pub fn count<N: fmt::Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    let plural = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 pub use pages::Page;
 
 /// A moment of wall-clock time, in microseconds since the Unix epoch (UTC).

@@ -4,7 +4,7 @@
 //! a test, a claim for a field that is not listed, or a stale table fails.
 //! `MOZART_WRITE=1 cargo test --test main fields` writes the table anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -62,6 +62,54 @@ fn every_field_has_a_test_and_the_table_says_which() {
         read("tests/FIELDS.md") == markdown,
         "tests/FIELDS.md is stale; write it anew with MOZART_WRITE=1"
     );
+}
+
+/// What has its effect, by the JSON Schema, is in the list, and what is in the list is a field.
+#[test]
+fn the_list_has_every_field_that_works() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join("tests/fields.txt")).expect("the list");
+    let list: BTreeSet<&str> = list
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    let (mut all, mut single) = (BTreeSet::new(), BTreeSet::new());
+    working(&mozart::job::json_schema(), "", &mut all, &mut single);
+    assert!(single.len() > 60, "{single:?}");
+    // Each kind of rule is a line of its own.
+    let has = |field: &String| {
+        list.iter()
+            .any(|line| line == field || line.starts_with(&format!("{field}.")))
+    };
+    let missing: Vec<_> = single.iter().filter(|field| !has(field)).collect();
+    assert!(missing.is_empty(), "not in tests/fields.txt: {missing:#?}");
+    let is_field = |line: &str| line == "batch" || all.contains(line) || line.starts_with("validations.type.");
+    let unknown: Vec<_> = list.iter().filter(|line| !is_field(line)).collect();
+    assert!(unknown.is_empty(), "no fields, or without effect: {unknown:#?}");
+}
+
+/// Paths of the fields below a schema that are not marked as without effect: all, and those that hold no others.
+fn working(schema: &serde_json::Value, path: &str, all: &mut BTreeSet<String>, single: &mut BTreeSet<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let is_alias = field["description"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("Another word for"));
+        if is_alias || field["deprecated"] == true {
+            continue;
+        }
+        let here = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        let before = all.len();
+        working(field, &here, all, single);
+        working(&field["items"], &here, all, single);
+        if all.len() == before {
+            single.insert(here.clone());
+        }
+        all.insert(here);
+    }
 }
 
 #[test]

@@ -176,7 +176,8 @@ fn mistake_13_every_sheet_is_told_its_paths_and_a_retry_what_failed() {
         &format!(
             "name: told\nworkspace: ./workspace\npause_between_sheets_seconds: 0\n\
              backend: {{type: command, command: [sh, -c, {script}], working_directory: .}}\n\
-             sheet: {{size: 1, total_items: 2}}\nprompt: {{template: \"{{{{ sheet_num }}}}\"}}\n\
+             sheet: {{size: 1, total_items: 2, prompt_extensions: {{2: [Mind the second.]}}}}\n\
+             prompt: {{template: \"{{{{ sheet_num }}}}\", prompt_extensions: [Write plainly.]}}\n\
              retry: {{max_retries: 1, base_delay_seconds: 0.05, jitter: false}}\n\
              validations: [{{type: file_exists, path: \"{{workspace}}/out-{{sheet_num}}.md\"}}]\n"
         ),
@@ -192,6 +193,10 @@ fn mistake_13_every_sheet_is_told_its_paths_and_a_retry_what_failed() {
         retry.len() > first.len() && retry.matches("out-2.md").count() > first.matches("out-2.md").count(),
         "{retry}"
     );
+    // Extensions take nothing away, neither from the first prompt nor from the retry's.
+    for prompt in [first, retry] {
+        assert!(prompt.ends_with("Write plainly.\n\nMind the second."), "{prompt}");
+    }
 }
 
 #[test]
@@ -491,5 +496,24 @@ fn mistake_20_typos_are_told_with_what_was_meant() {
         text.contains("max_retries") && text.contains("pause_between_sheets_seconds"),
         "{text}"
     );
+    assert!(desk.starts().is_empty());
+}
+
+#[test]
+fn mistake_20_a_cycle_is_told_as_a_path_before_anything_runs() {
+    let (alone, desk) = (alone(), Desk::new());
+    let job = desk.job("cycle", 4, "true", WROTE_ITS_FILE);
+    let text = std::fs::read_to_string(job).expect("the job");
+    let rules = "total_items: 4, dependencies: {2: [1, 4], 3: [2], 4: [3]}";
+    let job = desk.write("cycle.yaml", &text.replace("total_items: 4", rules));
+    for verb in ["validate", "run"] {
+        let shown = output(alone.ctl([verb]).arg(&job));
+        assert_eq!(shown.status.code(), Some(1), "{verb}: {}", said(&shown));
+        let text = said(&shown);
+        assert!(
+            text.contains("2 → 4 → 3 → 2") && text.contains("cycle.yaml:5:"),
+            "{verb}: {text}"
+        );
+    }
     assert!(desk.starts().is_empty());
 }

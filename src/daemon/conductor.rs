@@ -31,7 +31,7 @@ use crate::job::plan::{Plan, SubmitContext};
 use crate::ledger::{Batch, Ledger, StoreError, Submission};
 use crate::model::{
     AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, StopHow,
-    Timestamp, ValidationReport,
+    Timestamp, ValidationReport, count,
 };
 #[cfg(test)]
 use crate::probe::Mutant;
@@ -269,7 +269,11 @@ impl Conductor {
         let now = clock::now().wall;
         self.day = Day::of(now, &TimeZone::system());
         let today = self.spent_today().await.map_err(|error| error.to_string())?;
-        let starts = self.ledger.starts_since(now.plus(Span(-REMEMBERED.0))).await;
+        let starts = match self.settings.engine.max_starts_per_minute {
+            Some(_) => self.ledger.starts_since(now.plus(Span(-REMEMBERED.0))).await,
+            // Nothing goes by them.
+            None => Ok(Vec::new()),
+        };
         Ok((today, starts.map_err(|error| error.to_string())?))
     }
 
@@ -934,7 +938,7 @@ impl Conductor {
         if forgotten.is_empty() {
             return;
         }
-        tracing::info!("{} old runs are forgotten (`max_job_history`)", forgotten.len());
+        tracing::info!("forgot {} (`max_job_history`)", count(forgotten.len(), "old run"));
         let spool = self.paths.spool(&self.ledger.tag());
         let delete = move || {
             probe::pass(Point::Trimming);

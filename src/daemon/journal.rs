@@ -6,7 +6,7 @@ use crate::engine::event::{PauseWhy, StartHold};
 use crate::engine::fact::{Fact, FactKind, Verdict};
 use crate::engine::{RunStatus, Use, Whose};
 use crate::ledger::SetAside;
-use crate::model::{AttemptRef, JobName, RunId, RunNo, RunState};
+use crate::model::{AttemptRef, JobName, RunId, RunNo, RunState, count};
 
 /// One line at the given level, with the fields that every line of a run has.
 macro_rules! line {
@@ -32,8 +32,8 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
                 id::RUN_SUBMITTED,
                 job,
                 no,
-                "{job}#{no} submitted: {} sheets{done}",
-                rules.sheets
+                "{job}#{no} submitted: {}{done}",
+                count(rules.sheets, "sheet")
             );
         }
         FactKind::AttemptIntended { attempt, kind, .. } => {
@@ -177,13 +177,13 @@ pub(super) fn tell<'a>(fact: &Fact, job: impl Fn(RunId) -> Option<(&'a str, RunN
             run, revision, rules, ..
         } => {
             let (job, no) = name(*run);
-            let sheets = rules.sheets;
+            let sheets = count(rules.sheets, "sheet");
             line!(
                 info,
                 id::RUN_MODIFIED,
                 job,
                 no,
-                "{job}#{no} has another plan from now on (change {revision}): {sheets} sheets"
+                "{job}#{no} has another plan from now on (change {revision}): {sheets}"
             );
         }
         FactKind::WaitsMoved { run, by } => {
@@ -312,7 +312,7 @@ fn attempt_ended(attempt: AttemptRef, outcome: &crate::model::Outcome, (job, no)
     // Rules are asked only of a session that ended well.
     let rules = match outcome.rules_total {
         0 => String::new(),
-        total => format!(", {} of {total} rules", outcome.rules_passed),
+        total => format!(", {} of {}", outcome.rules_passed, count(total, "rule")),
     };
     let flags = match outcome.flags.is_empty() {
         true => String::new(),
@@ -426,8 +426,9 @@ pub(super) fn adopted(job: &JobName, no: RunNo, attempt: AttemptRef) {
 pub(super) fn started(live: usize) {
     tracing::info!(
         MESSAGE_ID = id::CONDUCTOR_STARTED.id,
-        "mozart {} started, {live} live runs",
-        env!("CARGO_PKG_VERSION")
+        "mozart {} started, {}",
+        env!("CARGO_PKG_VERSION"),
+        count(live, "live run")
     );
 }
 
@@ -435,20 +436,23 @@ pub(super) fn started(live: usize) {
 pub(super) fn stopping(running: usize) {
     tracing::info!(
         MESSAGE_ID = id::CONDUCTOR_STOPPING.id,
-        "stopping; {running} live runs are taken up by the next start"
+        "stopping; the next start takes up {}",
+        count(running, "live run")
     );
 }
 
 /// Sessions that were stopped have not ended in time; the next conductor takes them up.
 pub(super) fn left_running(sessions: usize) {
-    tracing::warn!("{sessions} sessions have not ended within `shutdown_timeout_seconds`; they are left behind");
+    let sessions = count(sessions, "session");
+    tracing::warn!("left behind, because not ended within `shutdown_timeout_seconds`: {sessions}");
 }
 
 /// The system is about to sleep, or has woken up.
 pub(super) fn sleep(begins: bool, sessions: usize) {
+    let sessions = count(sessions, "session");
     match begins {
-        true => tracing::info!("the system is about to sleep; {sessions} sessions are at work"),
-        false => tracing::info!("the system has woken up; {sessions} sessions are at work"),
+        true => tracing::info!("the system is about to sleep; at work: {sessions}"),
+        false => tracing::info!("the system has woken up; at work: {sessions}"),
     }
 }
 

@@ -152,6 +152,8 @@ fn problem(severity: Severity, message: String) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::files::Disk;
+    use crate::job::{JobInput, load, report};
 
     #[test]
     fn programs_are_found_on_the_submitters_path_or_as_a_path() {
@@ -167,6 +169,53 @@ mod tests {
             find("./etc/passwd", None, Path::new("/"))
                 .unwrap_err()
                 .contains("not an executable")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_only_a_submission_is_told_is_reported_with_its_code() {
+        let none = BTreeMap::new();
+        let text = "name: j\nsheet: {size: 1, total_items: 1}\nprompt: {template: x}\n";
+        let input = JobInput {
+            text: text.as_bytes(),
+            path: None,
+            base_directory: Path::new("/"),
+            submit_directory: None,
+            workspace: None,
+            set: &none,
+            environment: &none,
+            priority: None,
+            default_thinking_method: None,
+        };
+        let plan = load(&input, &Disk).plan.unwrap();
+        let told = async |program: &str| {
+            let found = warnings(
+                &plan,
+                Path::new(program),
+                &none,
+                &Secrets::default(),
+                "ANTHROPIC_API_KEY",
+            )
+            .await;
+            report(&found, "job.yaml", text, false)
+        };
+        let version = version(Path::new("/usr/bin/env"), &none).await.unwrap();
+        let key = "warning[V198]: your shell has ANTHROPIC_API_KEY, the service has not; `systemctl --user import-environment \
+                   ANTHROPIC_API_KEY && systemctl --user restart mozart` gives it to the service until you log out \
+                   (`environment_file` in the settings does so for good)\n--> job.yaml\n\n";
+        let login = "warning[V198]: no login was found: neither a key in the conductor's environment nor stored credentials \
+                     of the CLI; run the CLI once and log in, or give the conductor a key (the README says how)\n\
+                     --> job.yaml\n\n";
+        assert_eq!(
+            told("/usr/bin/env").await,
+            format!("{key}info[V197]: /usr/bin/env is {version}\n--> job.yaml\n\n{login}")
+        );
+        assert_eq!(
+            told("/bin/false").await,
+            format!(
+                "{key}warning[V198]: /bin/false does not tell its version (`--version` ended with exit status: 1); its \
+                 sessions may fail\n--> job.yaml\n\n{login}"
+            )
         );
     }
 

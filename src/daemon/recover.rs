@@ -16,7 +16,7 @@ use crate::job::artifacts::OwnFiles;
 use crate::job::plan::Plan;
 use crate::job::rules::rules_for;
 use crate::model::{
-    Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, RuleResult, SheetNo, SheetStatus, ValidationReport,
+    Ask, AttemptKind, AttemptNo, AttemptRef, Cause, Code, RuleResult, SheetNo, SheetStatus, ValidationReport, count,
 };
 use crate::runner::attempt::Runner;
 use crate::runner::spec::AttemptSpec;
@@ -255,7 +255,10 @@ impl ExaminedSheet {
         let completed = self.passed().is_some();
         let (reason, report) = match self.found {
             Ok(report) if completed => (String::new(), report),
-            Ok(report) => (format!("{} of {} rules hold", report.passed(), report.total()), report),
+            Ok(report) => {
+                let (holds, rules) = (report.passed(), count(report.total(), "rule"));
+                (format!("{holds} of {rules} passed"), report)
+            }
             Err(why) => (why, ValidationReport::default()),
         };
         let failed = report.rules.iter().filter(|rule| !rule.passed);

@@ -17,7 +17,7 @@ use crate::job::plan::{Given, Plan, SubmitContext};
 use crate::job::secret::looks_secret;
 use crate::job::{self, JobInput};
 use crate::ledger::checkpoint::{self, Checkpoint};
-use crate::model::{Code, Problem, RunId, RunNo, RunState, Severity, SheetNo};
+use crate::model::{Code, Problem, RunId, RunNo, RunState, Severity, SheetNo, count};
 use crate::probe::{self, Point};
 use crate::runner::backend;
 use crate::runner::launch::Launcher;
@@ -81,8 +81,8 @@ impl Conductor {
         let (live, most) = (self.live.len(), self.settings.queue_limit);
         if u32::try_from(live).unwrap_or(u32::MAX) >= most {
             return Err(ApiError::QueueFull(format!(
-                "{live} runs are not over yet, and `queue_limit` is {most}: wait until one has ended, or raise it in the \
-                 settings"
+                "{} at work or waiting, and `queue_limit` is {most}: wait until one has ended, or raise it in the settings",
+                count(live, "run")
             )));
         }
         let context = self.context(&plan, &submit, &mut problems).await?;
@@ -196,9 +196,11 @@ impl Conductor {
             ))),
             RunState::Failed | RunState::Cancelled if last.sheets_done > 0 && !submit.fresh => {
                 Err(ApiError::WrongState(format!(
-                    "{label} is {} with {} of {} sheets done; `mozartctl resume {name}` goes on with the rest, `mozartctl \
-                     run --fresh` begins anew",
-                    last.state, last.sheets_done, last.sheets_total
+                    "{label} is {} with {} of {} done; `mozartctl resume {name}` goes on with the rest, `mozartctl run \
+                     --fresh` begins anew",
+                    last.state,
+                    last.sheets_done,
+                    count(last.sheets_total, "sheet")
                 )))
             }
             RunState::Completed | RunState::Failed | RunState::Cancelled => Ok(None),
@@ -364,9 +366,10 @@ fn nothing_unfinished(plan: &Plan) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::WrongState(format!(
-        "no run of `{name}` is known, but the checkpoint {} holds an unfinished one with {done} of {} sheets done; \
+        "no run of `{name}` is known, but the checkpoint {} holds an unfinished one with {done} of {} done; \
          `mozartctl resume FILE.yaml` goes on with the rest, `mozartctl run --fresh` begins anew",
-        plan.checkpoint_path, read.total_sheets
+        plan.checkpoint_path,
+        count(read.total_sheets, "sheet")
     )))
 }
 

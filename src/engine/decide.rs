@@ -265,15 +265,16 @@ impl Draft {
     fn ended(&mut self, attempt: AttemptRef, outcome: Outcome) {
         let now = self.now.wall;
         let before = self.engine.uses(attempt, now);
+        let probed = self.engine.is_let_through_after_faults(attempt);
         self.fact(FactKind::AttemptEnded { attempt, outcome });
         let after = self.engine.uses(attempt, now).into_iter().zip(before);
         let passed = after.filter(|(after, before)| after.is_near() && !before.is_near());
         self.decision.warnings.extend(passed.map(|(after, _)| after));
-        self.settle(attempt);
+        self.settle(attempt, probed);
     }
 
-    /// Decides what follows on an attempt that is over.
-    fn settle(&mut self, attempt: AttemptRef) {
+    /// Decides what follows on an attempt that is over; `probed`: it was to find out whether its account's faults are.
+    fn settle(&mut self, attempt: AttemptRef, probed: bool) {
         let AttemptRef { run, sheet, .. } = attempt;
         let Some(live) = self.engine.run(run) else { return };
         let Some(state) = live.sheets.get(sheet) else { return };
@@ -290,6 +291,7 @@ impl Draft {
                 over,
                 rules: &live.rules,
                 used: state.used,
+                probed,
                 limits: live.limits,
                 now: self.now.wall,
                 chance: self.engine.chance,
@@ -511,7 +513,7 @@ impl Draft {
         // A journal never ends between an attempt's end and what follows on it, unless it was cut by hand.
         let over: Vec<_> = self.engine.runs().flat_map(Run::over).collect();
         for attempt in over {
-            self.settle(attempt);
+            self.settle(attempt, false);
         }
         for (start, stop_asked) in unknown {
             let attempt = start.attempt;

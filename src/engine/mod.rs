@@ -417,6 +417,12 @@ impl Engine {
         &self.overlay.holds
     }
 
+    /// Whether the circuit breaker let the attempt through to find out whether the faults are over.
+    fn is_let_through_after_faults(&self, attempt: AttemptRef) -> bool {
+        let mut gates = self.gates.iter().filter(|(key, _)| key.kind == GateKind::Faults);
+        gates.any(|(_, gate)| gate.through.contains(&attempt))
+    }
+
     /// The settings that it decides by.
     pub fn settings(&self) -> &EngineSettings {
         &self.overlay.settings

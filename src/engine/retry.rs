@@ -7,10 +7,13 @@ use super::rules::RunRules;
 use super::run::Limits;
 use super::sheet::{Over, Used, Waiting};
 use crate::job::plan::OnLimit;
-use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, Limit, LimitKind, Span, Timestamp};
+use crate::model::{Ask, AttemptKind, AttemptRef, Cause, Code, Failure, Limit, LimitKind, Span, Timestamp, count};
 
 /// Interruptions of one sheet in one generation that are answered by going on.
 pub(super) const MAX_INTERRUPTIONS: u32 = 20;
+
+/// Faults of the API that one sheet finds out about for its whole account, in one generation. At five minutes each, a night.
+pub(super) const MAX_PROBES: u32 = 100;
 
 /// A throttling that names no time, the first in a row; each further one waits twice as long.
 const FIRST_THROTTLE: Span = Span(5_000_000);
@@ -28,6 +31,8 @@ pub(super) struct Situation<'a> {
     pub(super) over: &'a Over,
     pub(super) rules: &'a RunRules,
     pub(super) used: Used,
+    /// It was let through to find out whether the faults of its account are over.
+    pub(super) probed: bool,
     /// With the refusal that is being decided on counted in.
     pub(super) limits: Limits,
     pub(super) now: Timestamp,
@@ -141,11 +146,19 @@ fn validation(situation: &Situation<'_>, failure: &Failure) -> After {
             by_calendar: false,
         });
     }
+    let words = |retries: u32| match retries {
+        1 => "1 retry".to_owned(),
+        more => format!("{more} retries"),
+    };
     let tried = match (used.retries, used.completions) {
         (0, 0) => String::new(),
-        (retries, 0) => format!("{retries} retries did not mend it"),
-        (0, completions) => format!("{completions} completion attempts did not mend it"),
-        (retries, completions) => format!("{retries} retries and {completions} completion attempts did not mend it"),
+        (retries, 0) => format!("{} did not mend it", words(retries)),
+        (0, completions) => format!("{} did not mend it", count(completions, "completion attempt")),
+        (retries, completions) => format!(
+            "{} and {} did not mend it",
+            words(retries),
+            count(completions, "completion attempt")
+        ),
     };
     failed(failure, &tried)
 }
@@ -163,11 +176,15 @@ fn transient(situation: &Situation<'_>, failure: &Failure) -> After {
     if used.transients >= rules.retry.transient_retries {
         let tried = match used.transients {
             0 => String::new(),
+            1 => "it stayed so through 1 transient retry".to_owned(),
             n => format!("it stayed so through {n} transient retries"),
         };
         return failed(failure, &tried);
     }
     let (kind, ask, resume) = again(situation.over, rules.resumable);
+    // That the API answers nobody is no fault of the sheet that happens to ask.
+    let for_all = situation.probed && is_the_apis(failure.code) && used.probes < MAX_PROBES;
+    let kind = if for_all { AttemptKind::Probe } else { kind };
     let until = backoff(situation, used.transients);
     After::Again(Waiting {
         until,
@@ -178,6 +195,14 @@ fn transient(situation: &Situation<'_>, failure: &Failure) -> After {
         resume,
         by_calendar: false,
     })
+}
+
+/// A fault of the API or of the way to it, whoever asks; not one of this session.
+fn is_the_apis(code: Code) -> bool {
+    matches!(
+        code,
+        Code::E103 | Code::E501 | Code::E503 | Code::E504 | Code::E901 | Code::E902 | Code::E903 | Code::E904
+    )
 }
 
 fn interrupted(situation: &Situation<'_>, code: Code) -> After {
@@ -217,7 +242,10 @@ fn rate_limit(situation: &Situation<'_>, failure: &Failure) -> After {
         OnLimit::Stop => Limited::Fail(verdict(failure, "")),
         OnLimit::Ask => Limited::Ask(failure.message.clone()),
         OnLimit::Wait if met > most => {
-            let tried = format!("the run has waited {most} times already, which is `rate_limit.{field}`");
+            let tried = format!(
+                "the run has waited {} already, which is `rate_limit.{field}`",
+                count(most, "time")
+            );
             Limited::Ask(and(&failure.message, &tried))
         }
         OnLimit::Wait => Limited::Wait,

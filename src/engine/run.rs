@@ -389,6 +389,14 @@ impl Run {
             }
             self.revision = *revision;
             self.take(rules, *same_sessions);
+            #[cfg(test)]
+            if Mutant::PlanReplacedAtWork.is_on() {
+                for no in self.active.clone() {
+                    if let Some(SheetState::Running(attempt)) = self.sheets.get_mut(no).map(|sheet| &mut sheet.state) {
+                        attempt.revision = self.revision;
+                    }
+                }
+            }
             return Ok(());
         }
         if let FactKind::BudgetRaised { sheet, limit, .. } = &fact.kind {

@@ -69,6 +69,8 @@ pub(super) struct Used {
     pub(super) completions: u32,
     /// Attempts after transient faults.
     pub(super) transients: u32,
+    /// Of those, not counted there: faults that it met where the circuit breaker had it find out for its whole account.
+    pub(super) probes: u32,
     /// Attempts after interruptions.
     pub(super) interruptions: u32,
     /// Refusals by a limit in a row: makes the waits for a limit without a known end grow.
@@ -435,6 +437,7 @@ impl Sheet {
                 #[cfg(test)]
                 Cause::Validation if Mutant::BudgetsMixed.is_on() => self.used.transients += 1,
                 Cause::Validation => self.used.retries += 1,
+                Cause::Transient if *kind == AttemptKind::Probe => self.used.probes += 1,
                 Cause::Transient => self.used.transients += 1,
                 Cause::Interrupted => self.used.interruptions += 1,
                 // Counted per run, where the attempt ended.

@@ -3,7 +3,7 @@
 use super::fact::Verdict;
 use super::run::{Phase, Run};
 use super::sheet::{Sheet, SheetState};
-use crate::job::expression::{Expression, Item, Scope};
+use crate::job::expression::{Expression, Item, SHEETS, Scope};
 use crate::job::value::Value;
 use crate::model::{Cause, Code, Cost, RunState, SheetNo};
 
@@ -30,9 +30,8 @@ pub(super) fn verdict(run: &Run, sheet: SheetNo) -> Option<Verdict> {
 impl Scope for Run {
     fn variable(&self, name: &str) -> Option<Item> {
         match name {
-            "sheets" => Some(Item::Sheets),
             "job" => Some(Item::Job),
-            _ => None,
+            name => SHEETS.contains(&name).then_some(Item::Sheets),
         }
     }
 

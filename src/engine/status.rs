@@ -7,7 +7,7 @@ use super::fact::{GateKey, GateKind, Question, Verdict};
 use super::run::{Phase, Run};
 use super::schedule::{Hold, Load, Next, Short};
 use super::sheet::{Sheet, SheetState, Waiting};
-use crate::model::{AttemptKind, Cause, Code, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp};
+use crate::model::{AttemptKind, Cause, Code, Now, RunId, RunState, SheetNo, SheetStatus, Timestamp, count};
 
 /// What is to be said of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,11 +194,14 @@ impl Engine {
             }
             Short::Places(used) => {
                 let places = settings.max_concurrent_sheets;
-                format!("{used} places taken, `max_concurrent_sheets` is {places}")
+                format!("{} taken, `max_concurrent_sheets` is {places}", count(used, "place"))
             }
             Short::Sessions(used) => {
                 let most = settings.max_sessions_per_account.unwrap_or(used);
-                format!("{used} sessions of the account at work, `max_sessions_per_account` is {most}")
+                format!(
+                    "{} of the account at work, `max_sessions_per_account` is {most}",
+                    count(used, "session")
+                )
             }
             Short::Turn => "another run's turn comes first".into(),
         }
@@ -228,7 +231,7 @@ impl Engine {
         let most = run.rules.max_concurrent();
         if run.rules.parallel.is_some() && run.counts.running >= most {
             return (
-                format!("{most} sheets at work, `parallel.max_concurrent` is {most}"),
+                format!("{} at work, `parallel.max_concurrent` is {most}", count(most, "sheet")),
                 None,
             );
         }

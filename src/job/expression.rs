@@ -15,6 +15,9 @@ use super::value::Value;
 /// Bytes that an expression may have.
 const MAX_BYTES: usize = 8 * 1024;
 
+/// Both words for all sheets of a run.
+pub const SHEETS: &[&str] = &["sheets", "batches"];
+
 /// What `skip_when` may ask of a sheet: `sheets[n].status`.
 pub const SHEET_FIELDS: &[&str] = &[
     "sheet_num",
@@ -222,23 +225,26 @@ impl Expression {
             // What a generator's name stands for shows only when it is evaluated.
             let is =
                 |node: &Node, name: &str| matches!(node, Node::Name(found) if found == name && !bound.contains(&name));
+            let is_sheets = |node: &Node| SHEETS.iter().any(|name| is(node, name));
             let is_sheet = |node: &Node| match node {
-                Node::Index(of, _) => is(of, "sheets"),
-                Node::Method(of, Method::Get, _) => is(of, "sheets"),
+                Node::Index(of, _) => is_sheets(of),
+                Node::Method(of, Method::Get, _) => is_sheets(of),
                 _ => false,
             };
             match node {
-                Node::Name(name) if !bound.contains(&name.as_str()) && !["sheets", "job"].contains(&name.as_str()) => {
+                Node::Name(name)
+                    if !bound.contains(&name.as_str()) && name != "job" && !SHEETS.contains(&name.as_str()) =>
+                {
                     Err(unknown("name", name, bound.iter().copied().chain(["sheets", "job"])))
                 }
-                Node::Index(of, index) if is(of, "sheets") => in_range(index, sheets),
+                Node::Index(of, index) if is_sheets(of) => in_range(index, sheets),
                 Node::Field(of, field) if is(of, "job") && !JOB_FIELDS.contains(&field.as_str()) => {
                     Err(unknown("field of `job`", field, JOB_FIELDS.iter().copied()))
                 }
                 Node::Field(of, field) if is_sheet(of) && !SHEET_FIELDS.contains(&field.as_str()) => {
                     Err(unknown("field of a sheet", field, SHEET_FIELDS.iter().copied()))
                 }
-                Node::Field(of, field) if is(of, "sheets") => {
+                Node::Field(of, field) if is_sheets(of) => {
                     Err(format!("`sheets.{field}` is nothing; write `sheets[n].{field}`"))
                 }
                 _ => Ok(()),

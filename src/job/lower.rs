@@ -133,6 +133,7 @@ impl<'a> Lowering<'a> {
         let validations = self.validations(&workspace);
         let (mut prompt, engine) = self.prompt();
         self.versions();
+        self.scores();
         let cross_sheet = self.cross_sheet();
         let (engine, filled) = self.render(&workspace, &sheets, &backend, &validations, &prompt, engine);
         prompt.engine = engine;
@@ -279,6 +280,21 @@ impl<'a> Lowering<'a> {
             }
         }
         dormant
+    }
+
+    /// The two scores of a review, of which one must not lie below the other.
+    fn scores(&mut self) {
+        const FIELD: &str = "ai_review.target_score";
+        let (min, target) = (self.number("ai_review.min_score", 60.0), self.number(FIELD, 80.0));
+        if target < min {
+            let field = if self.node(FIELD).is_some() {
+                FIELD
+            } else {
+                "ai_review.min_score"
+            };
+            let message = format!("`target_score` ({target}) must not be less than `min_score` ({min})");
+            self.problems.error("E301", self.at(field), field, message);
+        }
     }
 
     /// A file `…-v3` that still names version 2: a copy whose name or workspace was forgotten.

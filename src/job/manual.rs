@@ -116,6 +116,7 @@ fn kind(kind: &Type) -> String {
         Type::Int(min, max) => format!("whole number, {min} to {max}"),
         Type::Number(bounds) => number(bounds),
         Type::Text | Type::Written => "text".to_owned(),
+        Type::Shaped(_, wanted) => (*wanted).to_owned(),
         Type::Word(words) => words.join(" | "),
         Type::List(item) => format!("list of {}", self::kind(item)),
         Type::BySheet(item) => format!("map from numbers of sheets to {}", self::kind(item)),

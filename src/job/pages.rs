@@ -334,14 +334,14 @@ const CHECKS: &[Page] = &[
 ];
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;
 
     /// Codes that stand in quotes in the sources below a directory.
-    fn codes_in(directory: &Path, found: &mut BTreeSet<String>) {
+    pub(crate) fn codes_in(directory: &Path, found: &mut BTreeSet<String>) {
         let quoted = regex::Regex::new(r#""([VE][0-9]{3})""#).unwrap();
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();

@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn the_packaged_table_is_read() {
         let prices = Prices::parse(PACKAGED.as_bytes(), "prices.yaml").unwrap();
-        assert_eq!(prices.as_of, "2026-09-22");
-        assert_eq!(prices.models.len(), 16);
+        assert_eq!(prices.as_of, "2026-10-24");
+        assert_eq!(prices.models.len(), 24);
         assert_eq!(
             prices.cost("claude-sonnet-4-5-20250929", SOME),
             Some(Cost(3_000 + 37_500 + 30_000 + 30_000))
@@ -236,6 +236,7 @@ mod tests {
         let prices = Prices::packaged();
         for model in [
             "claude-opus-4-99",
+            "claude-haiku-5-5",
             "claude-opus-4-9-20270101",
             "gpt",
             "",

@@ -137,7 +137,10 @@ impl Problems {
             self.list.push(Problem {
                 check_id: "E301".to_owned(),
                 severity: Severity::Error,
-                message: format!("{left_out} more problems are not shown"),
+                message: match left_out {
+                    1 => "1 more problem is not shown".to_owned(),
+                    more => format!("{more} more problems are not shown"),
+                },
                 line: None,
                 column: None,
                 context: None,

@@ -8,7 +8,7 @@ mod fields;
 mod json;
 
 pub(crate) use check::{boolean, check, integer, number};
-pub(crate) use fields::JOB;
+pub(crate) use fields::{JOB, NEEDS};
 pub use json::json_schema;
 #[cfg(test)]
 pub(crate) use json::literal;
@@ -45,6 +45,8 @@ pub(crate) enum Type {
     Text,
     /// A text, or a number or boolean that is taken as it is written.
     Written,
+    /// A text that this regular expression finds; the words say what it must be.
+    Shaped(&'static str, &'static str),
     /// One of these words.
     Word(&'static [&'static str]),
     /// A list, every item of that type.
@@ -85,6 +87,17 @@ pub(crate) enum Effect {
 
 /// Whether a value of a refused field asks for anything.
 pub(crate) type Use = fn(&Node) -> bool;
+
+/// Fields of a section of which one must say something.
+#[derive(Debug)]
+pub(crate) struct Need {
+    /// Path of the section, `[]` for each item of a list.
+    pub(crate) section: &'static str,
+    /// Only where this field is one of these words.
+    pub(crate) when: Option<(&'static str, &'static [&'static str])>,
+    /// Their names; in a map of the section with the map's name.
+    pub(crate) one_of: &'static [&'static str],
+}
 
 /// Any number.
 pub(crate) const ANY: Bounds = Bounds {

@@ -12,7 +12,7 @@ use crate::engine::event::Spent;
 use crate::model::{AccountId, AttemptRef, Cost, Outcome, Timestamp};
 use crate::summary::{CostFilter, CostSummary};
 
-/// Facts that are looked through for the latest starts.
+/// At most so many facts are looked through for the latest starts.
 const NEWEST_FACTS: u32 = 5000;
 
 impl Ledger {
@@ -96,15 +96,21 @@ impl Ledger {
         Ok(rows.into_iter().map(told).collect())
     }
 
-    /// The starts of sessions after that moment, in order, each with its account; those of runs that have ended too.
+    /// The starts of sessions after that moment, in order, each with its account; those of runs that have ended too. They
+    /// are looked for from the newest fact back to the first that is older: what was noted before that one is older still,
+    /// whatever the clock showed then.
     ///
     /// # Errors
     /// The ledger cannot be read.
     pub async fn starts_since(&self, since: Timestamp) -> Result<Vec<(Timestamp, AccountId)>, StoreError> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "SELECT json_extract(f.json, '$.at'), json_extract(o.context, '$.account')
-             FROM (SELECT seq, run, json FROM facts ORDER BY seq DESC LIMIT ?) f JOIN sources o ON o.run = f.run
-             WHERE json_extract(f.json, '$.fact') = 'attempt_intended' AND json_extract(f.json, '$.at') > ?
+             FROM facts f CROSS JOIN sources o ON o.run = f.run
+             WHERE f.seq > coalesce(
+                 (SELECT seq FROM facts WHERE seq > (SELECT max(seq) FROM facts) - ?1
+                  AND json_extract(json, '$.at') <= ?2 ORDER BY seq DESC LIMIT 1),
+                 (SELECT max(seq) FROM facts) - ?1)
+             AND json_extract(f.json, '$.fact') = 'attempt_intended'
              AND json_extract(o.context, '$.account') IS NOT NULL ORDER BY f.seq",
         )
         .bind(NEWEST_FACTS)

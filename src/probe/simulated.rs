@@ -27,11 +27,15 @@ pub(crate) enum Mutant {
     VerdictOverwritten,
     /// A new conductor does not know what was spent today.
     DayForgets,
+    /// A sheet at work is from then on taken for one of the new plan.
+    PlanReplacedAtWork,
+    /// A run that had ended is left open by a recover.
+    RecoverLeavesOpen,
 }
 
 impl Mutant {
     /// Every one.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::CommitAfterStart,
         Self::CommitUnheeded,
         Self::StartForAdopt,
@@ -40,6 +44,8 @@ impl Mutant {
         Self::DependencyIgnored,
         Self::VerdictOverwritten,
         Self::DayForgets,
+        Self::PlanReplacedAtWork,
+        Self::RecoverLeavesOpen,
     ];
 
     /// Whether that rule is broken now.

@@ -278,7 +278,7 @@ pub(crate) fn recovered(sheet: u32) -> RecoveredSheet {
         sheet,
         was: SheetStatus::Failed,
         is: SheetStatus::Failed,
-        reason: "1 of 2 rules hold".to_owned(),
+        reason: "1 of 2 rules passed".to_owned(),
         rules_passed: 1,
         rules_total: 2,
         failed: vec!["out-3 exists: there is no such file".to_owned()],

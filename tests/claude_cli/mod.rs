@@ -335,13 +335,21 @@ fn a_killed_session_is_transient_and_can_be_resumed() {
     ]});
     let Some(world) = World::new(&script) else { return };
     for (signal, name) in [(Signal::KILL, "killed"), (Signal::TERM, "ended")] {
-        let mut spec = world.spec();
+        let mut spec = world.spec_with(|cli| cli.model = Some("claude-sonnet-4-5-20250929".to_owned()));
         let running = world.start(&spec, &format!("Work until you are {name}."));
         wait_for("the tool runs", || Path::new(&world.work("begun")).exists());
         running.signal(signal);
         let ended = running.end(&spec);
         let outcome = ended.is(Cause::Transient, Code::E002);
         assert!(outcome.worked && outcome.session_id.as_deref() == Some(spec.session_id.as_str()));
+        // Nobody told what it has cost: the tokens of its one message are charged for by the table of prices.
+        let written = outcome.tokens_out.and_then(|tokens| i64::try_from(tokens).ok());
+        let read = 12 * 3 + 1000 * 15 / 4 + 2000 * 3 / 10;
+        assert!(
+            outcome.cost_estimated && written.is_some_and(|written| written > 0),
+            "{outcome:?}"
+        );
+        assert_eq!(outcome.cost, written.map(|written| Cost(read + 15 * written)));
         fs::remove_file(world.work("begun")).unwrap();
 
         spec.resume = true;

@@ -280,13 +280,15 @@ fn requests_arrive_as_they_were_meant() {
         ]
     );
     assert_eq!(code(&ctl(&alone, &["retry", "review"])), 2, "from where is to be said");
-    let refused = ctl(&alone, &["resume", "review", "--force"]);
-    assert_eq!(
-        code(&refused),
-        1,
-        "a flag without effect is not silently accepted: {}",
-        said(&refused)
+    // A flag without effect is accepted, but not in silence.
+    let forced = ctl(&alone, &["resume", "review", "--force", "--detach"]);
+    assert_eq!(code(&forced), 0, "{}", said(&forced));
+    assert!(
+        said(&forced).contains("`mozartctl retry JOB --from SHEET`"),
+        "{}",
+        said(&forced)
     );
+    assert_eq!(fake.state().asked.last().map(String::as_str), Some("resume review"));
     // The run of this conductor came from no file.
     assert_eq!(code(&ctl(&alone, &["resume", "review", "--reload-config"])), 2);
 }
@@ -461,7 +463,7 @@ fn a_recovery_is_told_sheet_by_sheet() {
         sheet(
             3,
             SheetStatus::Failed,
-            "1 of 2 rules hold",
+            "1 of 2 rules passed",
             &["out-3 exists: there is no such file"],
         ),
     ];
@@ -470,7 +472,7 @@ fn a_recovery_is_told_sheet_by_sheet() {
     assert_eq!(code(&shown), 0, "{}", said(&shown));
     insta::assert_snapshot!(stdout(&shown), @r"
     sheet 2: completed (was failed; 2 rules checked)
-    sheet 3: stays failed: 1 of 2 rules hold
+    sheet 3: stays failed: 1 of 2 rules passed
         out-3 exists: there is no such file
     review#3 running: 1 sheet completed
     ");

@@ -125,6 +125,94 @@ fn fix_mends_what_is_safe_and_the_exit_code_is_of_what_remains() {
 }
 
 #[test]
+fn fix_keeps_the_layout_the_link_and_the_neighbours_and_refuses_standard_input() {
+    let (alone, desk) = (Alone::new(), Desk::new());
+    let text = "name: fix   # a name\r\n\r\nworkspace: \"w\\\\x\"\r\nbackend: {type: command, command: [\"true\"]}\r\n\
+                sheet: {size: 1, total_items: 2}\r\nprompt: {template: x}\r\nvalidations:\r\n  \
+                - path: 'out\\a{sheet_num}.md'\r\n    type: file_modified # so";
+    let file = desk.write("job.yaml", text);
+    desk.write("job.yaml.new", "mine");
+    std::os::unix::fs::symlink(&file, desk.path("link.yaml")).expect("a link");
+    fs::create_dir(desk.path("w")).expect("a directory");
+    let fixed = output(alone.ctl(["validate", "--fix"]).arg(desk.path("link.yaml")));
+    assert_eq!(fixed.status.code(), Some(0), "{}", said(&fixed));
+    assert_eq!(
+        fs::read_to_string(&file).expect("the file"),
+        text.replace("w\\\\x", "w/x").replace("out\\a", "out/a")
+    );
+    let mut names: Vec<_> = fs::read_dir(desk.path(""))
+        .expect("the desk")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["job.yaml", "job.yaml.new", "link.yaml", "w"],
+        "nothing is left behind"
+    );
+    assert!(desk.path("link.yaml").is_symlink());
+    assert_eq!(fs::read_to_string(desk.path("job.yaml.new")).expect("the file"), "mine");
+
+    let stdin = fs::File::open(desk.write("other.yaml", text)).expect("the file");
+    let refused = alone
+        .ctl(["validate", "--fix", "-"])
+        .current_dir(desk.path(""))
+        .stdin(stdin)
+        .output();
+    let refused = refused.expect("mozartctl");
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("cannot be mended"), "{}", said(&refused));
+}
+
+#[test]
+fn who_helps_a_person_to_write_tells_what_is_wrong_with_the_request() {
+    let (alone, desk) = (Alone::new(), Desk::new());
+    let good = desk.job("good", 2, "true", WROTE_ITS_FILE);
+    desk.write("bad.yaml", "name: bad\nsheet: {size: none, total_items: 1}\n");
+    for (arguments, code, says) in [
+        (&["new", "no/where.yaml"][..], 1, "no/where.yaml cannot be written"),
+        (&["new", "."], 2, "exists already"),
+        (&["new", "x.yaml", "--from", "nothing"], 2, "review-chain"),
+        (&["graph", "none.yaml"], 2, "there is no such file"),
+        (&["graph", "."], 2, "is a directory"),
+        (&["graph", "bad.yaml"], 1, "bad.yaml:2:15"),
+        (&["graph", "good.yaml", "--format", "png"], 2, "svg"),
+        (&["explain", "E20"], 2, "did you mean E20"),
+        (&["run", "-n", "good.yaml", "--sheet", "3"], 2, "has only 2 sheets"),
+        (&["run", "-n", "bad.yaml"], 1, "bad.yaml:2:15"),
+    ] {
+        let shown = output(alone.ctl(arguments).current_dir(desk.path("")));
+        assert_eq!(shown.status.code(), Some(code), "{arguments:?}: {}", said(&shown));
+        assert!(said(&shown).contains(says), "{arguments:?}: {}", said(&shown));
+    }
+    // Graphviz is looked up on the PATH.
+    let svg = output(
+        alone
+            .ctl(["graph", "--format", "svg"])
+            .arg(&good)
+            .env("PATH", desk.path("")),
+    );
+    assert_eq!(svg.status.code(), Some(1), "{}", said(&svg));
+    assert!(said(&svg).contains("install graphviz"), "{}", said(&svg));
+    // Who reads only the beginning is no fault.
+    for verb in ["schema", "man", "explain"] {
+        let mut bash = alone.program("bash");
+        let shown = output(bash.args([
+            "-c",
+            "set -o pipefail; \"$0\" \"$1\" | head -c 1",
+            crate::support::MOZARTCTL,
+            verb,
+        ]));
+        assert_eq!(
+            (shown.status.code(), shown.stderr.len()),
+            (Some(0), 0),
+            "{verb}: {}",
+            said(&shown)
+        );
+    }
+}
+
+#[test]
 fn a_dry_run_has_waves_and_each_sheet_with_all_that_it_is_sent() {
     let alone = Alone::new();
     let shown = json(&output(alone.ctl(["run", "-n", "-j"]).arg(example("fan-out.yaml"))));

@@ -90,6 +90,24 @@ fn cases() -> Vec<Case> {
             "pattern",
             1,
         ),
+        case(
+            "huge-key",
+            "backend: {timeout_overrides: {99999999999999999999999: 900}}\n".into(),
+            "the number of a sheet",
+            1,
+        ),
+        case(
+            "two-keys",
+            "backend: {timeout_overrides: {1: 900, '1': 901}}\n".into(),
+            "1 stands here twice; it stood on line 4 already",
+            1,
+        ),
+        case(
+            "huge-float",
+            "retry: {max_delay_seconds: 1.0e+400}\n".into(),
+            "retry.max_delay_seconds",
+            1,
+        ),
         case("repeated-regex", rule("((a{1000}){1000}){1000}"), "pattern", 1),
         case("wide-regex", rule(r"(\pL{1000}){1000}"), "pattern", 1),
         case(

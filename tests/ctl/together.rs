@@ -126,7 +126,7 @@ fn a_full_queue_refuses_in_clear_words_and_what_is_in_it_goes_on() {
     let error = crate::support::json(&refused)["error"].clone();
     let text = error["message"].as_str().expect("a message");
     assert!(
-        text.contains("1 runs are not over yet") && text.contains("`queue_limit` is 1"),
+        text.contains("1 run at work or waiting") && text.contains("`queue_limit` is 1"),
         "{text}"
     );
     assert_eq!(error["kind"], "refused");

@@ -90,7 +90,7 @@ fn uninstall_refuses_while_sessions_run() {
         checkout().display()
     ));
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("1 sessions are running"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("sessions at work: 1;"));
     assert!(home(".local/bin/mozartd").is_file());
 }
 

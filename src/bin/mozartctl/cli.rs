@@ -321,7 +321,7 @@ pub(crate) struct ResumeArgs {
     /// The same with the file that it was submitted from, as it is now
     #[arg(short, long)]
     pub(crate) reload_config: bool,
-    /// Known, not supported yet
+    /// Accepted for scripts; what is completed is not run again by a resume
     #[arg(short, long, hide = true)]
     pub(crate) force: bool,
     /// Try remedies once retries are used up (no effect yet)

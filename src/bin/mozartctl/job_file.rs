@@ -1,7 +1,7 @@
 //! The job file as the person named it: read once, bounded, checked without any conductor.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use mozart::api::request::Submit;
@@ -127,13 +127,28 @@ impl JobFile {
             |error: std::io::Error| CliError::new(Kind::System, format!("{} cannot be written: {error}", self.shown));
         // Behind a symbolic link it is the file itself that changes.
         let path = path.canonicalize().map_err(failed)?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
+        // An editor may have saved it meanwhile.
+        if std::fs::read(&path).map_err(failed)? != self.text {
+            return Err(CliError::new(
+                Kind::System,
+                format!("{} was changed meanwhile, and is left as it is", self.shown),
+            ));
+        }
+        // A name that nobody else has; `create_new` writes over nothing and through no link.
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}", std::process::id()));
         let new = path.with_file_name(name);
-        std::fs::write(&new, &text)
-            .and_then(|()| std::fs::set_permissions(&new, std::fs::metadata(&path)?.permissions()))
-            .and_then(|()| std::fs::rename(&new, &path))
-            .map_err(failed)?;
+        let mut file = std::fs::File::create_new(&new).map_err(failed)?;
+        let written = file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.set_permissions(std::fs::metadata(&path)?.permissions()))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::rename(&new, &path));
+        if let Err(error) = written {
+            let _left_behind = std::fs::remove_file(&new);
+            return Err(failed(error));
+        }
         self.text = text.into_bytes();
         Ok(())
     }
@@ -222,7 +237,6 @@ impl JobFile {
             problems,
             not_yaml,
         } = loaded;
-        let severe = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
         match plan {
             Some(plan) => {
                 let shown: Vec<Problem> = problems
@@ -237,7 +251,8 @@ impl JobFile {
             }
             None => {
                 out.report(&self.report(&problems, out.stderr_color()));
-                let errors = u32::try_from(severe(Severity::Error)).unwrap_or(u32::MAX);
+                let severe = |problem: &&Problem| problem.severity == Severity::Error;
+                let errors = problems.iter().filter(severe).count();
                 let kind = if not_yaml { Kind::Unreadable } else { Kind::InvalidJob };
                 let mut error = CliError::new(
                     kind,

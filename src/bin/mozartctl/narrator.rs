@@ -11,7 +11,7 @@ use mozart::model::{RunState, SheetStatus, Span, Timestamp};
 use mozart::summary::{RunSummary, SheetSummary};
 
 use crate::output::{Out, Paint};
-use crate::text::{clean, clock, length, moment, money, now, shell_word, whole};
+use crate::text::{clean, clock, count, length, moment, money, now, shell_word, whole};
 
 /// What was last told of a sheet: a repetition is not told again.
 type Told = (SheetStatus, u32);
@@ -305,12 +305,12 @@ fn closing(view: &RunView, sheets: &[SheetSummary], out: &Out) -> Vec<String> {
         _ => Paint::Warn,
     };
     let mut line = format!(
-        "{}#{} {}: {} of {} sheets done",
+        "{}#{} {}: {} of {} done",
         clean(run.job.as_str()),
         run.run,
         out.paint(paint, run.state.as_str()),
         run.sheets_done,
-        run.sheets_total
+        count(run.sheets_total, "sheet")
     );
     if run.sheets_failed > 0 {
         line.push_str(&format!(", {} failed", run.sheets_failed));

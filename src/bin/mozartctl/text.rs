@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::tz::TimeZone;
+pub(crate) use mozart::model::count;
 use mozart::model::{Cost, Span, Timestamp};
 
 /// The text with every character replaced that could move the cursor, change colours or reorder a line.
@@ -105,15 +106,6 @@ pub(crate) fn tokens(count: u64) -> String {
         0..=9_999 => count.to_string(),
         10_000..=9_999_999 => format!("{}k", count / 1_000),
         _ => format!("{:.1}M", count as f64 / 1e6),
-    }
-}
-
-/// A count with its noun: `1 sheet`, `2 sheets`.
-pub(crate) fn count(number: u32, noun: &str) -> String {
-    if number == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{number} {noun}s")
     }
 }
 

@@ -84,6 +84,8 @@ struct Simulation {
     leaving: bool,
     /// A person asks just now for sheets to be run again.
     retrying: bool,
+    /// A person just now has sheets of it checked, because of which nothing starts.
+    recovering: Option<RunId>,
     verdicts: BTreeMap<(RunId, SheetNo), Verdict>,
     /// Whoever is left alone succeeds.
     left_alone: bool,
@@ -127,6 +129,7 @@ impl Simulation {
             disk_is_full: false,
             leaving: false,
             retrying: false,
+            recovering: None,
             verdicts: BTreeMap::new(),
             left_alone: false,
             steps: 0,

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::event::{SessionChoice, Start, Today};
 use crate::engine::rules::RunRules;
-use crate::engine::{About, Engine, EngineSettings, Fact, FactKind, GateKey, Question, QuestionId, Verdict};
+use crate::engine::{
+    About, Engine, EngineSettings, Fact, FactKind, GateKey, GateKind, Question, QuestionId, Run, Verdict,
+};
 use crate::job::plan::FailFast;
 use crate::model::{
     AccountId, AttemptKind, AttemptRef, Cause, Code, Cost, Generation, Now, Outcome, RunId, RunState, SheetNo,
@@ -88,6 +90,8 @@ struct AuditedRun {
     raised: Option<Cost>,
     /// What is reserved for the sessions at work.
     budgets: BTreeMap<AttemptRef, Option<Cost>>,
+    /// The plan that each session at work was begun with.
+    plans: BTreeMap<AttemptRef, u32>,
     /// Sessions at work when it started one last.
     at_once: i64,
     /// Plans so far.
@@ -113,6 +117,9 @@ struct AuditedSheet {
     completions: u32,
     transients: u32,
     interruptions: u32,
+    /// Faults that it met for its whole account, and whether its last attempt was to find out about those.
+    probes: u32,
+    probed: bool,
     /// It waits for a limit.
     limited: bool,
     spent: Cost,
@@ -131,6 +138,8 @@ impl Default for AuditedSheet {
             completions: 0,
             transients: 0,
             interruptions: 0,
+            probes: 0,
+            probed: false,
             limited: false,
             spent: Cost(0),
             raised: None,
@@ -351,6 +360,7 @@ impl Audit {
                 spent: Cost(0),
                 raised: None,
                 budgets: BTreeMap::new(),
+                plans: BTreeMap::new(),
                 at_once: 0,
                 revision: 0,
                 recovered: false,
@@ -391,9 +401,14 @@ impl Audit {
             if let Some(account) = self.runs[&id].rules.account.clone() {
                 self.has_cost(*attempt, outcome, &account, now);
             }
-            self.gates.values_mut().for_each(|gate| {
-                gate.through.remove(attempt);
-            });
+            let mut probed = false;
+            for (key, gate) in &mut self.gates {
+                probed |= gate.through.remove(attempt) && key.kind == GateKind::Faults;
+            }
+            let sheets = self.runs.get_mut(&id).map(|run| &mut run.sheets);
+            sheets
+                .into_iter()
+                .for_each(|sheets| sheets.entry(attempt.sheet).or_default().probed = probed);
         }
         let run = self.runs.get_mut(&id).expect("the run was submitted");
         if matches!(fact.kind, FactKind::RunOutOfTime { .. }) {
@@ -441,6 +456,7 @@ impl Audit {
     pub(crate) fn start(&self, start: &Start) {
         let run = &self.runs[&start.attempt.run];
         assert!(run.running.contains(&start.attempt), "a start without an intent");
+        run.keeps_its_plan(start.attempt, start.revision);
     }
 
     pub(crate) fn stop(&self, attempt: AttemptRef) {
@@ -467,6 +483,9 @@ impl Audit {
             assert_eq!(status.sheets_running, run.running.len() as u32);
             assert_eq!(status.sheets_done, run.rules.sheets - run.left.len() as u32);
             assert_eq!(status.state.is_ended().then_some(status.state), run.ended);
+            for (attempt, running) in engine.run(*id).into_iter().flat_map(Run::running) {
+                run.keeps_its_plan(attempt, running.revision);
+            }
             for attempt in &run.running {
                 assert!(
                     engine.overlay.stopping || machine.contains_key(attempt),
@@ -533,6 +552,11 @@ impl AuditedRun {
         self.sheets.values().any(failed)
     }
 
+    fn keeps_its_plan(&self, attempt: AttemptRef, revision: u32) {
+        let begun_with = self.plans.get(&attempt);
+        assert_eq!(Some(&revision), begun_with, "another plan than it was begun with");
+    }
+
     fn worked(&self, now: Now) -> i64 {
         self.worked + self.working_since.map_or(0, |since| now.boot - since)
     }
@@ -575,6 +599,7 @@ impl AuditedRun {
                 }
                 assert!(self.running.insert(*attempt));
                 self.budgets.insert(*attempt, *budget);
+                self.plans.insert(*attempt, self.revision);
                 self.at_once = self.running.len() as i64;
                 assert!(
                     self.running.len() <= self.rules.max_concurrent() as usize,
@@ -608,6 +633,7 @@ impl AuditedRun {
             FactKind::AttemptEnded { attempt, .. } => {
                 assert!(self.running.remove(attempt), "the end of what does not run");
                 self.budgets.remove(attempt);
+                self.plans.remove(attempt);
                 if self.running.is_empty() {
                     self.worked = self.worked(now);
                     self.working_since = None;
@@ -631,6 +657,10 @@ impl AuditedRun {
                         (&mut sheet.completions, retry.max_completion_attempts)
                     }
                     (Cause::Validation, _) => (&mut sheet.retries, retry.max_retries),
+                    (Cause::Transient, AttemptKind::Probe) => {
+                        assert!(sheet.probed, "nobody had it find out about the API's faults");
+                        (&mut sheet.probes, 100)
+                    }
                     (Cause::Transient, _) => (&mut sheet.transients, retry.transient_retries),
                     (Cause::Interrupted, _) => (&mut sheet.interruptions, 20),
                     (Cause::RateLimit, _) => {

@@ -4,8 +4,10 @@ use super::world::*;
 use crate::engine::event::{EngineSettings, Refusal, StartHold};
 use crate::engine::rules::RunRules;
 use crate::engine::{Choice, Event, GateKind};
-use crate::job::plan::{CircuitBreaker, FailFast, Parallel};
-use crate::model::{AccountId, Cause, Code, Limit, LimitKind, Outcome, RunId, RunState, SheetNo, SheetStatus};
+use crate::job::plan::{CircuitBreaker, FailFast, Parallel, RetryPolicy};
+use crate::model::{
+    AccountId, AttemptKind, Cause, Code, Limit, LimitKind, Outcome, RunId, RunState, SheetNo, SheetStatus,
+};
 
 use SheetStatus::{Completed, Failed, Pending, Running};
 
@@ -228,6 +230,84 @@ fn faults_in_a_row_give_the_account_a_rest() {
     }
     answers(&mut world);
     assert_eq!(world.machine.len(), 2);
+}
+
+/// A run of one sheet whose account rests for five minutes after three faults.
+fn alone(transient_retries: u32) -> World {
+    let breaker = CircuitBreaker {
+        failure_threshold: 3,
+        recovery: minutes(5),
+    };
+    World::with(RunRules {
+        circuit_breaker: Some(breaker),
+        retry: RetryPolicy {
+            transient_retries,
+            ..rules(1).retry
+        },
+        ..rules(1)
+    })
+}
+
+/// The session fails so; the kind of the next one, where there is one.
+fn then(world: &mut World, outcome: Outcome) -> Option<AttemptKind> {
+    world.finish(outcome);
+    while world.machine.is_empty() && world.state() == RunState::Waiting {
+        world.sleep();
+    }
+    world
+        .starts
+        .last()
+        .filter(|_| !world.machine.is_empty())
+        .map(|(_, start)| start.kind)
+}
+
+#[test]
+fn what_a_sheet_finds_out_for_all_is_no_fault_of_its_own() {
+    let mut world = alone(5);
+    let overloaded = || without_work(transient());
+    for _ in 0..2 {
+        assert_eq!(then(&mut world, overloaded()), Some(AttemptKind::Retry));
+    }
+    assert_eq!(
+        then(&mut world, overloaded()),
+        Some(AttemptKind::Retry),
+        "it is its third own fault"
+    );
+    let began = world.now.wall;
+    for _ in 0..40 {
+        assert_eq!(then(&mut world, overloaded()), Some(AttemptKind::Probe));
+        // One answer in the storm is not its end.
+        assert_eq!(then(&mut world, transient()), Some(AttemptKind::Probe));
+    }
+    let a_minute_more = world.now.wall.since(began).0 / 80 - minutes(5).0;
+    assert!(
+        (0..=minutes(1).0).contains(&a_minute_more),
+        "asked each five minutes: {a_minute_more}"
+    );
+    // What the session does wrong itself is its own.
+    let crashed = || failure(Cause::Transient, Code::E003);
+    for _ in 0..2 {
+        assert_eq!(then(&mut world, crashed()), Some(AttemptKind::Continuation));
+    }
+    assert_eq!(then(&mut world, crashed()), None);
+    assert_eq!(world.sheets(), [Failed]);
+}
+
+#[test]
+fn who_finds_out_for_all_does_not_do_so_for_ever() {
+    let mut world = alone(5);
+    while then(&mut world, without_work(transient())).is_some() {}
+    let for_all = |(_, start): &&(_, crate::engine::event::Start)| start.kind == AttemptKind::Probe;
+    assert_eq!(world.starts.iter().filter(for_all).count(), 100);
+    assert_eq!(world.starts.len(), 1 + 5 + 100);
+    assert_eq!(world.sheets(), [Failed]);
+}
+
+#[test]
+fn who_may_not_retry_does_not_find_out_for_others_either() {
+    let mut world = alone(0);
+    assert_eq!(then(&mut world, without_work(transient())), None);
+    assert_eq!(world.sheets(), [Failed]);
 }
 
 // field: circuit_breaker.enabled

@@ -173,7 +173,7 @@ fn what_is_done_or_at_work_is_neither_dropped_nor_made_other_work() {
         (
             rules(1),
             vec![],
-            "sheet 2 of job-1#1 is at work, and the new plan has only 1 sheets",
+            "sheet 2 of job-1#1 is at work, and the new plan has only 1 sheet;",
         ),
         (rules(0), vec![], "sheet 1 of job-1#1 is completed"),
         (

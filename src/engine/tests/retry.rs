@@ -176,7 +176,7 @@ fn full_retries_follow_when_the_completion_attempts_are_used() {
     }
     use AttemptKind::{Completion, First, Retry};
     assert_eq!(kinds, [First, Completion, Completion, Retry]);
-    let message = "It failed; 1 retries and 2 completion attempts did not mend it";
+    let message = "It failed; 1 retry and 2 completion attempts did not mend it";
     assert_eq!(failed_with(&world, 1), (Cause::Validation, Code::E201, message.into()));
 }
 
@@ -514,7 +514,7 @@ fn a_run_waits_for_so_many_usage_limits_and_then_asks() {
     fail(&mut world, usage(None));
     fail(&mut world, throttle(None));
     world.finish(usage(None));
-    assert!(question(&world).ends_with("has waited 1 times already, which is `rate_limit.max_quota_waits`"));
+    assert!(question(&world).ends_with("has waited 1 time already, which is `rate_limit.max_quota_waits`"));
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn a_sheet_whose_rule_does_not_hold_runs_and_is_not_asked_again() {
 fn a_run_may_skip_its_first_and_its_last_sheet() {
     let mut world = World::with(skipping(
         3,
-        &[(1, "True"), (3, "any(s.status == 'skipped' for s in sheets.values())")],
+        &[(1, "True"), (3, "any(s.status == 'skipped' for s in batches.values())")],
     ));
     assert_eq!(world.session().attempt, attempt(2, 1));
     world.finish(success());

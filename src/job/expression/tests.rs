@@ -182,6 +182,7 @@ fn a_skip_rule_is_checked_before_the_run() {
         "sheets[3].status == 'x'",
         "any(s.status == 'x' for s in sheets.values())",
         "sheets.get(9) is None",
+        "batches[1].status == 'x'",
         "job.total_sheets > 2",
     ] {
         assert_eq!(check(good), Ok(()), "{good}");
@@ -189,6 +190,7 @@ fn a_skip_rule_is_checked_before_the_run() {
     let table = [
         ("sheet[1].status == 'x'", "`sheet` is no name; did you mean `sheets`?"),
         ("sheets[4].status == 'x'", "there is no sheet 4: this job has 3"),
+        ("batches[4].status == 'x'", "there is no sheet 4: this job has 3"),
         ("sheets[0].status == 'x'", "there is no sheet 0: this job has 3"),
         (
             "sheets[1].stauts == 'x'",

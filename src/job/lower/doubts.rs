@@ -220,7 +220,16 @@ impl Lowering<'_> {
                             .entry((*above).to_owned())
                             .or_insert_with(|| self.files.kind(above) == PathKind::File)
                 });
-                if let Some(file) = file {
+                if self.files.kind(path) == PathKind::Directory {
+                    let message = format!("{} is a directory, and a rule asks for a regular file", path.display());
+                    self.doubt(
+                        "V215",
+                        *rule,
+                        ("path", message),
+                        "name a file in it, or use `command_succeeds`",
+                    );
+                    told.insert(*rule);
+                } else if let Some(file) = file {
                     let message = format!("{} is a file, so nothing can be below it", file.display());
                     self.doubt("V215", *rule, ("path", message), "give one of the two another name");
                     told.insert(*rule);

@@ -122,9 +122,9 @@ impl Lowering<'_> {
             let line = prompt
                 .template
                 .lines()
-                .position(|line| has_word(line, name))
+                .position(|line| word_at(line, name).is_some())
                 .map_or(1, |index| index + 1);
-            let at = self.template_mark(u32::try_from(line).ok(), &prompt.template_name);
+            let at = self.word_mark(u32::try_from(line).ok(), &prompt.template_name, name);
             let message = format!("`{name}` is not defined; no sheet comes to where it is used");
             let field = self.template_field();
             let finding = self.problems.warning("V101", at, field, message);
@@ -142,7 +142,7 @@ impl Lowering<'_> {
         prompt: &Prompt,
         known: &BTreeSet<&str>,
     ) {
-        let at = self.template_mark(error.line, &error.template);
+        let at = self.word_mark(error.line, &error.template, error.name.as_deref().unwrap_or_default());
         let field = self.template_field();
         // The place in the job file says it already where the template stands there.
         let inline = error.template == "prompt.template";
@@ -220,14 +220,15 @@ impl Lowering<'_> {
                 let alone = !matches!(before, Some('{' | '$' | '%')) && !after.starts_with('}');
                 let bare = name.split(':').next().unwrap_or(name);
                 if alone && known.contains(bare) && told.insert(bare.to_owned()) {
-                    let at = self.template_mark(u32::try_from(index + 1).ok(), &prompt.template_name);
+                    let written = format!("{{{name}}}");
+                    let at = self.word_mark(u32::try_from(index + 1).ok(), &prompt.template_name, &written);
                     let field = self.template_field();
                     self.problems
                         .warning(
                             "V202",
                             at,
                             field,
-                            format!("`{{{name}}}` is sent as it stands: templates use double braces"),
+                            format!("`{written}` is sent as it stands: templates use double braces"),
                         )
                         .suggest(format!("write `{{{{ {bare} }}}}`"));
                 }
@@ -308,6 +309,21 @@ impl Lowering<'_> {
         } else {
             "prompt.template"
         }
+    }
+
+    /// Where a word of a template's line stands in the job file; at the line's begin where it is not in it.
+    fn word_mark(&self, line: Option<u32>, template: &str, word: &str) -> Option<Mark> {
+        let mark = self.template_mark(line, template)?;
+        if mark.column != 1 || word.is_empty() {
+            return Some(mark);
+        }
+        let text = String::from_utf8_lossy(self.input.text);
+        let line = text.lines().nth(usize::try_from(mark.line).ok()?.checked_sub(1)?)?;
+        let column = word_at(line, word).map_or(1, |at| line[..at].chars().count() + 1);
+        Some(Mark {
+            column: u32::try_from(column).ok()?,
+            ..mark
+        })
     }
 
     /// Where a line of a template stands in the job file.
@@ -427,8 +443,17 @@ fn is_asked_for(template: &str, name: &str) -> bool {
     })
 }
 
-fn has_word(line: &str, name: &str) -> bool {
+/// Where a name stands in a line as a word of its own; of one in single braces: behind the brace.
+fn word_at(line: &str, word: &str) -> Option<usize> {
     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    line.match_indices(name)
-        .any(|(at, _)| !is_word(line[..at].chars().next_back()) && !is_word(line[at + name.len()..].chars().next()))
+    let in_braces = word.starts_with('{');
+    let found = line.match_indices(word).find(|(at, _)| {
+        let (before, after) = (line[..*at].chars().next_back(), line[at + word.len()..].chars().next());
+        if in_braces {
+            !matches!(before, Some('{' | '$' | '%'))
+        } else {
+            !is_word(before) && !is_word(after)
+        }
+    });
+    found.map(|(at, _)| at + usize::from(in_braces))
 }

@@ -6,7 +6,7 @@ use crate::job::expression::Expression;
 use crate::job::plan::{Sheet, SheetRange, SkipCommand};
 use crate::job::schema;
 use crate::job::yaml::{Mark, Node};
-use crate::model::{SheetNo, Span};
+use crate::model::{SheetNo, Span, count};
 
 /// Sheets that one run may have.
 const MAX_SHEETS: usize = 100_000;
@@ -215,7 +215,7 @@ impl<'a> Lowering<'a> {
             match usize::try_from(number - 1).ok().filter(|index| *index < sheets) {
                 Some(index) => found.push((index, value)),
                 None => {
-                    let message = format!("there is no sheet {number}: this job has {sheets} sheets");
+                    let message = format!("there is no sheet {number}: this job has {}", count(sheets, "sheet"));
                     let path = format!("{field}.{number}");
                     // A label or a timeout more does no harm; a sheet that runs although it was not to does.
                     if field.starts_with("sheet.skip_when") {

@@ -64,10 +64,13 @@ impl Lowering<'_> {
             return None;
         };
         let mut required = |name: &str| {
-            let value = text(name);
-            if value.is_none() && item.get(name).is_none_or(Node::is_null) {
+            // An empty pattern is one (V106); an empty path or command is none.
+            let value = text(name).filter(|value| name == "pattern" || !value.trim().is_empty());
+            let written = item.get(name).filter(|node| !node.is_null());
+            if value.is_none() && written.is_none_or(|node| node.scalar().is_some()) {
                 let message = format!("a rule of type `{kind}` needs `{name}`");
-                self.problems.error("V008", Some(item.at), &field(name), message);
+                let at = written.map_or(item.at, |node| node.at);
+                self.problems.error("V008", Some(at), &field(name), message);
             }
             value
         };
@@ -101,6 +104,12 @@ impl Lowering<'_> {
             _ => return None,
         };
         let check = self.checked(check, item, index, workspace);
+        for name in of_no_use(&check) {
+            if let Some(node) = item.get(name).filter(|node| !node.is_null()) {
+                let message = format!("`{name}` has no effect with `type: {kind}`");
+                self.problems.warning("V190", Some(node.at), &field(name), message);
+            }
+        }
         let condition = text("condition");
         if let (Some(Err(error)), Some(node)) = (condition.as_deref().map(Condition::parse), item.get("condition")) {
             let message = format!("the condition cannot be read: {error}");
@@ -198,6 +207,15 @@ impl Lowering<'_> {
             }
         }
         check
+    }
+}
+
+/// What other types of rules ask for, and this one passes over.
+fn of_no_use(check: &Check) -> &'static [&'static str] {
+    match check {
+        Check::FileExists { .. } | Check::FileModified { .. } => &["pattern", "command"],
+        Check::ContentContains { .. } | Check::ContentRegex { .. } => &["command"],
+        Check::CommandSucceeds { .. } => &["path", "pattern"],
     }
 }
 

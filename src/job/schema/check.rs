@@ -1,10 +1,12 @@
 //! Walks a job file beside the table of fields.
 
-use super::{Bounds, Effect, Field, JOB, Type};
+use std::collections::BTreeMap;
+
+use super::{Bounds, Effect, Field, JOB, NEEDS, Need, Type};
 use crate::job::problem::Problems;
 use crate::job::suggest::nearest;
 use crate::job::value::Value;
-use crate::job::yaml::{Kind, Node};
+use crate::job::yaml::{Kind, Mark, Node};
 
 /// Checks a whole job file, and renames `batch` to `sheet` in its keys.
 pub(crate) fn check(root: &mut Node, problems: &mut Problems) {
@@ -99,9 +101,35 @@ impl Checker<'_> {
             }
             self.field(key.at, value, field, &join(path, &written));
         }
+        self.needs(node, path);
     }
 
-    fn field(&mut self, key_at: crate::job::yaml::Mark, value: &mut Node, field: &'static Field, path: &str) {
+    /// Whether each of the fields is there that the section asks for.
+    fn needs(&mut self, node: &Node, path: &str) {
+        let section = any_item(path);
+        for Need { when, one_of, .. } in NEEDS.iter().filter(|need| need.section == section) {
+            let asked = when.is_none_or(|(field, words)| {
+                node.get(field)
+                    .and_then(Node::text)
+                    .is_some_and(|word| words.contains(&word))
+            });
+            let said = |field: &&str| node.get_path(field).is_some_and(|node| !node.is_null());
+            if !asked || one_of.iter().any(said) {
+                continue;
+            }
+            let because = match when {
+                Some((field, _)) => format!(
+                    " of {field} `{}`",
+                    node.get(field).and_then(Node::text).unwrap_or_default()
+                ),
+                None => String::new(),
+            };
+            let message = format!("`{path}`{because} needs {}", alternatives(one_of));
+            self.problems.error("E302", Some(node.at), path, message);
+        }
+    }
+
+    fn field(&mut self, key_at: Mark, value: &mut Node, field: &'static Field, path: &str) {
         let before = self.quiet;
         match field.effect {
             Effect::Works => {}
@@ -176,6 +204,13 @@ impl Checker<'_> {
                     self.wrong(node, path, "text");
                 }
             }
+            Type::Shaped(shape, wanted) => {
+                self.text(node, path);
+                let fits = |text: &str| regex::Regex::new(shape).is_ok_and(|shape| shape.is_match(text));
+                if node.text().is_some_and(|text| !fits(text)) {
+                    self.wrong(node, path, wanted);
+                }
+            }
             Type::Word(words) => self.word(node, words, path),
             Type::List(item) => match &mut node.kind {
                 Kind::List(items) => {
@@ -241,15 +276,26 @@ impl Checker<'_> {
             self.wrong(node, path, if by_sheet { "a map from sheet numbers" } else { "a map" });
             return;
         };
+        let mut seen: BTreeMap<i64, Mark> = BTreeMap::new();
         for (key, node) in entries {
             let written = key.scalar().map_or_else(String::new, |scalar| scalar.raw.clone());
             let path = join(path, &written);
-            if by_sheet && integer(key).is_none_or(|number| number < 1) {
-                let message = format!(
-                    "a key here must be the number of a sheet, from 1, and this is {}",
-                    key.describe()
-                );
-                self.problems.error("E301", Some(key.at), &path, message);
+            match integer(key).filter(|number| *number >= 1) {
+                _ if !by_sheet => {}
+                // `1` and `"1"` are two keys of YAML, and one sheet.
+                Some(number) => {
+                    if let Some(first) = seen.insert(number, key.at) {
+                        let message = format!("{number} stands here twice; it stood on line {} already", first.line);
+                        self.problems.error("E301", Some(key.at), &path, message);
+                    }
+                }
+                None => {
+                    let message = format!(
+                        "a key here must be the number of a sheet, from 1, and this is {}",
+                        key.describe()
+                    );
+                    self.problems.error("E301", Some(key.at), &path, message);
+                }
             }
             self.typed(node, value, &path);
         }
@@ -297,6 +343,20 @@ fn join(path: &str, key: &str) -> String {
     } else {
         format!("{path}.{key}")
     }
+}
+
+/// The path with `[]` for the number of each item.
+fn any_item(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut in_index = false;
+    for c in path.chars() {
+        in_index &= c != ']';
+        if !in_index {
+            out.push(c);
+        }
+        in_index |= c == '[';
+    }
+    out
 }
 
 fn without_index(path: &str) -> &str {

@@ -1,8 +1,8 @@
 //! The tables. Names, defaults and bounds are those that existing job files rely on.
 
 use super::Effect::{Dormant, Works};
-use super::Type::{Any, Bool, ByName, BySheet, Either, Int, List, Number, Section, Text, Word, Written};
-use super::{ANY, Effect, Field, Type, above, at_least, check::boolean, up_to, within};
+use super::Type::{Any, Bool, ByName, BySheet, Either, Int, List, Number, Section, Shaped, Text, Word, Written};
+use super::{ANY, Effect, Field, Need, Type, above, at_least, check::boolean, up_to, within};
 use crate::job::yaml::{Kind, Node};
 
 const MAX: i64 = i64::MAX;
@@ -147,6 +147,40 @@ pub(crate) const JOB: &[Field] = &[
     dormant("feedback", Section(FEEDBACK)).about("A block of feedback in the output of sessions."),
 ];
 
+const fn need(section: &'static str, one_of: &'static [&'static str]) -> Need {
+    Need {
+        section,
+        when: None,
+        one_of,
+    }
+}
+
+impl Need {
+    const fn when(self, field: &'static str, words: &'static [&'static str]) -> Self {
+        Self {
+            when: Some((field, words)),
+            ..self
+        }
+    }
+}
+
+/// What sections without an effect yet ask of their fields; those that work say it themselves, with codes of their own.
+pub(crate) const NEEDS: &[Need] = &[
+    need("checkpoints.triggers[]", &["name"]),
+    need(
+        "checkpoints.triggers[]",
+        &["sheet_nums", "prompt_contains", "min_retry_count"],
+    ),
+    need("notifications[]", &["type"]),
+    need("notifications[]", &["config.webhook_url", "config.webhook_url_env"]).when("type", &["slack"]),
+    need("notifications[]", &["config.url", "config.url_env"]).when("type", &["webhook"]),
+    need("on_success[]", &["type"]),
+    need("on_success[]", &["job_path"]).when("type", &["run_job"]),
+    need("on_success[]", &["command"]).when("type", &["run_command", "run_script"]),
+    need("bridge.mcp_servers[]", &["name"]),
+    need("bridge.mcp_servers[]", &["command"]),
+];
+
 const RESOURCES: &[Field] = &[
     works("memory_max", SIZE)
         .about("Memory above which a session is killed.")
@@ -163,7 +197,8 @@ const RESOURCES: &[Field] = &[
         .about("Output that is kept; more ends the session.")
         .default("1G"),
 ];
-const SIZE: Type = Either(&[Int(1, MAX), Text], "a number of bytes, or one with K, M or G");
+const BYTES: &str = "a number of bytes, or one with K, M or G behind it";
+const SIZE: Type = Either(&[Int(1, MAX), Shaped(r"^[0-9]+(\.[0-9]+)?[KMGT]?$", BYTES)], BYTES);
 const SANDBOX_MODES: Type = Word(&["off", "guard", "workspace", "strict"]);
 const SANDBOX: Type = Either(
     &[
@@ -367,7 +402,9 @@ const APPEND: &[Field] = &[
     works("lessons", Bool)
         .about("What earlier attempts failed at.")
         .default("true"),
-    works("advice", Bool).about("What earlier runs taught.").default("true"),
+    dormant("advice", Bool)
+        .about("What earlier runs taught.")
+        .default("true"),
 ];
 
 const RETRY: &[Field] = &[
@@ -396,7 +433,11 @@ const RETRY: &[Field] = &[
         .about("From this share of passed rules on, only what is missing is asked for.")
         .default("50"),
     works("transient_retries", Int(0, COUNT))
-        .about("Retries after faults that pass: the network, an overloaded API.")
+        .about(
+            "Retries after faults that pass: the network, an overloaded API. A fault of the API that a session met while it \
+             alone was let through after the rest of `circuit_breaker` is its account's, and does not count (up to 100 times \
+             a sheet).",
+        )
         .default("10"),
 ];
 const COUNT: i64 = u32::MAX as i64;
@@ -405,6 +446,9 @@ const RATE_LIMIT: &[Field] = &[
     works("detection_patterns", List(&Text))
         .about(
             "Regular expressions that tell a limit in the error output of a failed session, where nothing else does.",
+        )
+        .default(
+            r#"["rate.?limit", "usage.?limit", "quota", "too many requests", "429", "capacity", "try again later"]"#,
         )
         .example(r#"["rate.?limit", "quota"]"#),
     works("wait_minutes", Number(at_least(1.0)))
@@ -559,9 +603,15 @@ const ISOLATION: &[Field] = &[
         .about("`worktree` gives each run a git worktree.")
         .default("none"),
     works("worktree_base", Text).about("Where worktrees are made."),
-    works("branch_prefix", Text)
-        .about("Begin of the branches' names.")
-        .default("mozart"),
+    works(
+        "branch_prefix",
+        Shaped(
+            "^[a-zA-Z][a-zA-Z0-9_-]*$",
+            "a letter, then letters, digits, `_` and `-`",
+        ),
+    )
+    .about("Begin of the branches' names.")
+    .default("mozart"),
     works("source_branch", Text).about("Branch that a worktree begins at."),
     works("cleanup_on_success", Bool)
         .about("Removes the worktree after success.")
@@ -587,7 +637,9 @@ const WORKSPACE_LIFECYCLE: &[Field] = &[
     works("max_archives", Int(0, MAX))
         .about("How many are kept; 0: all.")
         .default("0"),
-    works("preserve_patterns", List(&Text)).about("What stays in the workspace."),
+    works("preserve_patterns", List(&Text))
+        .about("What stays in the workspace.")
+        .default(r#"[".iteration", ".mozart-*", ".coverage", "archive/**", ".worktrees/**"]"#),
 ];
 const NOTIFICATION: &[Field] = &[
     works("type", Word(&["desktop", "slack", "webhook", "email"])).about("Who tells."),
@@ -771,7 +823,11 @@ const CONDUCTOR: &[Field] = &[
         .about("What the overseer is called.")
         .default("default"),
     works("role", Word(&["human", "ai", "hybrid"])).about("Who oversees."),
-    works("identity_context", Text).about("What the overseer is told of itself."),
+    works(
+        "identity_context",
+        Shaped(r"^[\s\S]{0,500}$", "a text of at most 500 characters"),
+    )
+    .about("What the overseer is told of itself."),
     works(
         "preferences",
         Section(&[

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::job::lower::backends;
 
-use super::{Bounds, Effect, Field, JOB, Type};
+use super::{Bounds, Effect, Field, JOB, NEEDS, Type};
 
 /// The number of a sheet or stage, as the key of a map.
 const SHEET_NUMBER: &str = "^[1-9][0-9]*$";
@@ -53,7 +53,7 @@ pub fn json_schema() -> Value {
 /// A value of a field as JSON: what is no JSON is a text, and so is all that a field of text takes.
 pub(crate) fn literal(kind: &Type, text: &str) -> Value {
     match kind {
-        Type::Text | Type::Written | Type::Word(_) => json!(text),
+        Type::Text | Type::Written | Type::Shaped(..) | Type::Word(_) => json!(text),
         _ => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
     }
 }
@@ -96,12 +96,29 @@ fn section(fields: &[Field], path: &str) -> Map<String, Value> {
 
 /// What fields of a section ask of each other.
 fn together(path: &str) -> Option<Value> {
-    let said = |name: &str| json!({"required": [name], "properties": {name: {"not": {"type": "null"}}}});
     let needs = |kinds: &[&str], names: &[&str]| {
         let then: Vec<Value> = names.iter().map(|name| said(name)).collect();
         json!({"if": {"required": ["type"], "properties": {"type": {"enum": kinds}}}, "then": {"allOf": then}})
     };
+    let asked: Vec<Value> = NEEDS
+        .iter()
+        .filter(|need| need.section == path)
+        .map(|need| {
+            let words = need
+                .one_of
+                .iter()
+                .flat_map(|name| [Some((*name).to_owned()), also(name)]);
+            let one: Vec<Value> = words.flatten().map(|name| said(&name)).collect();
+            match need.when {
+                None => json!({"anyOf": one}),
+                Some((field, words)) => {
+                    json!({"if": {"required": [field], "properties": {field: {"enum": words}}}, "then": {"anyOf": one}})
+                }
+            }
+        })
+        .collect();
     match path {
+        _ if !asked.is_empty() => Some(json!(asked)),
         "prompt" => Some(json!([{"not": {"allOf": [said("template"), said("template_file")]}}])),
         "backend" => Some(json!([
             needs(&["command"], &["command"]),
@@ -116,6 +133,15 @@ fn together(path: &str) -> Option<Value> {
     }
 }
 
+/// A field that is there and says something; of a map within the section as `map.field`.
+fn said(path: &str) -> Value {
+    let (name, value) = match path.split_once('.') {
+        Some((map, field)) => (map, said(field)),
+        None => (path, json!({"not": {"type": "null"}})),
+    };
+    json!({"type": "object", "required": [name], "properties": {name: value}})
+}
+
 fn described(field: &Field, path: &str, required: bool) -> Map<String, Value> {
     let mut schema = typed(&field.kind, path);
     match path {
@@ -126,6 +152,9 @@ fn described(field: &Field, path: &str, required: bool) -> Map<String, Value> {
         "backend.type" => {
             let known: Vec<&str> = backends().collect();
             schema.insert("enum".to_owned(), json!(known));
+        }
+        "validations[].path" | "validations[].command" => {
+            schema.insert("pattern".to_owned(), json!(r"\S"));
         }
         "backend.command" => {
             schema.insert("minItems".to_owned(), json!(1));
@@ -188,6 +217,7 @@ fn typed(kind: &Type, path: &str) -> Map<String, Value> {
         }
         Type::Number(bounds) => json!({"anyOf": [number(bounds), {"type": "string", "pattern": NUMBER}]}),
         Type::Text => json!({"type": "string"}),
+        Type::Shaped(shape, _) => json!({"type": "string", "pattern": shape}),
         Type::Written => json!({"type": ["string", "number", "boolean"]}),
         Type::Word(words) => {
             let mut words: Vec<Value> = words.iter().map(|word| json!(word)).collect();

@@ -136,6 +136,31 @@ async fn what_was_spent_is_told_by_whatever_is_asked() {
 }
 
 #[tokio::test]
+async fn the_latest_starts_are_found_also_after_the_clock_was_set_back() {
+    let home = Home::new();
+    let ledger = home.open().await;
+    let run = run_of(&ledger, "x", Some("me")).await;
+    let start = async |seconds, sheet| {
+        let facts = [intended(attempt(run, sheet, 1), AttemptKind::First)];
+        commit(&ledger, seconds, facts).await;
+    };
+    let since = async |seconds| {
+        let starts = ledger.starts_since(at(seconds)).await.unwrap();
+        starts.into_iter().map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    start(7200, 1).await;
+    assert_eq!(since(7000).await, [at(7200)]);
+    assert_eq!(since(7200).await, []);
+    // Nobody knows how long ago that first one was.
+    start(100, 2).await;
+    assert_eq!(since(90).await, [at(7200), at(100)]);
+    // Now it is known: longer than the second one.
+    start(220, 3).await;
+    assert_eq!(since(110).await, [at(220)]);
+    assert_eq!(since(220).await, []);
+}
+
+#[tokio::test]
 async fn what_a_ledger_of_the_first_version_tells_of_costs_is_booked() {
     let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ledger/testdata/ledger-v1.db");
     let home = Home::new();

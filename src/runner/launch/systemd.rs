@@ -5,8 +5,9 @@
 //! Nothing here polls: a start is over when its job is removed, an end is seen in the unit's properties.
 
 mod link;
+mod watching;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -28,7 +29,8 @@ use crate::probe::{self, Point};
 use crate::runner::classify::SHUTDOWN;
 use crate::runner::room;
 use crate::runner::spec::Secrets;
-use link::{Link, MANAGER, Main, ROOT, Watched, is_named, is_refusal, may_be_over, told};
+use link::{Link, MANAGER, ROOT, Watched, is_named, is_refusal, told};
+use watching::{Standing, Watching};
 
 /// The slice of all sessions: idle work beside what the person does.
 const SLICE: &str = "background-mozart.slice";
@@ -56,6 +58,8 @@ pub struct Systemd {
     link: Mutex<Option<Arc<Link>>>,
     /// Units (with `.service`) that are to be held over every connection until their release.
     held: Mutex<BTreeSet<String>>,
+    /// The signals of units that were started and not yet waited for.
+    started: Mutex<BTreeMap<String, Watching>>,
 }
 
 impl Systemd {
@@ -70,6 +74,7 @@ impl Systemd {
             runtime_directory,
             link: Mutex::new(Some(Arc::new(link))),
             held: Mutex::default(),
+            started: Mutex::default(),
         };
         systemd.sweep_credentials();
         Ok(systemd)
@@ -116,7 +121,8 @@ impl Systemd {
             }
             Err(error) => return StartOutcome::failed(format!("cannot hand over the credentials: {error}")),
         };
-        let Ok(mut removed) = link.signals(&Watched::JobOf(&unit)).await else {
+        let job_of_unit = Watched::JobOf(&unit);
+        let Ok((mut removed, mut watching)) = tokio::try_join!(link.signals(&job_of_unit), link.watch(&unit)) else {
             // Nothing was asked yet, but a connection that breaks here tells nothing certain of anything else.
             return StartOutcome::Unknown;
         };
@@ -153,30 +159,29 @@ impl Systemd {
         if result != "done" && result != "failed" {
             return StartOutcome::Unknown;
         }
-        let Ok(main) = link.main(&unit).await else {
-            // It ran: its end will be told.
-            return StartOutcome::Started {
-                at: now(),
-                invocation: None,
-                pid: None,
-            };
+        let told = watching
+            .catch_up()
+            .is_ok()
+            .then(|| watching.process().cloned())
+            .flatten();
+        let asked = match told {
+            Some(process) => Ok(process),
+            None => link.process(&unit).await,
         };
         if result == "failed"
             && spool.exec_error().is_none()
-            && let Some(message) = refused_by_manager(main.status, &self.self_exe, &spool)
+            && let Ok(process) = &asked
+            && let Some(message) = refused_by_manager(process.status, &self.self_exe, &spool)
         {
             return StartOutcome::failed(message);
         }
-        let Main {
-            invocation,
-            pid,
-            started,
-            ..
-        } = main;
+        // It ran: its end will be told, whatever is not known of its beginning.
+        let process = asked.unwrap_or_default();
+        self.started.lock().await.insert(unit, watching);
         StartOutcome::Started {
-            at: started.unwrap_or_else(now),
-            invocation,
-            pid,
+            at: process.started().unwrap_or_else(now),
+            invocation: process.invocation(),
+            pid: process.pid(),
         }
     }
 
@@ -264,16 +269,11 @@ impl Systemd {
         match self.see(&link, &unit, spool).await.map_err(lost_bus)? {
             Seen::Over(evidence) => Ok(evidence),
             Seen::Running => {
-                let Main {
-                    invocation,
-                    pid,
-                    started,
-                    ..
-                } = link.main(&unit).await.map_err(lost_bus)?;
+                let process = link.process(&unit).await.map_err(lost_bus)?;
                 Ok(Evidence::Running {
-                    invocation,
-                    pid,
-                    started_at: started,
+                    invocation: process.invocation(),
+                    pid: process.pid(),
+                    started_at: process.started(),
                 })
             }
         }
@@ -296,28 +296,17 @@ impl Systemd {
             Some(_) => link.certificate(unit, spool).await?,
             None => None,
         };
-        let mut evidence = match ended {
+        let evidence = match ended {
             Some(certificate) => Evidence::Ended(sensible(certificate, spool)),
             None => {
                 self.let_go(unit).await;
                 left_behind(spool)
             }
         };
-        if let Evidence::Ended(certificate) = &mut evidence
-            && may_have_gone_down(certificate)
-        {
-            if link.leaves().await? {
-                // Who is there when the manager is back knows what it was.
-                return Err(zbus::Error::Failure("the user manager is going down".to_owned()));
-            }
-            if spool
-                .order()
-                .is_ok_and(|order| !order.manager.is_empty() && order.manager != link.life)
-            {
-                SHUTDOWN.clone_into(&mut certificate.result);
-            }
-        }
-        Ok(Seen::Over(evidence))
+        Ok(Seen::Over(match evidence {
+            Evidence::Ended(certificate) => Evidence::Ended(beside_manager(link, certificate, spool).await?),
+            evidence => evidence,
+        }))
     }
 
     /// Lets the manager forget a unit. It stays in `held` until that is done, so that a connection that is made
@@ -363,30 +352,27 @@ impl Systemd {
     /// Waits over one connection; an error where that connection or the manager behind it is lost.
     async fn watch(&self, unit: &str, spool: &Spool) -> Result<Certificate, LaunchError> {
         let lost_bus = |error: zbus::Error| LaunchError::Bus(told(&error));
-        let gone = || LaunchError::Bus("the connection is closed".to_owned());
         let link = self.link().await?;
-        // Listening begins before the first look, so nothing falls between the two.
-        let (of_unit, reloading, owner) = (Watched::Unit(unit), Watched::Reloading, Watched::Owner);
-        let (mut of_unit, mut reloading, mut owner) =
-            tokio::try_join!(link.signals(&of_unit), link.signals(&reloading), link.signals(&owner))
-                .map_err(lost_bus)?;
+        let listening = self.started.lock().await.remove(unit);
+        let mut watching = match listening {
+            Some(watching) => watching,
+            None => link.watch(unit).await.map_err(lost_bus)?,
+        };
         loop {
-            match self.see(&link, unit, spool).await.map_err(lost_bus)? {
-                Seen::Running => {}
-                Seen::Over(Evidence::Ended(certificate)) => return Ok(certificate),
-                Seen::Over(_) => return Ok(lost(spool)),
-            }
-            loop {
-                tokio::select! {
-                    message = of_unit.next() => {
-                        let message = message.ok_or_else(gone)?.map_err(lost_bus)?;
-                        if may_be_over(&message) {
-                            break;
-                        }
+            match watching.standing() {
+                Standing::Running => watching.next().await?,
+                Standing::Over => {
+                    if let Some(certificate) = watching.certificate(spool) {
+                        let certificate = sensible(certificate, spool);
+                        return beside_manager(&link, certificate, spool).await.map_err(lost_bus);
                     }
-                    message = reloading.next() => { message.ok_or_else(gone)?.map_err(lost_bus)?; break; }
-                    message = owner.next() => { message.ok_or_else(gone)?.map_err(lost_bus)?; break; }
+                    watching.stands(Standing::Unknown);
                 }
+                Standing::Unknown => match self.see(&link, unit, spool).await.map_err(lost_bus)? {
+                    Seen::Running => watching.stands(Standing::Running),
+                    Seen::Over(Evidence::Ended(certificate)) => return Ok(certificate),
+                    Seen::Over(_) => return Ok(lost(spool)),
+                },
             }
         }
     }
@@ -404,7 +390,9 @@ impl Systemd {
     }
 
     pub(super) async fn release(&self, name: &str) {
-        self.let_go(&format!("{name}.service")).await;
+        let unit = format!("{name}.service");
+        self.started.lock().await.remove(&unit);
+        self.let_go(&unit).await;
     }
 
     pub(super) async fn units(&self, prefix: &str) -> Result<Vec<String>, LaunchError> {
@@ -508,6 +496,26 @@ impl Systemd {
             }
         }
     }
+}
+
+/// The certificate of a unit that is over, where the manager did not end it by going down.
+///
+/// # Errors
+/// The manager is going down, or cannot be asked.
+async fn beside_manager(link: &Link, mut certificate: Certificate, spool: &Spool) -> zbus::Result<Certificate> {
+    if may_have_gone_down(&certificate) {
+        if link.leaves().await? {
+            // Who is there when the manager is back knows what it was.
+            return Err(zbus::Error::Failure("the user manager is going down".to_owned()));
+        }
+        if spool
+            .order()
+            .is_ok_and(|order| !order.manager.is_empty() && order.manager != link.life)
+        {
+            SHUTDOWN.clone_into(&mut certificate.result);
+        }
+    }
+    Ok(certificate)
 }
 
 /// What was seen of an attempt.

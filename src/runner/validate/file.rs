@@ -8,7 +8,7 @@ use super::Finding;
 use super::baseline::{Baseline, Stamp};
 use crate::job::pattern::Pattern;
 use crate::job::plan::Check;
-use crate::model::Code;
+use crate::model::{Code, count};
 
 /// Of a larger file only so much is read.
 pub(super) const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -147,7 +147,7 @@ fn summary(text: &str) -> String {
     }
     let begin: String = text.chars().take(SHOWN).collect();
     let dots = if begin.len() < text.len() { "…" } else { "" };
-    format!("{} bytes, beginning with {begin:?}{dots}", text.len())
+    format!("{}, beginning with {begin:?}{dots}", count(text.len(), "byte"))
 }
 
 #[cfg(test)]
@@ -255,6 +255,24 @@ mod tests {
         assert_eq!(code(&anchored), Some((Code::E202, "malformed")));
         assert!(anchored.failure.unwrap().hint.unwrap().contains("(?m)"));
         assert_eq!(code(&matches("(")), Some((Code::E209, "error")));
+    }
+
+    #[test]
+    fn a_pattern_that_explodes_ends_and_is_told() {
+        let files = Files::new();
+        fs::write(files.path("a"), "x".repeat(200_000)).unwrap();
+        let matches = |pattern: &str| {
+            files.look("a", |path| Check::ContentRegex {
+                path,
+                pattern: pattern.to_owned(),
+            })
+        };
+        let begun = std::time::Instant::now();
+        let given_up = matches(r"(?=x)(x+x+)+y\1");
+        assert_eq!(code(&given_up), Some((Code::E209, "error")));
+        assert!(reason(&given_up).contains("steps"), "{}", reason(&given_up));
+        assert_eq!(code(&matches("(x+x+)+y")), Some((Code::E202, "malformed")));
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     }
 
     #[test]

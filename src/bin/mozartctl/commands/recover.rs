@@ -33,7 +33,7 @@ pub(crate) async fn run(arguments: &RecoverArgs, finder: &Finder<'_>, out: &Out)
                 show(sheet, arguments.dry_run, out);
             }
             let recovered = sheets.iter().filter(|sheet| is_recovered(sheet)).count();
-            let recovered = count(u32::try_from(recovered).unwrap_or(u32::MAX), "sheet");
+            let recovered = count(recovered, "sheet");
             if arguments.dry_run {
                 out.line(&format!("{label}: {recovered} would be completed; nothing was changed"));
                 return Ok(ExitCode::Done);

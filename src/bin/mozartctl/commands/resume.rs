@@ -21,11 +21,10 @@ use crate::text::{clean, shell_word};
 /// Lets it go on and stays with it. A file names the job in it, and its checkpoint where nothing else is known.
 pub(crate) async fn run(arguments: &ResumeArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
     if arguments.force {
-        return Err(CliError::new(
-            Kind::Refused,
-            "--force is known, but not supported: what is completed is not run again by a resume",
-        )
-        .hint("`mozartctl retry JOB --from SHEET` runs completed sheets again"));
+        out.warn(
+            "--force changes nothing: what is completed is not run again by a resume; `mozartctl retry JOB --from SHEET` \
+             does that",
+        );
     }
     if arguments.self_healing {
         out.warn("--self-healing has no effect yet: no remedies are built in");

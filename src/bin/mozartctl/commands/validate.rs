@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliEr
         let counts: Vec<String> = [(errors, "error"), (warnings, "warning"), (infos, "remark")]
             .into_iter()
             .filter(|(number, _)| *number > 0)
-            .map(|(number, noun)| count(u32::try_from(number).unwrap_or(u32::MAX), noun))
+            .map(|(number, noun)| count(number, noun))
             .collect();
         let counts = if counts.is_empty() {
             String::new()
@@ -105,13 +105,12 @@ pub(crate) fn run(arguments: &ValidateArgs, out: &Out) -> Result<ExitCode, CliEr
         };
         match plan {
             Some(plan) => {
-                let sheets = u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX);
                 let name = clean(plan.name.as_str());
                 out.line(&format!(
                     "{} {}: job {name}, {}{counts}",
                     out.paint(Paint::Good, "valid"),
                     file.shown,
-                    count(sheets, "sheet")
+                    count(plan.sheets.len(), "sheet")
                 ));
                 if out.verbose > 0 {
                     super::run::plan::describe(plan, out);

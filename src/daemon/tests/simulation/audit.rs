@@ -42,6 +42,7 @@ impl Simulation {
                 self.runs.insert(*run, job.to_string());
             }
             FactKind::AttemptIntended { attempt, .. } => {
+                assert_ne!(self.recovering, Some(attempt.run), "it starts because it is recovered");
                 self.intended.insert(*attempt);
             }
             FactKind::AttemptEnded { attempt, .. } => {

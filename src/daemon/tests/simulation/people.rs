@@ -153,6 +153,9 @@ impl Simulation {
                     let event = Event::RecoverRequested { run: row.id, passed };
                     conductor.step(event, None).await.ok();
                     conductor.put_back(row.id);
+                    self.recovering = Some(row.id);
+                    self.observe();
+                    self.recovering = None;
                 }
             }
             Act::Answer(choice) => {

@@ -211,7 +211,7 @@ fn table() -> Vec<(String, &'static str)> {
         ),
         (
             with("prompt", "prompt:\n  template: |\n    Line one\n    {{ sheet_nun }}"),
-            "ERROR V109 7:1 prompt.template: sheet 1 cannot be rendered: `sheet_nun` is undefined (line 2 of the template); did you mean `sheet_num`?",
+            "ERROR V109 7:8 prompt.template: sheet 1 cannot be rendered: `sheet_nun` is undefined (line 2 of the template); did you mean `sheet_num`?",
         ),
         (
             with("prompt", "prompt: {template: '{% include \"no.j2\" %}'}"),
@@ -300,6 +300,14 @@ fn table() -> Vec<(String, &'static str)> {
             "ERROR V008 5:16 validations[0].pattern: a rule of type `content_regex` needs `pattern`",
         ),
         (
+            with("validations", "validations: [{type: file_modified, path: ''}]"),
+            "ERROR V008 5:43 validations[0].path: a rule of type `file_modified` needs `path`",
+        ),
+        (
+            with("validations", "validations: [{type: command_succeeds, command: ' '}]"),
+            "ERROR V008 5:49 validations[0].command: a rule of type `command_succeeds` needs `command`",
+        ),
+        (
             with("validations", "validations: [{type: command_succeeds}]"),
             "ERROR V008 5:16 validations[0].command: a rule of type `command_succeeds` needs `command`",
         ),
@@ -364,6 +372,38 @@ fn table() -> Vec<(String, &'static str)> {
             "ERROR E301 5:57 validations[0].retry_cout: `validations` has no field `retry_cout`; did you mean `retry_count`?",
         ),
         (
+            plus("backend: {timeout_overrides: {1: 900, '1': 1000}}"),
+            "ERROR E301 6:39 backend.timeout_overrides.1: 1 stands here twice; it stood on line 6 already",
+        ),
+        (
+            plus("isolation: {mode: worktree, branch_prefix: 2fast}"),
+            "WARNING V190 6:1 isolation: `isolation` is known, but has no effect yet; the job runs as if it were not there\nERROR E301 6:44 isolation.branch_prefix: `isolation.branch_prefix` must be a letter, then letters, digits, `_` and `-`, and this is the text \"2fast\"",
+        ),
+        (
+            plus("resources: {memory_max: lots}"),
+            "ERROR E301 6:1 resources: `resources` is known, but not supported yet; take it out if the job is right without it\nERROR E301 6:25 resources.memory_max: `resources.memory_max` must be a number of bytes, or one with K, M or G behind it, and this is the text \"lots\"",
+        ),
+        (
+            plus("notifications: [{on_events: [job_failed]}]"),
+            "WARNING V190 6:1 notifications: `notifications` is known, but has no effect yet; the job runs as if it were not there\nERROR E302 6:18 notifications[0]: `notifications[0]` needs `type`",
+        ),
+        (
+            plus("notifications: [{type: slack, config: {channel: '#x'}}]"),
+            "WARNING V190 6:1 notifications: `notifications` is known, but has no effect yet; the job runs as if it were not there\nERROR E302 6:18 notifications[0]: `notifications[0]` of type `slack` needs `config.webhook_url` or `config.webhook_url_env`",
+        ),
+        (
+            plus("on_success: [{type: run_job}]"),
+            "ERROR E301 6:1 on_success: `on_success` is known, but not supported yet; take it out if the job is right without it\nERROR E302 6:15 on_success[0]: `on_success[0]` of type `run_job` needs `job_path`",
+        ),
+        (
+            plus("checkpoints: {triggers: [{name: x, message: y}]}"),
+            "WARNING V190 6:1 checkpoints: `checkpoints` is known, but has no effect yet; the job runs as if it were not there\nERROR E302 6:27 checkpoints.triggers[0]: `checkpoints.triggers[0]` needs `sheet_nums`, `prompt_contains` or `min_retry_count`",
+        ),
+        (
+            plus("ai_review: {min_score: 90}"),
+            "WARNING V190 6:1 ai_review: `ai_review` is known, but has no effect yet; the job runs as if it were not there\nERROR E301 6:24 ai_review.min_score: `target_score` (80) must not be less than `min_score` (90)",
+        ),
+        (
             plus("notifications: [{type: dektop}]"),
             "WARNING V190 6:1 notifications: `notifications` is known, but has no effect yet; the job runs as if it were not there\nERROR E301 6:24 notifications[0].type: `notifications[0].type` must be `desktop`, `slack`, `webhook` or `email`, and this is \"dektop\"; did you mean `desktop`?",
         ),
@@ -408,6 +448,7 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "the expression cannot be evaluated",
     "there is no sheet",
     "is not a regular file",
+    "1 stands here twice",
 ];
 
 #[test]

@@ -72,6 +72,12 @@ fn known_fields_without_effect_are_warned_of() {
         ("logging: {level: INFO}", "logging"),
         ("feedback: {enabled: true}", "feedback"),
         ("parallel: {budget_partition: true}", "parallel.budget_partition"),
+        ("checkpoints: {triggers: [{name: x, batch_nums: [1]}]}", "checkpoints"),
+        (
+            "notifications: [{type: slack, config: {webhook_url_env: HOOK}}]",
+            "notifications",
+        ),
+        ("isolation: {mode: worktree, branch_prefix: fast-2}", "isolation"),
         ("backend: {temperature: 0.5}", "backend.temperature"),
         ("backend: {model: x}", "backend.model"),
         (
@@ -181,6 +187,13 @@ fn doubtful_things_are_warned_of() {
             "INFO V201 5:43 validations[0].path: `{{ … }}` works in paths; `{name}` is shorter",
         ),
         (
+            with(
+                "validations",
+                "validations: [{type: file_modified, path: 'a{sheet_num}', pattern: done}]",
+            ),
+            "WARNING V190 5:68 validations[0].pattern: `pattern` has no effect with `type: file_modified`",
+        ),
+        (
             plus("backend: {timeout_seconds: 30}"),
             "WARNING V103 6:28 backend.timeout_seconds: a timeout of 30 s is short; a session that does real work needs minutes",
         ),
@@ -258,6 +271,17 @@ fn doubtful_things_are_warned_of() {
         (
             with("prompt", "prompt: {template: '{{ x }}', variables: {x: [012]}}"),
             "WARNING V191 4:47 prompt.variables.x: `012` without quotes is read as 10 (YAML 1.1); newer YAML reads a text; write \"012\" if you mean the text",
+        ),
+        (
+            with(
+                "prompt",
+                "prompt:\n  template: |\n    {{x}} to {sheet_num} of\n  variables: {x: 1}",
+            ),
+            "WARNING V202 6:15 prompt.template: `{sheet_num}` is sent as it stands: templates use double braces; write `{{ sheet_num }}`",
+        ),
+        (
+            with("prompt", "prompt: {template: x, append: {advice: true, lessons: true}}"),
+            "WARNING V190 4:32 prompt.append.advice: `prompt.append.advice` is known, but has no effect yet; the job runs as if it were not there",
         ),
         (
             with("sheet", "sheet: {size: 1, total_items: 2, descriptions: {4: x}}"),

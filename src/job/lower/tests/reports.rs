@@ -1,5 +1,7 @@
 //! The page of every check has an example that really gets it; the snapshots are the reports on these.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::job::fix::fixes;
 use crate::job::{pages, preview, report};
@@ -8,7 +10,7 @@ use crate::model::Severity;
 /// Codes of attempts that job files get, too.
 const OF_FILES: &[&str] = &["E301", "E302", "E303", "E304", "E602", "E604"];
 
-/// Codes that only a submission gets.
+/// Codes that only a submission gets; src/daemon/program.rs has their reports.
 const OF_SUBMITS: &[&str] = &["V197", "V198"];
 
 /// The good job with these lines, each in the place of the one with the same key.
@@ -30,6 +32,11 @@ fn with_lines(lines: &str) -> String {
 
 #[test]
 fn the_example_of_every_check_gets_its_code() {
+    let mut given = BTreeSet::new();
+    let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/job");
+    pages::tests::codes_in(&rooms, &mut given);
+    given.retain(|code| code.starts_with('E') && !OF_FILES.contains(&code.as_str()));
+    assert_eq!(given, BTreeSet::new(), "no example of these is looked at");
     let mut shown = String::new();
     let of_files = |code: &str| code.starts_with('V') && !OF_SUBMITS.contains(&code) || OF_FILES.contains(&code);
     for page in pages().filter(|page| of_files(page.code)) {
@@ -91,6 +98,7 @@ fn rules_that_prove_nothing_are_told_from_others() {
 fn rules_that_cannot_hold_are_told_from_others() {
     for never in [
         "{type: file_modified, path: there.md/x}",
+        "{type: file_exists, path: '{workspace}/'}",
         "{type: file_modified, path: 'a{sheet_num}'}, {type: file_modified, path: 'a{sheet_num}/b'}",
         "{type: command_succeeds, command: 'test ! -e out.md'}, {type: content_contains, path: out.md, pattern: x}",
         "{type: content_regex, path: 'a{sheet_num}', pattern: '^a$\\n^b$'}",

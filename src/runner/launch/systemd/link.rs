@@ -8,19 +8,20 @@ use serde::Serialize;
 use zbus::connection::Builder;
 use zbus::message::Type;
 use zbus::names::OwnedErrorName;
-use zbus::wire::{DynamicType, OwnedVariant, Variant};
+use zbus::wire::{DynamicType, OwnedVariant};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use super::super::LaunchError;
 use super::super::spool::Spool;
-use crate::model::{Certificate, Exit, Span, Timestamp};
+use super::watching::{Process, Watching};
+use crate::model::{Certificate, Span};
 use crate::user_manager::PrivateSocket;
 
 const DESTINATION: &str = "org.freedesktop.systemd1";
 pub(super) const ROOT: &str = "/org/freedesktop/systemd1";
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const UNIT: &str = "org.freedesktop.systemd1.Unit";
-const SERVICE: &str = "org.freedesktop.systemd1.Service";
+pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
+pub(super) const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// An answer that takes longer is lost. The manager itself answers in a millisecond, and after seconds where the
@@ -29,11 +30,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Messages kept for one unit's streams: a unit has a handful of changes in its life.
 const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(128);
-
-/// `ExecMainCode` of a process that is over (`waitid(2)`).
-const CLD_EXITED: i32 = 1;
-const CLD_KILLED: i32 = 2;
-const CLD_DUMPED: i32 = 3;
 
 /// One connection to the manager.
 #[derive(Debug)]
@@ -52,16 +48,6 @@ pub(super) struct State {
     job: bool,
     /// Empty where it was never started.
     invocation: Vec<u8>,
-}
-
-/// What the manager says of a unit's main process.
-#[derive(Debug)]
-pub(super) struct Main {
-    /// In hexadecimal, as systemctl shows it.
-    pub(super) invocation: Option<String>,
-    pub(super) pid: Option<u32>,
-    pub(super) started: Option<Timestamp>,
-    pub(super) status: i32,
 }
 
 /// What a stream of signals is about.
@@ -152,6 +138,15 @@ impl Link {
         MessageStream::for_match_rule(rule.build()?, &self.connection, QUEUE).await
     }
 
+    /// Listens to all that concerns a unit. Before its start, or before it is looked at for the first time: then nothing
+    /// falls between the two.
+    pub(super) async fn watch(&self, unit: &str) -> zbus::Result<Watching> {
+        let (of_unit, reloading, owner) = (Watched::Unit(unit), Watched::Reloading, Watched::Owner);
+        let (of_unit, reloading, owner) =
+            tokio::try_join!(self.signals(&of_unit), self.signals(&reloading), self.signals(&owner))?;
+        Ok(Watching::new(of_unit, reloading, owner))
+    }
+
     /// Takes a reference to a loaded unit; false where it is not loaded. Asked of the unit itself, because the
     /// manager's `RefUnit` refuses units that a reload left with a bad setting.
     pub(super) async fn hold(&self, unit: &str) -> zbus::Result<bool> {
@@ -207,20 +202,25 @@ impl Link {
     }
 
     /// A unit's main process, as long as the unit is loaded.
-    pub(super) async fn main(&self, unit: &str) -> zbus::Result<Main> {
+    pub(super) async fn process(&self, unit: &str) -> zbus::Result<Process> {
         let path = &object_path(unit);
-        let (invocation, pid, started, status) = tokio::try_join!(
-            self.property::<Vec<u8>>(path, UNIT, "InvocationID"),
-            self.property::<u32>(path, SERVICE, "ExecMainPID"),
-            self.property::<u64>(path, SERVICE, "ExecMainStartTimestamp"),
-            self.property::<i32>(path, SERVICE, "ExecMainStatus"),
+        let (invocation, pid, result, code, status, started, exited) = tokio::try_join!(
+            self.property(path, UNIT, "InvocationID"),
+            self.property(path, SERVICE, "ExecMainPID"),
+            self.property(path, SERVICE, "Result"),
+            self.property(path, SERVICE, "ExecMainCode"),
+            self.property(path, SERVICE, "ExecMainStatus"),
+            self.property(path, SERVICE, "ExecMainStartTimestamp"),
+            self.property(path, SERVICE, "ExecMainExitTimestamp"),
         )?;
-        let invocation: String = invocation.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Main {
-            invocation: Some(invocation).filter(|id| !id.is_empty()),
-            pid: Some(pid).filter(|pid| *pid != 0),
-            started: timestamp(started),
+        Ok(Process {
+            invocation,
+            pid,
+            result,
+            code,
             status,
+            started,
+            exited,
         })
     }
 
@@ -228,38 +228,14 @@ impl Link {
     /// loaded.
     pub(super) async fn certificate(&self, unit: &str, spool: &Spool) -> zbus::Result<Option<Certificate>> {
         let path = &object_path(unit);
-        let (result, code, status, started, exited, cpu) = tokio::try_join!(
-            self.property::<String>(path, SERVICE, "Result"),
-            self.property::<i32>(path, SERVICE, "ExecMainCode"),
-            self.property::<i32>(path, SERVICE, "ExecMainStatus"),
-            self.property::<u64>(path, SERVICE, "ExecMainStartTimestamp"),
-            self.property::<u64>(path, SERVICE, "ExecMainExitTimestamp"),
-            self.property::<u64>(path, SERVICE, "CPUUsageNSec"),
-        )?;
+        let (process, cpu) =
+            tokio::try_join!(self.process(unit), self.property::<u64>(path, SERVICE, "CPUUsageNSec"),)?;
         // Of a unit that was collected meanwhile the manager would have told a success.
         if self.state(unit).await?.is_none_or(|state| state.invocation.is_empty()) {
             return Ok(None);
         }
-        let record = spool.record();
-        let own_cpu = || (cpu != u64::MAX).then(|| Span(i64::try_from(cpu / 1000).unwrap_or(i64::MAX)));
-        Ok(Some(Certificate {
-            exit: match code {
-                CLD_EXITED => Exit::Code(status),
-                CLD_KILLED | CLD_DUMPED => Exit::Signal(status),
-                _ => Exit::Unknown,
-            },
-            result,
-            wall: timestamp(started)
-                .zip(timestamp(exited))
-                .map(|(from, to)| to.since(from)),
-            cpu: record
-                .as_ref()
-                .and_then(|record| record.cpu_us)
-                .map(Span)
-                .or_else(own_cpu),
-            peak_memory: record.and_then(|record| record.peak_memory),
-            stopped_by_us: spool.stop_was_asked(),
-        }))
+        let cpu = (cpu != u64::MAX).then(|| Span(i64::try_from(cpu / 1000).unwrap_or(i64::MAX)));
+        Ok(Some(process.certificate(cpu, spool)))
     }
 }
 
@@ -286,24 +262,6 @@ fn object_path(unit: &str) -> String {
         }
     }
     path
-}
-
-fn timestamp(micros: u64) -> Option<Timestamp> {
-    i64::try_from(micros).ok().filter(|micros| *micros > 0).map(Timestamp)
-}
-
-/// Whether a change of properties could be the unit's end; true where it cannot be read.
-pub(super) fn may_be_over(message: &Message) -> bool {
-    type Changed<'a> = (&'a str, std::collections::BTreeMap<&'a str, Variant<'a>>, Vec<&'a str>);
-    let body = message.body();
-    let Ok((interface, changed, _)) = body.deserialize::<Changed<'_>>() else {
-        return true;
-    };
-    match changed.get("ActiveState") {
-        Some(Variant::Str(state)) => matches!(state.as_str(), "inactive" | "failed"),
-        Some(_) => true,
-        None => interface != UNIT && interface != SERVICE,
-    }
 }
 
 pub(super) fn is_named(error: &zbus::Error, name: &str) -> bool {

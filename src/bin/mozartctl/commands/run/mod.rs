@@ -17,7 +17,7 @@ use crate::job_file::{JobFile, Overrides};
 use crate::json::Accepted;
 use crate::link::Link;
 use crate::output::Out;
-use crate::text::{clean, shell_word};
+use crate::text::{clean, count, shell_word};
 
 /// Plans, and runs unless it is a dry run. Nothing is started before the file is free of errors.
 pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result<ExitCode, CliError> {
@@ -91,7 +91,11 @@ fn has_sheet(plan: &Plan, number: u32, file: &JobFile) -> Result<(), CliError> {
     let sheets = plan.sheets.len();
     Err(CliError::new(
         Kind::Usage,
-        format!("there is no sheet {number}: {} has only {sheets} sheets", file.shown),
+        format!(
+            "there is no sheet {number}: {} has only {}",
+            file.shown,
+            count(sheets, "sheet")
+        ),
     ))
 }
 
