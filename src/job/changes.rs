@@ -33,24 +33,27 @@ pub fn parts(old: &Plan, new: &Plan) -> Vec<&'static str> {
         checkpoint_every_sheet,
         dormant,
     } = old;
-    let timeless = |sheets: &[Sheet]| -> Vec<Sheet> {
+    // What sheets have of `backend` is no part of `sheet`.
+    let bare = |sheets: &[Sheet]| -> Vec<Sheet> {
         let sheets = sheets.iter().cloned();
         sheets
             .map(|sheet| Sheet {
                 timeout: Span(0),
+                model: None,
                 ..sheet
             })
             .collect()
     };
-    let timeouts = |sheets: &[Sheet]| sheets.iter().map(|sheet| sheet.timeout).collect::<Vec<_>>();
-    let both = sheets.len().min(new.sheets.len());
-    let same_timeouts = timeouts(&sheets[..both]) == timeouts(&new.sheets[..both]);
+    let same_overrides = sheets
+        .iter()
+        .zip(&new.sheets)
+        .all(|(old, new)| (old.timeout, &old.model) == (new.timeout, &new.model));
     let checkpoint = (checkpoint_path, checkpoint_every_sheet) == (&new.checkpoint_path, &new.checkpoint_every_sheet);
     let differs = [
         ("description", *description != new.description),
         ("workspace", *workspace != new.workspace),
-        ("backend", *backend != new.backend || !same_timeouts),
-        ("sheet", timeless(sheets) != timeless(&new.sheets)),
+        ("backend", *backend != new.backend || !same_overrides),
+        ("sheet", bare(sheets) != bare(&new.sheets)),
         ("prompt", *prompt != new.prompt),
         ("retry", *retry != new.retry),
         ("rate_limit", *rate_limit != new.rate_limit),
@@ -155,6 +158,14 @@ mod tests {
             ),
             (&["backend: {type: claude_cli, timeout_seconds: 99}"], &["backend"]),
             (&["backend: {type: claude_cli, cli_model: opus}"], &["backend"]),
+            (
+                &["backend: {type: claude_cli, sheet_overrides: {2: {cli_model: opus}}}"],
+                &["backend"],
+            ),
+            (
+                &["backend: {type: claude_cli, sheet_overrides: {4: {timeout_seconds: 900}}}"],
+                &["backend"],
+            ),
             (&["sheet: {size: 2, total_items: 9}"], &["sheet"]),
             (
                 &["sheet: {size: 2, total_items: 8, dependencies: {2: [1]}}"],
@@ -195,6 +206,9 @@ mod tests {
         let before = plan(&[]);
         let same = |backend: &str| same_sessions(&before, &plan(&[backend]));
         assert!(same("backend: {type: claude_cli, cli_model: opus}"));
+        assert!(same(
+            "backend: {type: claude_cli, sheet_overrides: {1: {cli_model: opus}}}"
+        ));
         assert!(!same("backend: {type: claude_cli, working_directory: /elsewhere}"));
         assert!(!same("backend: {type: command, command: [a]}"));
     }

@@ -150,7 +150,7 @@ impl<'a> Lowering<'a> {
             },
             &filled,
         );
-        let cost_limits = self.cost_limits();
+        let cost_limits = self.cost_limits(&sheets, &backend);
         let retry = self.retry();
         let rate_limit = self.rate_limit();
         let idle_timeout = self.idle_timeout(&backend);

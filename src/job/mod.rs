@@ -7,6 +7,7 @@
 pub mod artifacts;
 pub mod changes;
 pub mod condition;
+pub mod estimate;
 pub mod expression;
 pub mod files;
 pub mod fix;

@@ -205,6 +205,9 @@ pub struct Sheet {
     pub description: Option<String>,
     /// Timeout of a whole attempt, overrides applied.
     pub timeout: Span,
+    /// Model of the CLI, where it is not the backend's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Skipped where this is true when it would start; as written (`job::expression`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_when: Option<String>,
@@ -240,6 +243,16 @@ pub struct Backend {
     pub env: BTreeMap<String, String>,
     /// Bytes of output kept in the ledger.
     pub max_output_capture_bytes: u64,
+}
+
+impl Backend {
+    /// The model that a sheet's sessions are asked of; `None`: the one that the program itself takes.
+    pub fn model<'a>(&'a self, sheet: Option<&'a Sheet>) -> Option<&'a str> {
+        match &self.kind {
+            BackendKind::ClaudeCli(cli) => sheet.and_then(|sheet| sheet.model.as_deref()).or(cli.model.as_deref()),
+            BackendKind::Command { .. } => None,
+        }
+    }
 }
 
 /// The kinds of sessions that work today.

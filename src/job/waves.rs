@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::plan::{Dependency, Plan, SheetRange};
-use crate::model::SheetNo;
+use crate::model::{SheetNo, Span};
 
 /// The sheets in waves, in order. Without `parallel` each wave is one sheet.
 pub fn waves(plan: &Plan) -> Vec<Vec<SheetNo>> {
@@ -28,6 +28,38 @@ pub fn waves(plan: &Plan) -> Vec<Vec<SheetNo>> {
     }
     waves.iter_mut().for_each(|wave| wave.sort_unstable());
     waves
+}
+
+/// How long sheets take that take so long each, as many beside each other as the plan lets; one without a length does
+/// not run.
+pub(crate) fn makespan(plan: &Plan, work: impl Fn(SheetNo) -> Option<Span>) -> Span {
+    let (places, pause) = match &plan.parallel {
+        Some(parallel) => (usize::try_from(parallel.max_concurrent.max(1)).unwrap_or(1), 0),
+        None => (1, plan.pause_between_sheets.0),
+    };
+    let mut order = Order::new(plan.sheets.len(), &plan.dependencies);
+    let mut ready: BinaryHeap<Reverse<u32>> = order.first().into_iter().map(Reverse).collect();
+    // By their ends.
+    let mut running: BinaryHeap<Reverse<(i64, u32)>> = BinaryHeap::new();
+    let mut ended = None;
+    loop {
+        while running.len() < places
+            && let Some(Reverse(sheet)) = ready.pop()
+        {
+            match work(SheetNo(sheet)) {
+                Some(work) => {
+                    let begin = ended.map_or(0, |ended: i64| ended.saturating_add(pause));
+                    running.push(Reverse((begin.saturating_add(work.0), sheet)));
+                }
+                None => ready.extend(order.done(sheet).into_iter().map(Reverse)),
+            }
+        }
+        let Some(Reverse((end, sheet))) = running.pop() else {
+            return Span(ended.unwrap_or(0));
+        };
+        ended = Some(end);
+        ready.extend(order.done(sheet).into_iter().map(Reverse));
+    }
 }
 
 /// The wave of each sheet, by index, where all that could run at once do.

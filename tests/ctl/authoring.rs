@@ -1,9 +1,11 @@
 //! What helps a person to write a job file: `new`, `schema`, `explain`, `graph`, `validate --fix`, the dry run.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::support::{Alone, Desk, WROTE_ITS_FILE, json, output, said};
+use crate::support::{Alone, Desk, WROTE_ITS_FILE, json, output, said, wait_until};
 
 fn stdout(shown: &std::process::Output) -> String {
     assert!(shown.status.success(), "{}", said(shown));
@@ -259,6 +261,92 @@ fn a_dry_run_has_waves_and_each_sheet_with_all_that_it_is_sent() {
         "{text}"
     );
     assert!(text.contains("waits for  sheets 2 to 4"), "{text}");
+}
+
+/// Something that says what it has cost, as the CLI does.
+const HAS_COST: &str = r#"#!/bin/sh
+cat > /dev/null
+sleep 0.3
+echo '{"type":"result","subtype":"success","is_error":false,"num_turns":1,"result":"done","session_id":"x","total_cost_usd":0.25}'
+"#;
+
+#[test]
+fn a_dry_run_tells_what_earlier_runs_took() {
+    let (alone, desk) = (Alone::new(), Desk::new());
+    alone.settings("launcher: supervised\n");
+    let program = desk.write("claude", HAS_COST);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let file = desk.write(
+        "job.yaml",
+        &format!(
+            "name: job\nbackend: {{type: claude_cli, cli_path: ./claude, env: {{HOME: {}}}}}\npause_between_sheets_seconds: 0\n\
+             sheet: {{size: 1, total_items: 3}}\nprompt: {{template: x}}\n",
+            desk.path("").display()
+        ),
+    );
+    let dry = |more: &[&str]| {
+        let shown = output(alone.ctl(["run", "-n", "-j"]).args(more).arg(&file));
+        json(&shown)["estimate"].clone()
+    };
+    let before = dry(&[]);
+    assert_eq!(
+        (&before["earlier_sheets"], &before["seconds"], &before["cost_usd"]),
+        (&0.into(), &serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    let told = stdout(&output(alone.ctl(["run", "-n"]).arg(&file)));
+    assert!(
+        told.contains("no history: no sheet of this job has been completed before"),
+        "{told}"
+    );
+    assert!(!alone.state().exists(), "a dry run made a ledger");
+
+    let done = output(alone.ctl(["run"]).arg(&file));
+    assert!(done.status.success(), "{}", said(&done));
+    let check = |all: &serde_json::Value| {
+        assert_eq!(
+            (&all["earlier_sheets"], &all["earlier_runs"]),
+            (&3.into(), &1.into()),
+            "{all}"
+        );
+        let seconds = |key: &str| all["seconds"][key].as_f64().expect("seconds");
+        assert!(
+            seconds("low") >= 0.9 && seconds("low") <= seconds("likely") && seconds("likely") <= seconds("high"),
+            "{all}"
+        );
+        assert_eq!(all["cost_usd"]["likely"], 0.75, "{all}");
+    };
+    check(&dry(&[]));
+    for some in [&["--sheet", "2"][..], &["--start-sheet", "3"]] {
+        assert_eq!(dry(some)["cost_usd"]["high"], 0.25, "{some:?}");
+    }
+    let told = stdout(&output(alone.ctl(["run", "-n"]).arg(&file)));
+    assert!(
+        told.contains("cost about $0.75; by 3 sheets of 1 earlier run"),
+        "{told}"
+    );
+
+    // A `command` does not say.
+    let text = fs::read_to_string(&file).expect("the job");
+    let command = text.replace(
+        "type: claude_cli, cli_path: ./claude",
+        "type: command, command: [sleep, '0.1']",
+    );
+    let other = desk.write("other.yaml", &command.replace("name: job", "name: other"));
+    let done = output(alone.ctl(["run"]).arg(&other));
+    assert!(done.status.success(), "{}", said(&done));
+    let told = stdout(&output(alone.ctl(["run", "-n"]).arg(&other)));
+    assert!(told.contains("cost unknown; by 3 sheets of 1 earlier run"), "{told}");
+
+    // While somebody else holds the ledger it is asked.
+    let busy = desk.job("busy", 1, "sleep 60", "");
+    let mut run = alone.ctl(["run"]).arg(&busy).spawn().expect("it starts");
+    wait_until("the other job is at work", Duration::from_secs(20), || {
+        desk.starts().contains_key(&1)
+    });
+    check(&dry(&[]));
+    let cancelled = output(alone.ctl(["cancel", "busy"]));
+    assert!(cancelled.status.success(), "{}", said(&cancelled));
+    run.wait().expect("it ends");
 }
 
 #[test]

@@ -141,6 +141,49 @@ fn a_session_has_the_time_that_its_sheet_has() {
     assert_eq!(sheet_states(&person.alone.status("job")), ["completed", "failed"]);
 }
 
+// field: backend.sheet_overrides
+#[test]
+fn a_sheet_has_the_time_and_the_model_of_its_own() {
+    let person = Person::new();
+    // What the CLI is asked with; the session of one sheet ends too late but for the time of its own.
+    let program = person.desk.write(
+        "claude",
+        "#!/bin/sh\nn=$(head -n 1)\nprintf '%s ' \"$@\" > \"$(dirname \"$0\")/called-$n\"\nsleep 1\nexit 1\n",
+    );
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    let overrides = "{1: {timeout_seconds: 30}, 3: {cli_model: opus, timeout_seconds: 30}}";
+    let file = person.desk.write(
+        "job.yaml",
+        &format!(
+            "name: job\nbackend: {{type: claude_cli, cli_path: ./claude, env: {{HOME: {}}}, cli_model: haiku,\n  \
+             timeout_seconds: 0.4, timeout_overrides: {{1: 0.4}}, sheet_overrides: {overrides}}}\n\
+             sheet: {{size: 1, total_items: 3}}\nprompt: {{template: \"{{{{ sheet_num }}}}\\n\"}}\n\
+             parallel: {{enabled: true, fail_fast: false}}\nretry: {{max_retries: 0, transient_retries: 0}}\n",
+            person.desk.path("").display()
+        ),
+    );
+    let planned = person.plan(&file);
+    let planned = planned["sheets"].as_array().expect("sheets").iter();
+    let planned: Vec<_> = planned
+        .map(|sheet| (sheet["timeout_seconds"].as_f64(), sheet["model"].as_str()))
+        .collect();
+    let expected = [(30.0, "haiku"), (0.4, "haiku"), (30.0, "opus")].map(|(time, model)| (Some(time), Some(model)));
+    assert_eq!(planned, expected);
+
+    person.fails(&file);
+    let models: Vec<_> = (1..=3)
+        .map(|sheet| {
+            let called = person.read(&format!("called-{sheet}"));
+            let mut words = called.split(' ').skip_while(|word| *word != "--model");
+            words.nth(1).map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(models, ["haiku", "haiku", "opus"].map(|model| Some(model.to_owned())));
+    let status = person.alone.status("job");
+    let in_time = |sheet: usize| status["sheets"][sheet]["code"] != "E001";
+    assert_eq!([0, 1, 2].map(in_time), [true, false, true], "{status}");
+}
+
 // field: backend.env
 // field: backend.pass_env
 #[test]

@@ -98,6 +98,19 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// Whoever can tell of earlier runs: a conductor that is there, else the ledger, read in this process. Nothing is started
+    /// or made for it.
+    ///
+    /// # Errors
+    /// [`Kind::NoConductor`] where the ledger is there and cannot be read.
+    pub(crate) async fn memory(&self) -> Result<Option<Link>, CliError> {
+        let paths = paths()?;
+        match self.find(Need::Existing).await? {
+            None if paths.ledger().exists() => self.embed(Need::Answer, &paths).await.map(Some),
+            found => Ok(found),
+        }
+    }
+
     /// The user's systemd, and the service if its unit is installed there.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Every sheet is rendered once before anything starts, and its rules are filled in.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Lowering;
@@ -33,8 +34,8 @@ struct Rendered {
     agree: bool,
     /// Names that the template may look up.
     names: Vec<String>,
-    /// The largest prompt: sheet, characters.
-    most_chars: (u32, usize),
+    /// Sheet and characters of each prompt.
+    chars: Vec<(u32, usize)>,
     /// The longest prompt: sheet, lines.
     most_lines: (u32, usize),
 }
@@ -47,10 +48,7 @@ impl Rendered {
     }
 
     fn measure(&mut self, sheet: u32, text: &str) {
-        let chars = text.chars().count();
-        if chars > self.most_chars.1 {
-            self.most_chars = (sheet, chars);
-        }
+        self.chars.push((sheet, text.chars().count()));
         let lines = text.lines().count();
         if lines > self.most_lines.1 {
             self.most_lines = (sheet, lines);
@@ -91,7 +89,7 @@ impl Lowering<'_> {
         let chosen = match outcome {
             Ok(rendered) => {
                 self.report_rendering(&rendered, prompt, &known, sheets.len());
-                self.report_size(&rendered, backend);
+                self.report_size(&rendered, sheets, backend);
                 if rendered.agree {
                     TemplateEngine::Tera
                 } else {
@@ -173,22 +171,33 @@ impl Lowering<'_> {
         };
     }
 
-    fn report_size(&mut self, rendered: &Rendered, backend: &Backend) {
+    fn report_size(&mut self, rendered: &Rendered, sheets: &[Sheet], backend: &Backend) {
         let field = self.template_field();
         let at = self.at(field);
-        let (sheet, chars) = rendered.most_chars;
-        let tokens = chars / 4;
-        let large_window = match &backend.kind {
-            BackendKind::ClaudeCli(cli) => cli.model.as_ref().is_some_and(|model| model.contains("[1m]")),
+        let has_large_window = |number: u32| match backend.kind {
+            BackendKind::ClaudeCli(_) => {
+                let sheet = sheets.iter().find(|sheet| sheet.number == number);
+                backend.model(sheet).is_some_and(|model| model.contains("[1m]"))
+            }
             // What reads it, and how much it can take, is not known.
             BackendKind::Command { .. } => true,
         };
-        if tokens > TOO_MANY_TOKENS && !large_window {
+        let mut largest_first: Vec<_> = rendered
+            .chars
+            .iter()
+            .map(|(sheet, chars)| (chars / 4, Reverse(*sheet)))
+            .filter(|(tokens, _)| *tokens > MANY_TOKENS)
+            .collect();
+        largest_first.sort_unstable_by_key(|size| Reverse(*size));
+        let does_not_fit = largest_first
+            .iter()
+            .find(|(tokens, sheet)| *tokens > TOO_MANY_TOKENS && !has_large_window(sheet.0));
+        if let Some((tokens, Reverse(sheet))) = does_not_fit {
             let message = format!(
                 "the prompt of sheet {sheet} has about {tokens} tokens; more than {TOO_MANY_TOKENS} do not fit"
             );
             self.problems.error("E602", at, field, message).with("sheet", sheet);
-        } else if tokens > MANY_TOKENS {
+        } else if let Some((tokens, Reverse(sheet))) = largest_first.first() {
             let message = format!("the prompt of sheet {sheet} has about {tokens} tokens");
             self.problems.warning("E602", at, field, message).with("sheet", sheet);
         }

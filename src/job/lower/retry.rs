@@ -1,8 +1,12 @@
 //! Budgets, delays and limits.
 
+use std::collections::BTreeSet;
+
 use super::Lowering;
 use crate::job::pattern::Pattern;
-use crate::job::plan::{Backend, BackendKind, CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy, TokenPrice};
+use crate::job::plan::{
+    Backend, BackendKind, CircuitBreaker, CostLimits, RateLimitPolicy, RetryPolicy, Sheet, TokenPrice,
+};
 use crate::job::prices;
 use crate::job::schema;
 use crate::model::{Cost, Span};
@@ -48,7 +52,7 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn cost_limits(&mut self) -> Option<CostLimits> {
+    pub(super) fn cost_limits(&mut self, sheets: &[Sheet], backend: &Backend) -> Option<CostLimits> {
         if !self.boolean("cost_limits.enabled", false) {
             return None;
         }
@@ -70,13 +74,13 @@ impl Lowering<'_> {
             let message = "a `command` says nothing of what it costs, so this budget cannot hold";
             self.problems.warning("V195", at, "cost_limits", message.to_owned());
         }
+        let models: BTreeSet<_> = sheets.iter().filter_map(|sheet| backend.model(Some(sheet))).collect();
+        let prices = prices::Prices::packaged();
         // A word such as `opus` is not yet the model.
-        let model = self
-            .text("backend.cli_model")
-            .filter(|model| model.contains(char::is_numeric));
-        if let Some(model) = model
-            && limits.price.is_none()
-            && !prices::Prices::packaged().knows(model)
+        let is_priced = |model: &str| !model.contains(char::is_numeric) || prices.knows(model);
+        for model in models
+            .into_iter()
+            .filter(|model| limits.price.is_none() && !is_priced(model))
         {
             let message = format!(
                 "no price of {model} is known here: of a session that is cut off and does not say what it has cost, all \

@@ -93,19 +93,7 @@ impl<'a> Lowering<'a> {
                 sheet.description = Some(scalar.raw.clone());
             }
         }
-        for (sheet, node) in self.by_sheet("backend.timeout_overrides", sheets.len()) {
-            if let (Some(sheet), Some(seconds)) = (
-                sheets.get_mut(sheet),
-                schema::number(node).filter(|seconds| *seconds > 0.0),
-            ) {
-                sheet.timeout = Span::from_secs_f64(seconds);
-                self.judge_timeout(
-                    seconds,
-                    Some(node.at),
-                    &format!("backend.timeout_overrides.{}", sheet.number),
-                );
-            }
-        }
+        self.overrides(&mut sheets);
         self.skip_rules(&mut sheets);
         for (index, node) in self.by_sheet("sheet.prompt_extensions", sheets.len()) {
             let texts = self.extensions(&format!("sheet.prompt_extensions.{}", index + 1), Some(node));
@@ -114,6 +102,41 @@ impl<'a> Lowering<'a> {
             }
         }
         (sheets, stages)
+    }
+
+    /// What the backend is told for single sheets.
+    fn overrides(&mut self, sheets: &mut [Sheet]) {
+        const TIMEOUTS: &str = "backend.timeout_overrides";
+        for (index, node) in self.by_sheet(TIMEOUTS, sheets.len()) {
+            if let Some(sheet) = sheets.get_mut(index) {
+                self.own_timeout(sheet, node, &format!("{TIMEOUTS}.{}", index + 1));
+            }
+        }
+        const OVERRIDES: &str = "backend.sheet_overrides";
+        for (index, node) in self.by_sheet(OVERRIDES, sheets.len()) {
+            let Some(sheet) = sheets.get_mut(index) else { continue };
+            let field = |name: &str| format!("{OVERRIDES}.{}.{name}", index + 1);
+            if let Some(timeout) = node.get("timeout_seconds") {
+                self.own_timeout(sheet, timeout, &field("timeout_seconds"));
+            }
+            let Some(model) = node.get("cli_model").filter(|model| !model.is_null()) else {
+                continue;
+            };
+            if self.text("backend.type") == Some("command") {
+                let field = field("cli_model");
+                let message = format!("`{field}` has no effect with `type: command`");
+                self.problems.warning("V190", Some(model.at), &field, message);
+            } else {
+                sheet.model = model.scalar().map(|scalar| scalar.raw.clone());
+            }
+        }
+    }
+
+    fn own_timeout(&mut self, sheet: &mut Sheet, node: &Node, field: &str) {
+        if let Some(seconds) = schema::number(node).filter(|seconds| *seconds > 0.0) {
+            sheet.timeout = Span::from_secs_f64(seconds);
+            self.judge_timeout(seconds, Some(node.at), field);
+        }
     }
 
     /// Which sheets may turn out not to be needed.

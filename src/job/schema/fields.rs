@@ -250,8 +250,9 @@ const BACKEND: &[Field] = &[
     works("timeout_overrides", BySheet(&Number(above(0.0))))
         .about("The same for single sheets, by number.")
         .example(r#"{"1": 3600}"#),
-    refused("sheet_overrides", BySheet(&Section(SHEET_OVERRIDE)), used)
-        .about("Other settings for single sheets, by number."),
+    works("sheet_overrides", BySheet(&Section(SHEET_OVERRIDE)))
+        .about("Other settings for single sheets, by number.")
+        .example(r#"{"1": {"cli_model": "opus", "timeout_seconds": 3600}}"#),
     refused("fallbacks", List(&Text), used).about("Backends that are tried in turn when this one fails for good."),
     works("cli_path", Text)
         .about("Program of the CLI, looked up on the submitter's PATH unless it has a slash.")
@@ -291,14 +292,14 @@ const BACKEND: &[Field] = &[
 ];
 const SHEET_OVERRIDE: &[Field] = &[
     works("cli_model", Text).about("Model of the CLI for this sheet."),
-    works("model", Text).about("Model of the API for this sheet."),
-    works("temperature", Number(within(0.0, 1.0))).about("Temperature for this sheet."),
-    works("max_tokens", Int(1, MAX)).about("Longest answer for this sheet."),
+    dormant("model", Text).about("Model of the API for this sheet."),
+    dormant("temperature", Number(within(0.0, 1.0))).about("Temperature for this sheet."),
+    dormant("max_tokens", Int(1, MAX)).about("Longest answer for this sheet."),
     works("timeout_seconds", Number(above(0.0)))
         .about("How long an attempt at this sheet may take; wins over `timeout_overrides`."),
-    works("backend", Text).about("Another backend for this sheet."),
-    works("resources", Section(RESOURCES)).about("What this sheet's session may use of the machine."),
-    works("sandbox", SANDBOX).about("What this sheet's session may reach."),
+    refused("backend", Text, used).about("Another backend for this sheet."),
+    refused("resources", Section(RESOURCES), used).about("What this sheet's session may use of the machine."),
+    refused("sandbox", SANDBOX, confines).about("What this sheet's session may reach."),
 ];
 const OLLAMA: &[Field] = &[
     works("base_url", Text)

@@ -25,6 +25,7 @@ const MAX_RETRIES: &str = "2";
 /// Arguments after the program, and the variables that the CLI needs.
 pub(super) fn arguments(
     cli: &ClaudeCli,
+    model: Option<&str>,
     session_id: &str,
     resume: bool,
     budget: Option<Cost>,
@@ -44,7 +45,7 @@ pub(super) fn arguments(
     if cli.disable_mcp {
         add(&["--strict-mcp-config"]);
     }
-    if let Some(model) = &cli.model {
+    if let Some(model) = model {
         add(&["--model", model]);
     }
     if let Some(text) = cli.system_prompt.as_deref().filter(|text| !text.is_empty()) {

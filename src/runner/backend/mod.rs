@@ -54,7 +54,10 @@ pub fn command_line(spec: &AttemptSpec) -> CommandLine {
         .clone()
         .unwrap_or_else(|| kind.program().to_owned());
     let (arguments, mut env) = match kind {
-        BackendKind::ClaudeCli(cli) => claude_cli::arguments(cli, &spec.session_id, spec.resume, spec.budget),
+        BackendKind::ClaudeCli(cli) => {
+            let model = spec.plan.backend.model(spec.plan.sheet(spec.attempt.sheet));
+            claude_cli::arguments(cli, model, &spec.session_id, spec.resume, spec.budget)
+        }
         BackendKind::Command { command } => (command.iter().skip(1).cloned().collect(), BTreeMap::new()),
     };
     env.retain(|name, _| !spec.plan.backend.env.contains_key(name));

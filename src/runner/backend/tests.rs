@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::job::plan::{
-    Append, Backend, CostLimits, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, SubmitContext, TemplateEngine,
+    Append, Backend, CostLimits, OnLimit, Plan, Prompt, RateLimitPolicy, RetryPolicy, Sheet, SubmitContext,
+    TemplateEngine,
 };
 use crate::model::{Ask, AttemptKind, AttemptNo, AttemptRef, Exit, JobName, LimitKind, RunId, SheetNo, Span};
 
@@ -210,6 +211,23 @@ fn the_model_is_an_argument() {
         &argv(claude_with(|cli| cli.model = Some("haiku".to_owned()))),
         &["--model", "haiku"]
     ));
+}
+
+// field: backend.sheet_overrides
+#[test]
+fn a_sheets_own_model_is_its_sessions_argument() {
+    let mut spec = spec(claude_with(|cli| cli.model = Some("haiku".to_owned())));
+    Arc::get_mut(&mut spec.plan).unwrap().sheets = [(1, None), (2, Some("opus".to_owned()))]
+        .map(|(number, model)| Sheet {
+            number,
+            model,
+            ..Sheet::default()
+        })
+        .into();
+    for (sheet, model) in [(1, "haiku"), (2, "opus")] {
+        spec.attempt.sheet = SheetNo(sheet);
+        assert!(holds(&command_line(&spec).argv, &["--model", model]), "sheet {sheet}");
+    }
 }
 
 // field: backend.allowed_tools

@@ -267,7 +267,7 @@ fn unknown_model(text: &str) -> Box<Failure> {
         Code::E507,
         &format!("the model is not known to this account{}", with(quote(text))),
     )
-    .hint("Correct backend.cli_model.")
+    .hint("Correct backend.cli_model, or that of this sheet in backend.sheet_overrides.")
 }
 
 fn too_long(text: &str) -> Box<Failure> {

@@ -170,6 +170,14 @@ fn table() -> Vec<(String, &'static str)> {
             "ERROR E301 6:31 backend.timeout_overrides.one: a key here must be the number of a sheet, from 1, and this is the text \"one\"",
         ),
         (
+            plus("backend: {sheet_overrides: {1: {timeout_seconds: 0}}}"),
+            "ERROR E301 6:50 backend.sheet_overrides.1.timeout_seconds: `backend.sheet_overrides.1.timeout_seconds` must be above 0, and this is 0",
+        ),
+        (
+            plus("backend: {sheet_overrides: {1: {cli_modle: opus}}}"),
+            "ERROR E301 6:33 backend.sheet_overrides.1.cli_modle: `backend.sheet_overrides.1` has no field `cli_modle`; did you mean `cli_model`?",
+        ),
+        (
             plus("backend: {pass_env: ['A=b']}"),
             "ERROR E301 6:22 backend.pass_env[0]: \"A=b\" is no name of a variable; only its name stands here, never its value",
         ),

@@ -14,8 +14,16 @@ fn known_fields_that_would_change_the_result_are_refused() {
             "bridge.mcp_servers",
         ),
         (
-            "backend: {sheet_overrides: {1: {cli_model: x}}}",
-            "backend.sheet_overrides",
+            "backend: {sheet_overrides: {1: {backend: ollama}}}",
+            "backend.sheet_overrides.1.backend",
+        ),
+        (
+            "backend: {sheet_overrides: {1: {resources: {memory_max: 2G}}}}",
+            "backend.sheet_overrides.1.resources",
+        ),
+        (
+            "backend: {sheet_overrides: {1: {sandbox: guard, timeout_seconds: 900}}}",
+            "backend.sheet_overrides.1.sandbox",
         ),
         ("backend: {fallbacks: [ollama]}", "backend.fallbacks"),
         ("backend: {output_file: x}", "backend.output_file"),
@@ -72,6 +80,10 @@ fn known_fields_without_effect_are_warned_of() {
         ("isolation: {mode: worktree, branch_prefix: fast-2}", "isolation"),
         ("backend: {temperature: 0.5}", "backend.temperature"),
         ("backend: {model: x}", "backend.model"),
+        (
+            "backend: {sheet_overrides: {2: {max_tokens: 9, cli_model: opus, sandbox: off}}}",
+            "backend.sheet_overrides.2.max_tokens",
+        ),
     ];
     for (line, field) in table {
         let loaded = load_with(&plus(line), |_| ());
@@ -206,6 +218,18 @@ fn doubtful_things_are_warned_of() {
             "WARNING V212 6:31 backend.timeout_overrides.3: there is no sheet 3: this job has 2 sheets",
         ),
         (
+            plus("backend: {sheet_overrides: {2: {timeout_seconds: 30}}}"),
+            "WARNING V103 6:50 backend.sheet_overrides.2.timeout_seconds: a timeout of 30 s is short; a session that does real work needs minutes",
+        ),
+        (
+            plus("backend: {sheet_overrides: {3: {cli_model: x}}}"),
+            "WARNING V212 6:29 backend.sheet_overrides.3: there is no sheet 3: this job has 2 sheets",
+        ),
+        (
+            plus("backend: {type: command, command: [cat], sheet_overrides: {1: {cli_model: x}}}"),
+            "WARNING V190 6:75 backend.sheet_overrides.1.cli_model: `backend.sheet_overrides.1.cli_model` has no effect with `type: command`",
+        ),
+        (
             plus("backend: {skip_permissions: no}"),
             "WARNING V204 6:29 backend.skip_permissions: without `skip_permissions` a session stops at the first tool that needs a permission, and nobody is there to give it; set `skip_permissions: true`, or list what is allowed in `allowed_tools`",
         ),
@@ -328,6 +352,10 @@ fn very_large_prompts_are_told() {
     assert_eq!(
         sized(125_000, "backend: {cli_model: 'sonnet[1m]'}\n"),
         ["WARNING E602 4:20 prompt.template: the prompt of sheet 1 has about 156250 tokens"]
+    );
+    assert_eq!(
+        sized(125_000, "backend: {sheet_overrides: {1: {cli_model: 'sonnet[1m]'}}}\n"),
+        ["ERROR E602 4:20 prompt.template: the prompt of sheet 2 has about 156250 tokens; more than 150000 do not fit"]
     );
     let lines = with("prompt", &format!("prompt: {{template: \"{}\"}}", "x\\n".repeat(5001)));
     assert_eq!(

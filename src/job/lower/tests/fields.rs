@@ -228,6 +228,29 @@ fn timeout_overrides_are_by_sheet() {
     assert_eq!(plan.sheets[1].timeout, Span::from_secs(200));
 }
 
+// field: backend.sheet_overrides
+#[test]
+fn sheet_overrides_win_over_all_else() {
+    let fields = "cli_model: sonnet, timeout_seconds: 400, timeout_overrides: {1: 500, 2: 600}, \
+                  sheet_overrides: {2: {timeout_seconds: '700', cli_model: opus}}";
+    let plan = plan(&plus(&format!("backend: {{{fields}}}")));
+    let told = |plan: &Plan| -> Vec<_> {
+        let model = |sheet| plan.backend.model(Some(sheet)).map(str::to_owned);
+        let sheets = plan.sheets.iter();
+        sheets
+            .map(|sheet| (sheet.timeout.to_duration().as_secs(), model(sheet)))
+            .collect()
+    };
+    let expected = [(500, "sonnet"), (700, "opus")].map(|(time, model)| (time, Some(model.to_owned())));
+    assert_eq!(told(&plan), expected);
+    let mut stored = serde_json::to_value(&plan).unwrap();
+    assert_eq!(told(&serde_json::from_value(stored.clone()).unwrap()), expected);
+    // Of a plan that was stored before there were any, the backend's model holds.
+    stored["sheets"][1].as_object_mut().unwrap().remove("model");
+    let model = told(&serde_json::from_value(stored).unwrap()).swap_remove(1).1;
+    assert_eq!(model.as_deref(), Some("sonnet"));
+}
+
 // field: backend.cli_path
 #[test]
 fn cli_path_is_a_name_or_absolute() {
@@ -753,6 +776,8 @@ fn cost_limits_are_in_dollars_and_off_unless_enabled() {
         found.len() == 1 && found[0].starts_with("INFO V196 7:") && found[0].contains("no price of claude-next-9"),
         "{found:#?}"
     );
+    let own = "backend: {sheet_overrides: {2: {cli_model: claude-next-9}}}\ncost_limits: {enabled: true, max_cost_per_job: 1}";
+    assert!(problems(&plus(own))[0].contains("no price of claude-next-9"));
     for known in ["claude-opus-4-5-20251101", "opus"] {
         assert_eq!(of_model(known), [""; 0], "{known}");
     }

@@ -1,5 +1,6 @@
 //! `run FILE`: checks the file here, submits it, and stays with the run.
 
+mod history;
 pub(crate) mod plan;
 
 use mozart::api::request::RunSelector;
@@ -31,14 +32,12 @@ pub(crate) fn run(arguments: &RunArgs, finder: &Finder<'_>, out: &Out) -> Result
         for number in [arguments.start_sheet, arguments.sheet].into_iter().flatten() {
             has_sheet(&plan, number, &file)?;
         }
-        plan::show(
-            &plan,
-            &problems,
-            arguments.start_sheet.unwrap_or(1),
-            arguments.sheet,
-            out,
-        )?;
-        return Ok(ExitCode::Done);
+        return super::drive(async {
+            let history = history::of(plan.name.as_str(), finder).await;
+            let start = arguments.start_sheet.unwrap_or(1);
+            plan::show(&plan, &problems, start, arguments.sheet, &history, out)?;
+            Ok(ExitCode::Done)
+        });
     }
     let (plan, problems) = file.plan(file.load(&overrides), out)?;
     if let Some(start) = arguments.start_sheet {

@@ -1,15 +1,17 @@
 //! What `run --dry-run` shows: the plan, and every prompt as it would be sent.
 
-use mozart::job::plan::{BackendKind, Check, Plan, Sheet, TemplateEngine};
+use mozart::job::estimate::{Range, estimate};
+use mozart::job::plan::{Check, Plan, Sheet, TemplateEngine};
 use mozart::job::rules::SheetRule;
 use mozart::job::waves::waves;
-use mozart::model::{Problem, Severity, SheetNo, Span};
+use mozart::model::{Cost, Problem, Severity, SheetNo, Span};
 use mozart::prompt::FirstTask;
 use serde::Serialize;
 
+use super::history::History;
 use crate::error::{CliError, Kind};
 use crate::output::{Out, Paint};
-use crate::text::{clean, count, length};
+use crate::text::{clean, count, length, money};
 
 /// The whole dry run, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -26,7 +28,80 @@ struct DryRun<'a> {
     /// How many sheets do run at once.
     max_concurrent: u32,
     sheets: Vec<PlannedSheet<'a>>,
+    /// Of the sheets above that are not skipped.
+    estimate: Estimate,
     problems: &'a [Problem],
+}
+
+/// What it may take and cost, by what sheets of earlier runs did.
+#[derive(Debug, Serialize)]
+struct Estimate {
+    earlier_sheets: usize,
+    earlier_runs: u32,
+    /// Without waits for limits.
+    seconds: Option<Between>,
+    /// Nothing where nobody knows.
+    cost_usd: Option<Between>,
+    /// Why there is no history.
+    why: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Between {
+    low: f64,
+    likely: f64,
+    high: f64,
+}
+
+impl Between {
+    fn of<T>(range: Range<T>, shown: impl Fn(T) -> f64) -> Self {
+        Self {
+            low: shown(range.low),
+            likely: shown(range.likely),
+            high: shown(range.high),
+        }
+    }
+
+    /// In words.
+    fn words(&self, shown: impl Fn(f64) -> String) -> String {
+        let [low, likely, high] = [self.low, self.likely, self.high].map(shown);
+        if low == high {
+            format!("about {likely}")
+        } else {
+            format!("about {likely} ({low} to {high})")
+        }
+    }
+}
+
+impl Estimate {
+    fn of(plan: &Plan, start: u32, only: Option<u32>, history: &History) -> Self {
+        let runs = |sheet: &Sheet| sheet.number >= start && only.is_none_or(|only| only == sheet.number);
+        let estimate = estimate(plan, runs, &history.sheets);
+        Self {
+            earlier_sheets: history.sheets.len(),
+            earlier_runs: history.runs,
+            seconds: estimate.map(|estimate| Between::of(estimate.time, Span::as_secs_f64)),
+            cost_usd: estimate.and_then(|estimate| Some(Between::of(estimate.cost?, Cost::as_usd))),
+            why: history.why_none(),
+        }
+    }
+
+    fn words(&self) -> String {
+        let Some(seconds) = &self.seconds else {
+            return format!("no history: {}", clean(self.why.as_deref().unwrap_or_default()));
+        };
+        let cost = self.cost_usd.as_ref();
+        format!(
+            "{}, waits for limits not counted; cost {}; by {} of {}",
+            seconds.words(|seconds| length(Span::from_secs_f64(seconds))),
+            cost.map_or_else(
+                || "unknown".to_owned(),
+                |cost| cost.words(|usd| money(Cost::from_usd(usd)))
+            ),
+            count(u32::try_from(self.earlier_sheets).unwrap_or(u32::MAX), "sheet"),
+            count(self.earlier_runs, "earlier run"),
+        )
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -42,6 +117,8 @@ struct PlannedSheet<'a> {
     wave: usize,
     depends_on: Vec<u32>,
     timeout_seconds: f64,
+    /// Of the CLI; nothing where it takes its own.
+    model: Option<&'a str>,
     /// It would be skipped (`--start-sheet`).
     skipped: bool,
     variables: serde_json::Map<String, serde_json::Value>,
@@ -93,11 +170,12 @@ impl From<SheetRule> for PlannedRule {
 ///
 /// # Errors
 /// [`Kind::InvalidJob`] where a prompt or a rule cannot be rendered after all.
-pub(crate) fn show(
+pub(super) fn show(
     plan: &Plan,
     problems: &[Problem],
     start: u32,
     only: Option<u32>,
+    history: &History,
     out: &Out,
 ) -> Result<(), CliError> {
     let waves = waves(plan);
@@ -127,6 +205,7 @@ pub(crate) fn show(
         .iter()
         .find_map(|problem| problem.metadata.get("backend"))
         .map_or(plan.backend.kind.as_str(), String::as_str);
+    let estimate = Estimate::of(plan, start, only, history);
     if out.json {
         out.document(&DryRun {
             id: plan.name.as_str(),
@@ -138,6 +217,7 @@ pub(crate) fn show(
             waves: &waves,
             max_concurrent: plan.parallel.as_ref().map_or(1, |parallel| parallel.max_concurrent),
             sheets,
+            estimate,
             problems,
         });
         return Ok(());
@@ -163,8 +243,12 @@ pub(crate) fn show(
             .unwrap_or_default();
         let heading = format!("Sheet {} of {}", sheet.sheet_num, plan.sheets.len());
         let timeout = length(Span::from_secs_f64(sheet.timeout_seconds));
+        let own_model = sheet.model.filter(|model| plan.backend.model(None) != Some(model));
+        let own_model = own_model
+            .map(|model| format!(", model {}", clean(model)))
+            .unwrap_or_default();
         out.line(&format!(
-            "{}{label}: items {} to {}, at most {timeout}",
+            "{}{label}: items {} to {}, at most {timeout}{own_model}",
             out.paint(Paint::Bold, &heading),
             sheet.start_item,
             sheet.end_item
@@ -190,6 +274,7 @@ pub(crate) fn show(
         }
     }
     out.line("");
+    out.line(&format!("Estimate: {}", estimate.words()));
     out.line("Dry run: nothing was started.");
     if errors > 0 {
         let errors = count(u32::try_from(errors).unwrap_or(u32::MAX), "error");
@@ -226,14 +311,8 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
         TemplateEngine::Tera => "Tera",
         TemplateEngine::Jinja => "Jinja2",
     };
-    let model = match &plan.backend.kind {
-        BackendKind::ClaudeCli(cli) => cli
-            .model
-            .as_deref()
-            .map(|model| format!(", model {model}"))
-            .unwrap_or_default(),
-        BackendKind::Command { .. } => String::new(),
-    };
+    let model = plan.backend.model(None).map(|model| format!(", model {model}"));
+    let model = model.unwrap_or_default();
     let sheets = count(u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX), "sheet");
     let rules = count(
         u32::try_from(plan.validations.len()).unwrap_or(u32::MAX),
@@ -288,6 +367,7 @@ fn planned<'a>(
             .unwrap_or(0),
         depends_on,
         timeout_seconds: sheet.timeout.as_secs_f64(),
+        model: plan.backend.model(Some(sheet)),
         skipped: number < start,
         variables: mozart::prompt::variables(plan, sheet)
             .into_iter()
