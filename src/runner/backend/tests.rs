@@ -667,6 +667,15 @@ fn a_session_that_was_cut_off_keeps_what_it_told() {
     let report = read_chunks(&claude_with(|_| {}), [bytes.as_slice()], false);
     assert!(!report.has_result && report.worked);
     assert_eq!((report.turns, report.tool_calls), (Some(2), 2));
+    // Its first answer told of 999,999 tokens, at $4 a million.
+    assert_eq!(report.tokens_in, Some(999_999));
+    assert!(
+        report.cost.is_some_and(|cost| (3_999_996..4_100_000).contains(&cost.0)),
+        "{:?}",
+        report.cost
+    );
+    let unpriced = String::from_utf8(bytes).unwrap().replace("opus-5-5", "unheard-of");
+    let report = read_chunks(&claude_with(|_| {}), [unpriced.as_bytes()], false);
     assert_eq!((report.total_cost, report.cost, report.tokens_in), (None, None, None));
 }
 
