@@ -301,11 +301,13 @@ impl Ledger {
     pub async fn lessons(&self, run: RunId, sheet: SheetNo) -> Result<Vec<Lesson>, StoreError> {
         let rows = sqlx::query(
             "SELECT seq, json, evidence FROM facts \
-             WHERE run = ?1 AND sheet BETWEEN max(?2 - ?3, 1) AND ?2 AND evidence IS NOT NULL ORDER BY sheet <> ?2, seq",
+             WHERE run = ?1 AND sheet BETWEEN max(?2 - ?3, 1) AND ?2 AND evidence IS NOT NULL \
+             AND json_extract(json, '$.outcome.failure.cause') = ?4 ORDER BY sheet <> ?2, seq",
         )
         .bind(run.0)
         .bind(sheet.0)
         .bind(LESSONS_FROM)
+        .bind(Cause::Validation.as_str())
         .fetch_all(&mut self.store().await?.connection)
         .await
         .map_err(self.reading())?;

@@ -362,6 +362,18 @@ fn what_nobody_knows_is_booked_as_what_was_reserved() {
     assert_eq!(world.engine.questions().count(), 1, "all of it may be gone");
 }
 
+#[test]
+fn who_wants_no_word_of_a_budget_gets_none() {
+    let mut world = World::with(RunRules {
+        cost_limits: limits(None, Some(5.0)).map(|limits| CostLimits {
+            warn_at_percent: 0,
+            ..limits
+        }),
+        ..rules(2)
+    });
+    assert_eq!(world.finish(costs(success(), 4.9)).warnings, []);
+}
+
 // field: cost_limits.warn_at_percent
 #[test]
 fn a_budget_that_is_nearly_used_up_is_told_of_once() {

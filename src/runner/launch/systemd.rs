@@ -159,11 +159,7 @@ impl Systemd {
         if result != "done" && result != "failed" {
             return StartOutcome::Unknown;
         }
-        let told = watching
-            .catch_up()
-            .is_ok()
-            .then(|| watching.process().cloned())
-            .flatten();
+        let told = watching.catch_up().is_ok().then(|| watching.process()).flatten();
         let asked = match told {
             Some(process) => Ok(process),
             None => link.process(&unit).await,

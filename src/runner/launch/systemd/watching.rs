@@ -89,18 +89,36 @@ pub(super) enum Standing {
 struct Told {
     standing: Standing,
     process: Process,
+    /// The service's last signal, not read yet: of most nothing is ever asked.
+    unread: Option<Message>,
 }
 
+type Changed<'a> = (&'a str, BTreeMap<&'a str, Variant<'a>>, Vec<&'a str>);
+
 impl Told {
-    fn change(&mut self, message: &Message) {
-        type Changed<'a> = (&'a str, BTreeMap<&'a str, Variant<'a>>, Vec<&'a str>);
+    fn change(&mut self, message: Message) {
         let body = message.body();
-        match body.deserialize::<Changed<'_>>() {
-            Ok((SERVICE, changed, _)) => self.service(&changed),
-            Ok((UNIT, changed, _)) => self.unit(&changed),
+        // The interface comes first.
+        match body.deserialize_ignore_signature::<&str>() {
+            Ok(SERVICE) => self.unread = Some(message),
+            Ok(UNIT) => match body.deserialize::<Changed<'_>>() {
+                Ok((_, changed, _)) => self.unit(&changed),
+                Err(_) => self.standing = Standing::Unknown,
+            },
             Ok(_) => {}
             Err(_) => self.standing = Standing::Unknown,
         }
+    }
+
+    /// The main process, as it was told of last.
+    fn process(&mut self) -> &Process {
+        if let Some(message) = self.unread.take() {
+            match message.body().deserialize::<Changed<'_>>() {
+                Ok((_, changed, _)) => self.service(&changed),
+                Err(_) => self.standing = Standing::Unknown,
+            }
+        }
+        &self.process
     }
 
     fn service(&mut self, changed: &BTreeMap<&str, Variant<'_>>) {
@@ -171,16 +189,16 @@ impl Watching {
     }
 
     /// The main process of a unit that was started; `None` where that was not told.
-    pub(super) fn process(&self) -> Option<&Process> {
-        let process = &self.told.process;
+    pub(super) fn process(&mut self) -> Option<Process> {
+        let process = self.told.process().clone();
         let known = self.standing() != Standing::Unknown && !process.invocation.is_empty() && process.pid != 0;
         known.then_some(process)
     }
 
     /// How a unit ended that is over; `None` where not all of it was told.
-    pub(super) fn certificate(&self, spool: &Spool) -> Option<Certificate> {
+    pub(super) fn certificate(&mut self, spool: &Spool) -> Option<Certificate> {
         let process = self.process().filter(|process| process.exited != 0)?;
-        let certificate = process.clone().certificate(None, spool);
+        let certificate = process.certificate(None, spool);
         let whole = self.standing() == Standing::Over && certificate.exit != Exit::Unknown && certificate.cpu.is_some();
         whole.then_some(certificate)
     }
@@ -195,7 +213,7 @@ impl Watching {
         tokio::select! {
             biased;
             message = self.of_unit.next() => {
-                self.told.change(&message.ok_or_else(gone)?.map_err(lost_bus)?);
+                self.told.change(message.ok_or_else(gone)?.map_err(lost_bus)?);
                 return Ok(());
             }
             message = self.reloading.next() => message,
