@@ -363,6 +363,18 @@ fn what_nobody_knows_is_booked_as_what_was_reserved() {
 }
 
 #[test]
+fn a_job_without_a_past_reserves_by_what_its_account_has_spent_today() {
+    let mut world = World::new(5);
+    world.budget_of_the_day(10.0);
+    world.submit(1, rules(2));
+    for usd in [3.0, 1.0] {
+        world.finish_of(1, costs(success(), usd));
+    }
+    world.submit(2, rules(1));
+    assert_eq!(budgets(&world), [3.0], "half as much again as the mean of both");
+}
+
+#[test]
 fn who_wants_no_word_of_a_budget_gets_none() {
     let mut world = World::with(RunRules {
         cost_limits: limits(None, Some(5.0)).map(|limits| CostLimits {

@@ -109,6 +109,26 @@ fn a_probe_that_is_cut_off_proves_nothing_and_the_next_one_is_made() {
 }
 
 #[test]
+fn a_session_that_worked_opens_the_gate_once_answered_or_not() {
+    for (answered, outcome) in [(false, success()), (true, success()), (false, validation(0, 2))] {
+        let mut world = World::new(9);
+        for run in 1..=6 {
+            world.submit(run, rules(1));
+        }
+        for run in 1..=6 {
+            world.finish_of(run, usage(None));
+        }
+        world.sleep();
+        let probe = *world.machine.keys().next().expect("one finds out");
+        if answered {
+            world.event(&Event::AttemptAnswered { attempt: probe });
+        }
+        world.finish_attempt(probe, outcome);
+        assert_eq!(world.machine.len(), 2, "{answered}");
+    }
+}
+
+#[test]
 fn a_restart_while_a_probe_is_made_starts_no_other() {
     let mut world = World::new(5);
     world.submit(1, rules(1));
