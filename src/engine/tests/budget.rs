@@ -1,7 +1,7 @@
 //! Budgets of money.
 
 use super::world::*;
-use crate::engine::event::Spent;
+use crate::engine::event::{Spent, Today};
 use crate::engine::rules::RunRules;
 use crate::engine::{Choice, Event, FactKind, Whose, charge};
 use crate::job::plan::{CostLimits, FailFast, Parallel};
@@ -316,6 +316,17 @@ fn a_larger_budget_in_the_settings_needs_no_answer() {
     world.budget_of_the_day(3.0);
     assert_eq!(world.engine.questions().count(), 0);
     assert_eq!(budgets(&world), [1.0]);
+}
+
+#[test]
+fn a_day_holds_its_first_moment_and_not_its_last() {
+    let today = Today {
+        begins: Timestamp(10),
+        ends: Timestamp(20),
+        spent: [].into(),
+    };
+    let held: Vec<_> = [9, 10, 19, 20].map(|at| today.holds(Timestamp(at))).into();
+    assert_eq!(held, [false, true, true, false]);
 }
 
 #[test]

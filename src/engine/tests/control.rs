@@ -458,6 +458,14 @@ fn an_attempt_whose_traces_are_gone_is_not_taken_for_one_that_never_ran() {
         shape(&world.session()),
         (1, 2, AttemptKind::Continuation, Ask::GoOn, Some(session.as_str()))
     );
+    let told = world.journal.iter().find_map(|fact| match &fact.kind {
+        FactKind::AttemptEnded { outcome, .. } => outcome.failure.as_ref(),
+        _ => None,
+    });
+    assert_eq!(
+        told.map(|failure| failure.message.as_str()),
+        Some("the traces of the session are gone")
+    );
     let lost = Outcome {
         session_lost: true,
         ..without_work(transient())

@@ -347,6 +347,31 @@ fn a_new_budget_is_the_answer_to_the_question_for_more() {
 }
 
 #[test]
+fn a_budget_that_was_raised_stays_so_where_the_new_plan_says_nothing_else_of_money() {
+    let costing = |usd: f64| crate::model::Outcome {
+        cost: Some(Cost::from_usd(usd)),
+        ..success()
+    };
+    let poor = RunRules {
+        cost_limits: Some(CostLimits {
+            per_sheet: None,
+            per_job: Some(Cost::from_usd(3.0)),
+            warn_at_percent: 80,
+            price: None,
+        }),
+        ..rules(3)
+    };
+    let mut world = World::with(poor.clone());
+    world.finish(costing(3.0));
+    world.answer(Choice::Continue);
+    let urgent = RunRules { priority: 9, ..poor };
+    give(&mut world, urgent, &[], false);
+    world.finish(costing(0.5));
+    assert_eq!(world.engine.questions().count(), 0);
+    assert_eq!(world.sheets(), [Completed, Completed, Running]);
+}
+
+#[test]
 fn a_recovery_completes_what_holds_and_runs_nothing() {
     let mut world = World::with(free(4, &[waits_for(4, 2)]));
     for sheet in [1, 2, 3] {

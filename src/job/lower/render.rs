@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
+use std::thread;
 
 use super::Lowering;
 use super::doubts::Filled;
@@ -22,6 +24,10 @@ const MANY_TOKENS: usize = 50_000;
 const TOO_MANY_TOKENS: usize = 150_000;
 /// Lines of a prompt that are worth a warning.
 const MANY_LINES: usize = 5000;
+/// Sheets that are worth a thread of their own.
+const SHEETS_OF_A_PART: usize = 1000;
+/// Threads that render beside each other; each has a large stack.
+const MAX_PARTS: usize = 8;
 /// Patterns with placeholders that are compiled before the start; the rest is, when it is asked.
 const MAX_PATTERNS: usize = 200;
 
@@ -41,6 +47,18 @@ struct Rendered {
 }
 
 impl Rendered {
+    /// What later sheets showed.
+    fn add(&mut self, later: Self) {
+        for (sheet, error) in later.errors {
+            self.error(sheet, error);
+        }
+        self.agree &= later.agree;
+        self.chars.extend(later.chars);
+        if later.most_lines.1 > self.most_lines.1 {
+            self.most_lines = later.most_lines;
+        }
+    }
+
     fn error(&mut self, sheet: u32, error: RenderError) {
         if self.errors.len() < 20 && !self.errors.iter().any(|(_, known)| *known == error) {
             self.errors.push((sheet, error));
@@ -77,10 +95,16 @@ impl Lowering<'_> {
             prompt,
         };
         let outcome = match engine {
-            Some(engine) => with_template(prompt, engine, |template| render_all(template, None, &all)),
-            None => with_template(prompt, TemplateEngine::Jinja, |jinja| {
-                with_template(prompt, TemplateEngine::Tera, |tera| render_all(jinja, Some(tera), &all))
-                    .unwrap_or_else(|_| render_all(jinja, None, &all))
+            Some(engine) => in_parts(sheets, |part| {
+                with_template(prompt, engine, |template| render_each(template, None, &all, part))
+            }),
+            None => in_parts(sheets, |part| {
+                with_template(prompt, TemplateEngine::Jinja, |jinja| {
+                    with_template(prompt, TemplateEngine::Tera, |tera| {
+                        render_each(jinja, Some(tera), &all, part)
+                    })
+                    .unwrap_or_else(|_| render_each(jinja, None, &all, part))
+                })
             })
             .map_err(|error| only_tera_can(&all, error)),
         };
@@ -376,7 +400,9 @@ impl Sheets<'_> {
 
 /// A template that only Tera can compile needs to say so: `error` with that hint.
 fn only_tera_can(all: &Sheets<'_>, mut error: RenderError) -> RenderError {
-    let tera = with_template(all.prompt, TemplateEngine::Tera, |tera| render_all(tera, None, all));
+    let tera = with_template(all.prompt, TemplateEngine::Tera, |tera| {
+        render_each(tera, None, all, all.sheets)
+    });
     if tera.is_ok_and(|rendered| rendered.errors.is_empty()) {
         error.message.push_str("; Tera can render it: write `engine: tera`");
     }
@@ -395,13 +421,43 @@ fn new_pattern(rule: &Rule, filled: &Check, seen: &mut BTreeSet<String>) -> Opti
     }
 }
 
-fn render_all(template: &Compiled<'_>, other: Option<&Compiled<'_>>, all: &Sheets<'_>) -> Rendered {
+/// Renders very many sheets on several processors.
+fn in_parts(
+    sheets: &[Sheet],
+    render: impl Fn(&[Sheet]) -> Result<Rendered, RenderError> + Sync,
+) -> Result<Rendered, RenderError> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let parts = processors.min(MAX_PARTS).min(sheets.len() / SHEETS_OF_A_PART);
+    if parts < 2 {
+        return render(sheets);
+    }
+    let rendered: Vec<_> = thread::scope(|scope| {
+        let render = &render;
+        let parts = sheets.chunks(sheets.len().div_ceil(parts));
+        let parts: Vec<_> = parts
+            .map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || render(part))))
+            .collect();
+        let rendered = parts.into_iter().map(|(part, thread)| {
+            let done = thread.ok().and_then(|thread| thread.join().ok());
+            done.unwrap_or_else(|| render(part))
+        });
+        rendered.collect()
+    });
+    let mut rendered = rendered.into_iter();
+    let mut all = rendered.next().unwrap_or_else(|| render(sheets))?;
+    for part in rendered {
+        all.add(part?);
+    }
+    Ok(all)
+}
+
+fn render_each(template: &Compiled<'_>, other: Option<&Compiled<'_>>, all: &Sheets<'_>, part: &[Sheet]) -> Rendered {
     let mut rendered = Rendered {
         agree: other.is_some(),
         names: template.names(),
         ..Rendered::default()
     };
-    for sheet in all.sheets {
+    for sheet in part {
         let variables = all.variables(sheet);
         match template.render(&variables) {
             Ok(text) => {

@@ -1,7 +1,7 @@
 //! Fan-out, dependencies and parallel sheets.
 
 use super::*;
-use crate::job::plan::{Dependency, FailFast, Parallel, SheetRange};
+use crate::job::plan::{Dependency, FailFast, Parallel, SheetRange, TemplateEngine};
 use crate::model::SheetNo;
 
 fn range(first: u32, last: u32) -> SheetRange {
@@ -197,4 +197,25 @@ fn priority_is_from_1_to_10() {
     assert_eq!(plan(GOOD).priority, 5);
     assert_eq!(plan(&plus("priority: 9")).priority, 9);
     assert!(problems(&plus("priority: 11"))[0].contains("from 1 to 10"));
+}
+
+/// Very many sheets are rendered in parts, on several processors; what is told is of all of them.
+#[test]
+fn of_very_many_sheets_each_is_rendered() {
+    let many =
+        |template: &str| with("sheet", "sheet: {size: 1, total_items: 5000}").replace("'Do {{ sheet_num }}'", template);
+    let told = problems(&many("\"{{ 1 / (4321 - sheet_num) }} {{ 1 / (1234 - sheet_num) }}\""));
+    assert_eq!(
+        told.iter().filter(|problem| problem.contains("sheet 1234")).count(),
+        1,
+        "{told:#?}"
+    );
+    assert!(
+        !told.iter().any(|problem| problem.contains("sheet 4321")),
+        "the same was told: {told:#?}"
+    );
+    let plan = |template: &str| plan(&many(template)).prompt.engine;
+    assert_eq!(plan("\"{{ sheet_num }}\""), TemplateEngine::Tera);
+    let differs = "\"{% if sheet_num == 4900 %}{{ [1] }} {{ true }}{% endif %}{{ sheet_num }}\"";
+    assert_eq!(plan(differs), TemplateEngine::Jinja, "the two differ in one sheet");
 }
