@@ -647,10 +647,10 @@ async fn the_real_cli_is_heard_and_its_hang_is_ended(mut stage: Stage) {
     stage.variable("IS_SANDBOX", "1");
     stage.secret("ANTHROPIC_API_KEY", "test-key");
     // Longer than it takes to begin where the machine is busy.
-    stage.silence(8.0);
+    stage.silence(15.0);
     let (heard, report) = stage.begin(false).heard().await;
     assert_eq!(heard, [Heard::Answered], "{report:#?}");
-    is_hung(&report, "The session hung: it printed nothing more for 8s.");
+    is_hung(&report, "The session hung: it printed nothing more for 15s.");
     // What it did is not lost: the next attempt goes on with it.
     assert!(report.outcome.worked && report.outcome.session_id.is_some());
     assert_eq!(report.session.tool_calls, 1);

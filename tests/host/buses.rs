@@ -125,7 +125,9 @@ fn a_killed_bus_hangs_nobody_and_the_name_comes_back() {
         });
     }
     wait_until("the name is owned again", BACK, || on_the_bus("thirty"));
-    assert_eq!(service.status("thirty")["state"], "running", "all met a live run");
+    // Between two sheets it waits.
+    let state = service.status("thirty")["state"].clone();
+    assert!(state == "running" || state == "waiting", "all met a live run: {state}");
     let wait = output(service.ctl(["wait", "thirty"]));
     assert!(wait.status.success(), "{}", said(&wait));
     audit(&desk, &service.status("thirty"), SHEETS);
