@@ -197,6 +197,25 @@ fn what_is_done_or_at_work_is_neither_dropped_nor_made_other_work() {
 }
 
 #[test]
+fn a_number_that_comes_back_has_cost_what_it_cost_and_begins_anew() {
+    let mut world = World::with(free(3, &[]));
+    let failed = crate::model::Outcome {
+        cost: Some(Cost::from_usd(2.0)),
+        ..validation(0, 2)
+    };
+    end(&mut world, 3, failed);
+    let third = |world: &World| {
+        let run = world.engine.run(RUN).expect("is live");
+        run.sheet(SheetNo(3)).map(|sheet| (sheet.has_begun(), sheet.spent))
+    };
+    assert_eq!(third(&world), Some((true, Cost::from_usd(2.0))));
+    give(&mut world, free(2, &[]), &[], false);
+    assert_eq!(third(&world), None);
+    give(&mut world, free(3, &[]), &[], false);
+    assert_eq!(third(&world), Some((false, Cost::from_usd(2.0))));
+}
+
+#[test]
 fn other_work_begins_anew() {
     let mut world = World::with(free(3, &[]));
     end(&mut world, 1, transient());
