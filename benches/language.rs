@@ -3,7 +3,6 @@
 
 #![expect(clippy::print_stdout, reason = "its table is what it is for")]
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -85,21 +84,7 @@ fn whole(program: &Path, arguments: &[&std::ffi::OsStr]) -> Outcome<()> {
 }
 
 fn planned(text: &str, sheets: usize, directory: &Path) -> Outcome<()> {
-    let environment = BTreeMap::new();
-    let loaded = load(
-        &JobInput {
-            text: text.as_bytes(),
-            path: None,
-            base_directory: directory,
-            submit_directory: None,
-            workspace: None,
-            set: &environment,
-            environment: &environment,
-            priority: None,
-            default_thinking_method: None,
-        },
-        &Disk,
-    );
+    let loaded = load(&JobInput::of(text.as_bytes(), directory), &Disk);
     match loaded.plan {
         Some(plan) if plan.sheets.len() == sheets => Ok(()),
         _ => Err(format!("no plan: {:?}", loaded.problems).into()),

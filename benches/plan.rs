@@ -1,6 +1,5 @@
 //! The plan of a job file's text.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use mozart::job::files::{Files, PathKind};
@@ -9,18 +8,7 @@ use mozart::job::{self, JobInput};
 
 /// The plan of that job file.
 pub(crate) fn plan(text: &str) -> Result<Plan, String> {
-    let none = BTreeMap::new();
-    let input = JobInput {
-        text: text.as_bytes(),
-        path: None,
-        base_directory: Path::new("/"),
-        submit_directory: None,
-        workspace: None,
-        set: &none,
-        environment: &none,
-        priority: None,
-        default_thinking_method: None,
-    };
+    let input = JobInput::of(text.as_bytes(), Path::new("/"));
     let loaded = job::load(&input, &Nothing);
     loaded.plan.ok_or_else(|| format!("{:?}", loaded.problems))
 }

@@ -176,17 +176,7 @@ mod tests {
     async fn what_only_a_submission_is_told_is_reported_with_its_code() {
         let none = BTreeMap::new();
         let text = "name: j\nsheet: {size: 1, total_items: 1}\nprompt: {template: x}\n";
-        let input = JobInput {
-            text: text.as_bytes(),
-            path: None,
-            base_directory: Path::new("/"),
-            submit_directory: None,
-            workspace: None,
-            set: &none,
-            environment: &none,
-            priority: None,
-            default_thinking_method: None,
-        };
+        let input = JobInput::of(text.as_bytes(), Path::new("/"));
         let plan = load(&input, &Disk).plan.unwrap();
         let told = async |program: &str| {
             let found = warnings(

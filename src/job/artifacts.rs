@@ -68,14 +68,12 @@ pub fn found(plan: &Plan, mut holds: impl FnMut(&SheetRule) -> bool) -> Result<F
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::path::Path;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::files::Fake;
-    use crate::job::{JobInput, load};
+    use crate::job::plan_of;
 
     /// A job of that many sheets with these rules, each a line of YAML.
     fn plan(sheets: u32, rules: &[impl AsRef<str>]) -> Plan {
@@ -85,21 +83,7 @@ mod tests {
              prompt: {{template: x}}\nvalidations:{}\n",
             rules.concat()
         );
-        let loaded = load(
-            &JobInput {
-                text: text.as_bytes(),
-                path: None,
-                base_directory: Path::new("/"),
-                submit_directory: None,
-                workspace: None,
-                set: &BTreeMap::new(),
-                environment: &BTreeMap::new(),
-                priority: None,
-                default_thinking_method: None,
-            },
-            &Fake::new(&[("/", ""), ("/w/", "")]),
-        );
-        loaded.plan.unwrap_or_else(|| panic!("{:?}", loaded.problems))
+        plan_of(&text)
     }
 
     /// How many sheets look done where these files are there, and what the next one lacks.

@@ -104,12 +104,8 @@ pub fn same_sessions(old: &Plan, new: &Plan) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
     use super::*;
-    use crate::job::files::Fake;
-    use crate::job::{JobInput, load};
+    use crate::job::plan_of;
 
     /// A job with these lines in place of those that begin with the same word.
     fn plan(lines: &[&str]) -> Plan {
@@ -126,21 +122,7 @@ mod tests {
             .iter()
             .filter(|line| !lines.iter().any(|given| key(given) == key(line)));
         let text: Vec<&str> = kept.chain(lines).copied().collect();
-        let loaded = load(
-            &JobInput {
-                text: text.join("\n").as_bytes(),
-                path: None,
-                base_directory: Path::new("/"),
-                submit_directory: None,
-                workspace: None,
-                set: &BTreeMap::new(),
-                environment: &BTreeMap::new(),
-                priority: None,
-                default_thinking_method: None,
-            },
-            &Fake::new(&[("/", ""), ("/w/", ""), ("/elsewhere/", "")]),
-        );
-        loaded.plan.unwrap_or_else(|| panic!("{:?}", loaded.problems))
+        plan_of(&text.join("\n"))
     }
 
     #[test]

@@ -132,31 +132,13 @@ fn agrees(model: Option<&str>, earlier: &Earlier) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::files::Fake;
-    use crate::job::{JobInput, load};
+    use crate::job::plan_of;
 
     fn plan(lines: &str) -> Plan {
-        let text = format!("name: j\nworkspace: /w\nprompt: {{template: x}}\n{lines}\n");
-        let loaded = load(
-            &JobInput {
-                text: text.as_bytes(),
-                path: None,
-                base_directory: Path::new("/"),
-                submit_directory: None,
-                workspace: None,
-                set: &BTreeMap::new(),
-                environment: &BTreeMap::new(),
-                priority: None,
-                default_thinking_method: None,
-            },
-            &Fake::new(&[("/", ""), ("/w/", "")]),
-        );
-        loaded.plan.unwrap_or_else(|| panic!("{:?}", loaded.problems))
+        plan_of(&format!("name: j\nworkspace: /w\nprompt: {{template: x}}\n{lines}\n"))
     }
 
     fn earlier(sheet: u32, seconds: i64, usd: Option<f64>) -> Earlier {

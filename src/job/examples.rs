@@ -1,7 +1,6 @@
 //! Every example is planned without a problem, and the offline one is run by hand.
 
 use crate::model::Ask;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, PathKind};
@@ -33,18 +32,11 @@ fn directory() -> PathBuf {
 
 fn plan(path: &Path, workspace: Option<&Path>) -> Plan {
     let text = std::fs::read(path).unwrap();
-    let none = BTreeMap::new();
     let directory = directory();
     let input = JobInput {
-        text: &text,
         path: Some(path),
-        base_directory: &directory,
-        submit_directory: None,
         workspace,
-        set: &none,
-        environment: &none,
-        priority: None,
-        default_thinking_method: None,
+        ..JobInput::of(&text, &directory)
     };
     let loaded = load(&input, &TestDisk);
     let shown = report(

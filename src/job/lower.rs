@@ -53,6 +53,33 @@ pub struct JobInput<'a> {
     pub default_thinking_method: Option<&'a str>,
 }
 
+static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+
+impl<'a> JobInput<'a> {
+    /// That text in that directory, and nothing else said.
+    pub fn of(text: &'a [u8], base_directory: &'a Path) -> Self {
+        Self {
+            text,
+            path: None,
+            base_directory,
+            submit_directory: None,
+            workspace: None,
+            set: &NOTHING,
+            environment: &NOTHING,
+            priority: None,
+            default_thinking_method: None,
+        }
+    }
+}
+
+/// The plan of a job without errors, where there is nothing but two directories.
+#[cfg(test)]
+pub(crate) fn plan_of(text: &str) -> Plan {
+    let files = super::files::Fake::new(&[("/", ""), ("/w/", ""), ("/elsewhere/", "")]);
+    let loaded = load(&JobInput::of(text.as_bytes(), Path::new("/w")), &files);
+    loaded.plan.unwrap_or_else(|| panic!("{:#?}", loaded.problems))
+}
+
 /// What became of a job file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {

@@ -32,6 +32,8 @@ pub mod yaml;
 #[cfg(test)]
 mod examples;
 
+#[cfg(test)]
+pub(crate) use lower::plan_of;
 pub use lower::{JobInput, Loaded, load, preview};
 pub use manual::manual;
 pub use pages::{page, pages};

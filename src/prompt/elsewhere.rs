@@ -228,7 +228,7 @@ mod tests {
     /// What is rendered in another place has the same bytes, the types of the variables and the faults included.
     #[test]
     fn a_place_serves_one_template_and_many_variables() {
-        let plan = super::super::tests::plan_of(
+        let plan = crate::job::plan_of(
             "name: n\nworkspace: /w\nsheet: {size: 1, total_items: 2}\n\
              prompt: {template: \"{% set x = 9 / sheet_num %}{{ x }} {{ m[1] }} {{ f }}\", engine: jinja, \
              variables: {m: {1: one}, f: 0.1}}\n",

@@ -9,9 +9,9 @@ use super::super::template::with_template;
 use super::*;
 use crate::job::placeholder::{Place, expand};
 use crate::job::plan::{Append, Check, SheetRange, TemplateEngine};
-use crate::job::preview;
 use crate::job::rules::rules_for;
 use crate::job::yaml::{self, Node};
+use crate::job::{JobInput, preview};
 use crate::model::SheetNo;
 
 fn scores() -> Vec<(String, Node, Json)> {
@@ -168,20 +168,12 @@ fn scores_are_planned_as_in_python() {
     let (mut planned, mut compared, mut doubted) = (0, 0, Vec::new());
     for (name, _, expected) in scores() {
         let path = Path::new(&std::env::var_os("MOZART_SCORES_DIR").unwrap()).join(format!("{name}.yaml"));
-        let none = BTreeMap::new();
         let text = std::fs::read(&path).unwrap();
         let files = Fake::new(&[("/srv/", ""), ("/srv/space/", ""), ("/srv/scores/", "")]);
         let loaded = preview(
             &JobInput {
-                text: &text,
-                path: None,
-                base_directory: Path::new("/srv/scores"),
-                submit_directory: None,
                 workspace: Some(Path::new("/srv/space")),
-                set: &none,
-                environment: &none,
-                priority: None,
-                default_thinking_method: None,
+                ..JobInput::of(&text, Path::new("/srv/scores"))
             },
             &files,
         );

@@ -84,8 +84,6 @@ fn schema_file() -> Result<PathBuf, CliError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use clap::ValueEnum as _;
     use mozart::job::files::Disk;
     use mozart::job::plan::TemplateEngine;
@@ -97,21 +95,8 @@ mod tests {
     fn every_pattern_is_planned_without_a_problem() {
         for pattern in Pattern::value_variants() {
             let text = job(*pattern, "fresh", Path::new("/schema.json"));
-            let (directory, none) = (tempfile::tempdir().unwrap(), BTreeMap::new());
-            let loaded = load(
-                &JobInput {
-                    text: text.as_bytes(),
-                    path: None,
-                    base_directory: directory.path(),
-                    submit_directory: None,
-                    workspace: None,
-                    set: &none,
-                    environment: &none,
-                    priority: None,
-                    default_thinking_method: None,
-                },
-                &Disk,
-            );
+            let directory = tempfile::tempdir().unwrap();
+            let loaded = load(&JobInput::of(text.as_bytes(), directory.path()), &Disk);
             assert_eq!(loaded.problems, [], "{pattern:?}");
             let plan = loaded.plan.unwrap();
             assert_eq!(

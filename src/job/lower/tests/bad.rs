@@ -484,15 +484,9 @@ fn what_is_not_yaml_is_marked_so() {
     ] {
         let fixture = Fixture::default();
         let input = JobInput {
-            text,
-            path: None,
-            base_directory: Path::new("/jobs"),
-            submit_directory: None,
-            workspace: None,
             set: &fixture.set,
             environment: &fixture.environment,
-            priority: None,
-            default_thinking_method: None,
+            ..JobInput::of(text, Path::new("/jobs"))
         };
         let loaded = load(&input, &fixture.files);
         assert_eq!(shown(&loaded), [expected]);

@@ -218,15 +218,10 @@ fn live_through(text: &[u8]) {
     let set = BTreeMap::new();
     let environment = BTreeMap::from([("HOME".to_owned(), "/home/u".to_owned())]);
     let input = JobInput {
-        text,
         path: Some(Path::new("/jobs/job.yaml")),
-        base_directory: Path::new("/jobs"),
-        submit_directory: None,
-        workspace: None,
         set: &set,
         environment: &environment,
-        priority: None,
-        default_thinking_method: None,
+        ..JobInput::of(text, Path::new("/jobs"))
     };
     let loaded = load(&input, &files());
     let told = crate::job::report(&loaded.problems, "job.yaml", &String::from_utf8_lossy(text), false);

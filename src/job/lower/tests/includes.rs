@@ -6,20 +6,9 @@ use crate::job::files::Disk;
 /// The problems of a job in a directory whose template takes in that file.
 fn taken_in(directory: &Path, name: &str) -> Vec<String> {
     std::fs::write(directory.join("t/main.j2"), format!("{{% include '{name}' %}}\n")).unwrap();
-    let none = BTreeMap::new();
     let text = "name: n\nworkspace: ./w\nsheet: {size: 1, total_items: 1}\nbackend: {type: command, command: [cat]}\n\
                 prompt: {template_file: t/main.j2}\nvalidations: [{type: command_succeeds, command: make}]\n";
-    let input = JobInput {
-        text: text.as_bytes(),
-        path: None,
-        base_directory: directory,
-        submit_directory: None,
-        workspace: None,
-        set: &none,
-        environment: &none,
-        priority: None,
-        default_thinking_method: None,
-    };
+    let input = JobInput::of(text.as_bytes(), directory);
     let problems = load(&input, &Disk).problems;
     problems
         .into_iter()

@@ -216,15 +216,10 @@ fn what_only_a_run_refuses_leaves_a_preview_its_plan() {
     let preview = |text: &str| {
         let fixture = Fixture::default();
         let input = JobInput {
-            text: text.as_bytes(),
             path: Some(Path::new("/jobs/job.yaml")),
-            base_directory: Path::new("/jobs"),
-            submit_directory: None,
-            workspace: None,
             set: &fixture.set,
             environment: &fixture.environment,
-            priority: None,
-            default_thinking_method: None,
+            ..JobInput::of(text.as_bytes(), Path::new("/jobs"))
         };
         let loaded = preview(&input, &fixture.files);
         (loaded.plan.is_some(), shown(&loaded))
