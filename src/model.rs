@@ -9,10 +9,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A count with its noun: `1 sheet`, `2 sheets`. Every number that is told goes through it.
+/// A count with its noun: `1 sheet`, `2 sheets`, `2 retries`. Every number that is told goes through it.
 pub fn count<N: fmt::Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
-    let plural = if number == N::from(1) { "" } else { "s" };
-    format!("{number} {noun}{plural}")
+    match noun.strip_suffix("ry") {
+        _ if number == N::from(1) => format!("1 {noun}"),
+        Some(stem) => format!("{number} {stem}ries"),
+        None => format!("{number} {noun}s"),
+    }
 }
 
 pub use pages::Page;

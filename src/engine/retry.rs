@@ -146,17 +146,13 @@ fn validation(situation: &Situation<'_>, failure: &Failure) -> After {
             by_calendar: false,
         });
     }
-    let words = |retries: u32| match retries {
-        1 => "1 retry".to_owned(),
-        more => format!("{more} retries"),
-    };
     let tried = match (used.retries, used.completions) {
         (0, 0) => String::new(),
-        (retries, 0) => format!("{} did not mend it", words(retries)),
+        (retries, 0) => format!("{} did not mend it", count(retries, "retry")),
         (0, completions) => format!("{} did not mend it", count(completions, "completion attempt")),
         (retries, completions) => format!(
             "{} and {} did not mend it",
-            words(retries),
+            count(retries, "retry"),
             count(completions, "completion attempt")
         ),
     };
@@ -176,8 +172,7 @@ fn transient(situation: &Situation<'_>, failure: &Failure) -> After {
     if used.transients >= rules.retry.transient_retries {
         let tried = match used.transients {
             0 => String::new(),
-            1 => "it stayed so through 1 transient retry".to_owned(),
-            n => format!("it stayed so through {n} transient retries"),
+            n => format!("it stayed so through {}", count(n, "transient retry")),
         };
         return failed(failure, &tried);
     }

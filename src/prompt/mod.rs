@@ -186,7 +186,7 @@ fn tell_history(variables: &mut BTreeMap<String, Value>, prompt: &Prompt, histor
 }
 
 /// What a sheet's first attempt is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FirstTask {
     /// The template's own text.
     pub task: String,
@@ -194,6 +194,8 @@ pub struct FirstTask {
     pub appended: String,
     /// Both, as they are sent.
     pub sent: String,
+    /// What will be checked.
+    pub rules: Vec<SheetRule>,
 }
 
 /// What the first attempts of those sheets are told, told nothing of the sheets before them: as in a dry run. The
@@ -206,11 +208,13 @@ pub fn first_tasks<'s>(
     template::with_template(&plan.prompt, plan.prompt.engine, |template| {
         let first = |sheet: &Sheet| {
             let task = template.render(&variables(plan, sheet)).map_err(failed(sheet.number))?;
-            let parts = appended(plan, sheet, &rules(plan, sheet)?);
+            let rules = rules(plan, sheet)?;
+            let parts = appended(plan, sheet, &rules);
             Ok(FirstTask {
                 sent: joined(&task, &parts),
                 appended: parts.join("\n\n"),
                 task,
+                rules,
             })
         };
         sheets.into_iter().map(first).collect()

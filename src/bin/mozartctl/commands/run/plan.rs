@@ -98,7 +98,7 @@ impl Estimate {
                 || "unknown".to_owned(),
                 |cost| cost.words(|usd| money(Cost::from_usd(usd)))
             ),
-            count(u32::try_from(self.earlier_sheets).unwrap_or(u32::MAX), "sheet"),
+            count(self.earlier_sheets, "sheet"),
             count(self.earlier_runs, "earlier run"),
         )
     }
@@ -193,10 +193,10 @@ pub(super) fn show(
         .filter(|sheet| only.is_none_or(|only| only == sheet.number));
     let tasks = mozart::prompt::first_tasks(plan, shown.clone())
         .map_err(|error| CliError::new(Kind::InvalidJob, error.to_string()))?;
-    let sheets = shown
+    let sheets: Vec<_> = shown
         .zip(tasks)
         .map(|(sheet, task)| planned(plan, sheet, task, start, &wave_of))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect();
     let errors = problems
         .iter()
         .filter(|problem| problem.severity == Severity::Error)
@@ -228,7 +228,7 @@ pub(super) fn show(
         out.line("");
         out.line(&format!(
             "{}, at most {} at once:",
-            count(u32::try_from(waves.len()).unwrap_or(u32::MAX), "wave"),
+            count(waves.len(), "wave"),
             count(parallel.max_concurrent, "sheet")
         ));
         for (number, wave) in (1..).zip(&waves) {
@@ -277,7 +277,7 @@ pub(super) fn show(
     out.line(&format!("Estimate: {}", estimate.words()));
     out.line("Dry run: nothing was started.");
     if errors > 0 {
-        let errors = count(u32::try_from(errors).unwrap_or(u32::MAX), "error");
+        let errors = count(errors, "error");
         out.line(&format!(
             "{} because of {errors}",
             out.paint(Paint::Bad, "`run` would be refused")
@@ -313,11 +313,8 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
     };
     let model = plan.backend.model(None).map(|model| format!(", model {model}"));
     let model = model.unwrap_or_default();
-    let sheets = count(u32::try_from(plan.sheets.len()).unwrap_or(u32::MAX), "sheet");
-    let rules = count(
-        u32::try_from(plan.validations.len()).unwrap_or(u32::MAX),
-        "validation rule",
-    );
+    let sheets = count(plan.sheets.len(), "sheet");
+    let rules = count(plan.validations.len(), "validation rule");
     let program = plan.backend.kind.program();
     let backend = plan.backend.kind.as_str();
     let row = |name: &str, value: &str| vec![(name.to_owned(), Paint::Dim), (clean(value).into_owned(), Paint::Plain)];
@@ -334,16 +331,8 @@ pub(crate) fn describe(plan: &Plan, out: &Out) {
     out.table(&rows);
 }
 
-fn planned<'a>(
-    plan: &'a Plan,
-    sheet: &'a Sheet,
-    task: FirstTask,
-    start: u32,
-    wave_of: &[usize],
-) -> Result<PlannedSheet<'a>, CliError> {
+fn planned<'a>(plan: &'a Plan, sheet: &'a Sheet, task: FirstTask, start: u32, wave_of: &[usize]) -> PlannedSheet<'a> {
     let number = sheet.number;
-    let rules = mozart::job::rules::rules_for(plan, sheet)
-        .map_err(|error| CliError::new(Kind::InvalidJob, format!("sheet {number}: its rules: {error}")))?;
     let mut depends_on: Vec<u32> = plan
         .dependencies
         .iter()
@@ -352,7 +341,7 @@ fn planned<'a>(
         .collect();
     depends_on.sort_unstable();
     depends_on.dedup();
-    Ok(PlannedSheet {
+    PlannedSheet {
         sheet_num: number,
         description: sheet.description.as_deref(),
         start_item: sheet.start_item,
@@ -373,9 +362,9 @@ fn planned<'a>(
             .into_iter()
             .map(|(name, value)| (name, value.to_json()))
             .collect(),
-        validations: rules.into_iter().map(PlannedRule::from).collect(),
+        validations: task.rules.into_iter().map(PlannedRule::from).collect(),
         sent: task.sent,
         prompt: task.task,
         appended: task.appended,
-    })
+    }
 }
