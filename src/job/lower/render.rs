@@ -443,12 +443,12 @@ fn in_parts(
         });
         rendered.collect()
     });
-    let mut rendered = rendered.into_iter();
-    let mut all = rendered.next().unwrap_or_else(|| render(sheets))?;
-    for part in rendered {
+    let joined = rendered.into_iter().reduce(|all, part| {
+        let mut all = all?;
         all.add(part?);
-    }
-    Ok(all)
+        Ok(all)
+    });
+    joined.unwrap_or_else(|| render(sheets))
 }
 
 fn render_each(template: &Compiled<'_>, other: Option<&Compiled<'_>>, all: &Sheets<'_>, part: &[Sheet]) -> Rendered {
