@@ -204,8 +204,8 @@ impl Draft {
         Ok(())
     }
 
-    /// What becomes of the run: over where nothing is left to do; as it was where a sheet still has failed; else a person
-    /// resumes it.
+    /// What becomes of the run: over where nothing is left to do; as it was where it was over and a sheet still has failed;
+    /// else a person resumes it.
     fn settle_recovered(&mut self, run: RunId, was: Phase) {
         self.block_anew(run);
         let Some(live) = self.engine.run(run) else { return };
@@ -214,6 +214,7 @@ impl Draft {
             _ if counts.completed + counts.skipped == live.sheets.len() => RunState::Completed,
             Phase::Ended(RunState::Cancelled) => RunState::Cancelled,
             Phase::Ended(state) if counts.failed > 0 => state,
+            Phase::Paused(_) if counts.pending + counts.waiting == 0 => RunState::Failed,
             Phase::Open | Phase::Paused(_) | Phase::Cancelling | Phase::Ended(_) => {
                 if matches!(was, Phase::Ended(_)) {
                     self.open_again(

@@ -96,6 +96,8 @@ struct AuditedRun {
     at_once: i64,
     /// Plans so far.
     revision: u32,
+    /// The cost of sessions that ended under another plan than they began with, since the newest plan.
+    spent_by_earlier_plans: Cost,
     /// Sheets were recovered, and nothing was started since: a run that had failed stays as it was.
     recovered: bool,
     held: bool,
@@ -267,6 +269,11 @@ impl Audit {
         run.spent.0 += cost.0;
         run.sheets.entry(attempt.sheet).or_default().spent.0 += cost.0;
         self.ends.push((now.wall, account.clone(), cost));
+        let of_earlier_plan = run.plans.get(&attempt) != Some(&run.revision);
+        if of_earlier_plan {
+            // It keeps what was reserved for it then, or may spend what it likes.
+            run.spent_by_earlier_plans.0 += cost.0;
+        }
         let (Some(turn), Some(budget)) = (self.turn, budget) else {
             return;
         };
@@ -275,8 +282,8 @@ impl Audit {
             "a session exceeds what was reserved for it"
         );
         let limit = run.rules.cost_limits.and_then(|limits| limits.per_job);
-        if let Some(limit) = run.raised.or(limit) {
-            let most = limit.0 + turn.0 * run.at_once;
+        if let Some(limit) = run.raised.or(limit).filter(|_| !of_earlier_plan) {
+            let most = limit.0 + turn.0 * run.at_once + run.spent_by_earlier_plans.0;
             assert!(run.spent.0 <= most, "a job exceeds its budget by more than a turn each");
         }
         if let Some((ends, limit, at_once)) = self.last_start.get(account)
@@ -363,6 +370,7 @@ impl Audit {
                 plans: BTreeMap::new(),
                 at_once: 0,
                 revision: 0,
+                spent_by_earlier_plans: Cost(0),
                 recovered: false,
                 held: false,
                 ended: None,
@@ -732,6 +740,7 @@ impl AuditedRun {
             }
             FactKind::RunModified { revision, rules, .. } => {
                 self.revision += 1;
+                self.spent_by_earlier_plans = Cost(0);
                 assert_eq!(self.revision, *revision, "a plan was left out");
                 let completed = |sheet: &AuditedSheet| sheet.verdict == Some(Verdict::Completed);
                 let dropped = self.sheets.iter_mut().filter(|(no, _)| no.0 > rules.sheets);
@@ -773,8 +782,9 @@ impl AuditedRun {
                 Some(no) => self.sheets.entry(*no).or_default().raised = Some(*limit),
             },
             FactKind::LimitsLifted { .. } => {
-                let limited = self.sheets.values_mut().filter(|sheet| sheet.limited);
-                limited.for_each(|sheet| sheet.wait = None);
+                for sheet in self.sheets.values_mut().filter(|sheet| sheet.limited) {
+                    sheet.wait = sheet.wait.take().map(|_| Due::new(now.wall, false, now));
+                }
             }
             FactKind::RunPaused { .. } | FactKind::RunCancelling { .. } => self.held = true,
             FactKind::RunResumed { .. } => {

@@ -426,6 +426,27 @@ fn a_recovery_completes_what_holds_and_runs_nothing() {
 }
 
 #[test]
+fn a_recovery_of_all_that_was_left_ends_a_paused_run() {
+    let mut world = World::with(free(4, &[]));
+    end(&mut world, 1, hopeless());
+    end(&mut world, 2, success());
+    world.pause(false);
+    end(&mut world, 3, transient());
+    end(&mut world, 4, transient());
+    recover(&mut world, &[4]);
+    assert_eq!(
+        (world.sheets(), world.state()),
+        (vec![Failed, Completed, Waiting, Completed], RunState::Paused)
+    );
+    recover(&mut world, &[3]);
+    assert_eq!(
+        (world.sheets(), world.state()),
+        (vec![Failed, Completed, Completed, Completed], RunState::Failed),
+        "nobody need resume it"
+    );
+}
+
+#[test]
 fn a_recovery_that_comes_after_another_attempt_says_nothing_of_it() {
     let mut world = World::with(rules(2));
     world.pause(false);

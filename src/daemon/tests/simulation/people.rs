@@ -143,6 +143,11 @@ impl Simulation {
             Act::Recover(job) => {
                 let run = name(job);
                 let done = self.changes.roll();
+                // What follows from the time that has passed is not because of it.
+                if self.conductor().look_around().await.is_err() {
+                    return self.settle().await;
+                }
+                self.observe();
                 let conductor = self.conductor.as_mut().expect("there is one");
                 if let Ok(row) = conductor.changeable(&run).await
                     && conductor.take_up(&row).await.is_ok()
@@ -183,17 +188,15 @@ impl Simulation {
                 self.audit.clearing = false;
             }
             Act::Hold(on) => {
-                let hold = StartHold {
-                    why: "pressure".to_owned(),
-                    until: None,
-                    one_at: None,
-                };
-                let holds = if on { vec![hold] } else { Vec::new() };
+                let held = &mut self.conductor().holds;
                 if on {
+                    held.ask("pressure".to_owned());
                     let at = self.time + self.dice.span(MINUTE, 12 * HOUR);
                     self.acts.push((at, Act::Hold(false)));
+                } else {
+                    *held = Holds::default();
                 }
-                self.conductor().step(Event::HoldsChanged { holds }, None).await.ok();
+                self.conductor().look_around().await.ok();
             }
             Act::Settings if self.conductor().storage().is_empty() => {
                 // What follows from the time that has passed follows by the old ones.
