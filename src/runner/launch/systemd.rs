@@ -5,6 +5,7 @@
 //! Nothing here polls: a start is over when its job is removed, an end is seen in the unit's properties.
 
 mod link;
+mod listener;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
+use zbus::Message;
 use zbus::wire::Variant;
-use zbus::{Message, MessageStream};
 
 use super::exec::now;
 use super::spool::{Spool, Started};
@@ -29,7 +29,7 @@ use crate::probe::{self, Point};
 use crate::runner::classify::SHUTDOWN;
 use crate::runner::room;
 use crate::runner::spec::Secrets;
-use link::{Link, MANAGER, ROOT, Watched, is_named, is_refusal, told};
+use link::{Link, MANAGER, ROOT, is_named, is_refusal, told};
 use watching::{Standing, Watching};
 
 /// The slice of all sessions: idle work beside what the person does.
@@ -121,8 +121,7 @@ impl Systemd {
             }
             Err(error) => return StartOutcome::failed(format!("cannot hand over the credentials: {error}")),
         };
-        let job_of_unit = Watched::JobOf(&unit);
-        let Ok((mut removed, mut watching)) = tokio::try_join!(link.signals(&job_of_unit), link.watch(&unit)) else {
+        let Ok(mut watching) = link.watch(&unit).await else {
             // Nothing was asked yet, but a connection that breaks here tells nothing certain of anything else.
             return StartOutcome::Unknown;
         };
@@ -152,15 +151,14 @@ impl Systemd {
             }
         };
         probe::pass(Point::Launched);
-        let Some(result) = self.job_result(&link, &unit, &job, &mut removed).await else {
+        let Some(result) = job_result(&link, &unit, &job, &mut watching).await else {
             return StartOutcome::Unknown;
         };
         drop(credentials);
         if result != "done" && result != "failed" {
             return StartOutcome::Unknown;
         }
-        let told = watching.catch_up().is_ok().then(|| watching.process()).flatten();
-        let asked = match told {
+        let asked = match watching.process() {
             Some(process) => Ok(process),
             None => link.process(&unit).await,
         };
@@ -179,33 +177,6 @@ impl Systemd {
             invocation: process.invocation(),
             pid: process.pid(),
         }
-    }
-
-    /// How the start job ended; `None` where that is not told.
-    async fn job_result(&self, link: &Link, unit: &str, job: &str, removed: &mut MessageStream) -> Option<String> {
-        for _ in 0..JOB_LOOKS {
-            let told = timeout(JOB_LOOK, async {
-                while let Some(Ok(message)) = removed.next().await {
-                    let body = message.body();
-                    type Removed<'m> = (u32, zbus::wire::ObjectPath<'m>, &'m str, &'m str);
-                    if let Ok((_, path, _, result)) = body.deserialize::<Removed<'_>>()
-                        && path.as_str() == job
-                    {
-                        return Some(result.to_owned());
-                    }
-                }
-                None
-            });
-            match told.await {
-                Ok(result) => return result,
-                // A manager that was executed anew may have dropped the signal.
-                Err(_) => match link.state(unit).await {
-                    Ok(Some(state)) if state.is_started() => return Some("done".to_owned()),
-                    _ => {}
-                },
-            }
-        }
-        None
     }
 
     fn properties<'a>(
@@ -492,6 +463,21 @@ impl Systemd {
             }
         }
     }
+}
+
+/// How a unit's start job ended; `None` where that is not told.
+async fn job_result(link: &Link, unit: &str, job: &str, watching: &mut Watching) -> Option<String> {
+    for _ in 0..JOB_LOOKS {
+        match timeout(JOB_LOOK, watching.result_of(job)).await {
+            Ok(result) => return result.ok(),
+            // A manager that was executed anew may have dropped the signal.
+            Err(_) => match link.state(unit).await {
+                Ok(Some(state)) if state.is_started() => return Some("done".to_owned()),
+                _ => {}
+            },
+        }
+    }
+    None
 }
 
 /// The certificate of a unit that is over, where the manager did not end it by going down.

@@ -1,35 +1,31 @@
 //! One connection to the user manager: calls, signals, and what it says of a unit.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use zbus::connection::Builder;
-use zbus::message::Type;
 use zbus::names::OwnedErrorName;
 use zbus::wire::{DynamicType, OwnedVariant};
-use zbus::{Connection, MatchRule, Message, MessageStream};
+use zbus::{Connection, Message};
 
 use super::super::LaunchError;
 use super::super::spool::Spool;
+use super::listener::Listener;
 use super::watching::{Process, Watching};
 use crate::model::{Certificate, Span};
 use crate::user_manager::PrivateSocket;
 
-const DESTINATION: &str = "org.freedesktop.systemd1";
+pub(super) const DESTINATION: &str = "org.freedesktop.systemd1";
 pub(super) const ROOT: &str = "/org/freedesktop/systemd1";
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
 pub(super) const SERVICE: &str = "org.freedesktop.systemd1.Service";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+pub(super) const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// An answer that takes longer is lost. The manager itself answers in a millisecond, and after seconds where the
 /// machine is in trouble.
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
-
-/// Messages kept for one unit's streams: a unit has a handful of changes in its life.
-const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(128);
 
 /// One connection to the manager.
 #[derive(Debug)]
@@ -39,6 +35,7 @@ pub(super) struct Link {
     pub(super) private: bool,
     /// Which life of the manager this is, within this boot: since when it runs, however often it was executed anew.
     pub(super) life: String,
+    listener: Listener,
 }
 
 /// Where a loaded unit stands.
@@ -48,18 +45,6 @@ pub(super) struct State {
     job: bool,
     /// Empty where it was never started.
     invocation: Vec<u8>,
-}
-
-/// What a stream of signals is about.
-pub(super) enum Watched<'a> {
-    /// Jobs of the unit that are over.
-    JobOf(&'a str),
-    /// Changes of the unit's properties.
-    Unit(&'a str),
-    /// The manager has read everything anew.
-    Reloading,
-    /// The manager left the bus or is back.
-    Owner,
 }
 
 impl Link {
@@ -95,6 +80,7 @@ impl Link {
             connection,
             private,
             life: String::new(),
+            listener: Listener::default(),
         };
         link.call(ROOT, MANAGER, "Subscribe", &()).await?;
         let since: u64 = link.property(ROOT, MANAGER, "UserspaceTimestampMonotonic").await?;
@@ -118,33 +104,11 @@ impl Link {
             .await
     }
 
-    pub(super) async fn signals(&self, watched: &Watched<'_>) -> zbus::Result<MessageStream> {
-        let mut rule = MatchRule::builder().msg_type(Type::Signal);
-        if !self.private {
-            rule = rule.sender(match watched {
-                Watched::Owner => "org.freedesktop.DBus",
-                _ => DESTINATION,
-            });
-        }
-        let rule = match watched {
-            Watched::JobOf(unit) => rule.interface(MANAGER).member("JobRemoved").arg(2, *unit),
-            Watched::Unit(unit) => rule.interface(PROPERTIES).path(object_path(unit)),
-            Watched::Reloading => rule.interface(MANAGER).member("Reloading"),
-            Watched::Owner => rule
-                .interface("org.freedesktop.DBus")
-                .member("NameOwnerChanged")
-                .arg(0, DESTINATION),
-        };
-        MessageStream::for_match_rule(rule.build()?, &self.connection, QUEUE).await
-    }
-
     /// Listens to all that concerns a unit. Before its start, or before it is looked at for the first time: then nothing
     /// falls between the two.
     pub(super) async fn watch(&self, unit: &str) -> zbus::Result<Watching> {
-        let (of_unit, reloading, owner) = (Watched::Unit(unit), Watched::Reloading, Watched::Owner);
-        let (of_unit, reloading, owner) =
-            tokio::try_join!(self.signals(&of_unit), self.signals(&reloading), self.signals(&owner))?;
-        Ok(Watching::new(of_unit, reloading, owner))
+        let ear = self.listener.listen(&self.connection, self.private, unit).await?;
+        Ok(Watching::new(ear))
     }
 
     /// Takes a reference to a loaded unit; false where it is not loaded. Asked of the unit itself, because the
@@ -252,7 +216,7 @@ impl State {
 }
 
 /// A unit's object path: every byte but letters and digits as `_xx`.
-fn object_path(unit: &str) -> String {
+pub(super) fn object_path(unit: &str) -> String {
     let mut path = format!("{ROOT}/unit/");
     for byte in unit.bytes() {
         if byte.is_ascii_alphanumeric() {

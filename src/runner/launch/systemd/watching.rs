@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{FutureExt, StreamExt};
+use zbus::Message;
 use zbus::wire::{OwnedVariant, Variant};
-use zbus::{Message, MessageStream};
 
 use super::super::spool::Spool;
 use super::LaunchError;
-use super::link::{SERVICE, UNIT, told};
+use super::link::{SERVICE, UNIT};
+use super::listener::{Ear, Heard};
 use crate::model::{Certificate, Exit, Span, Timestamp};
 
 /// `ExecMainCode` of a process that is over (`waitid(2)`).
@@ -163,19 +163,18 @@ fn timestamp(micros: u64) -> Option<Timestamp> {
 /// A unit's signals, and what they told.
 #[derive(Debug)]
 pub(super) struct Watching {
-    of_unit: MessageStream,
-    reloading: MessageStream,
-    owner: MessageStream,
+    ear: Ear,
     told: Told,
+    /// The object path of its job that was over last, and how that ended.
+    job_over: Option<(String, String)>,
 }
 
 impl Watching {
-    pub(super) fn new(of_unit: MessageStream, reloading: MessageStream, owner: MessageStream) -> Self {
+    pub(super) fn new(ear: Ear) -> Self {
         Self {
-            of_unit,
-            reloading,
-            owner,
+            ear,
             told: Told::default(),
+            job_over: None,
         }
     }
 
@@ -203,36 +202,29 @@ impl Watching {
         whole.then_some(certificate)
     }
 
+    /// Waits for the end of a job of the unit, and tells how it ended; what was told before is taken in.
+    ///
+    /// # Errors
+    /// As for [`Self::next`].
+    pub(super) async fn result_of(&mut self, job: &str) -> Result<String, LaunchError> {
+        loop {
+            match self.job_over.take() {
+                Some((path, result)) if path == job => return Ok(result),
+                _ => self.next().await?,
+            }
+        }
+    }
+
     /// Waits for the next signal.
     ///
     /// # Errors
     /// The connection or the manager behind it is lost.
     pub(super) async fn next(&mut self) -> Result<(), LaunchError> {
-        let gone = || LaunchError::Bus("the connection is closed".to_owned());
-        let lost_bus = |error: zbus::Error| LaunchError::Bus(told(&error));
-        tokio::select! {
-            biased;
-            message = self.of_unit.next() => {
-                self.told.change(message.ok_or_else(gone)?.map_err(lost_bus)?);
-                return Ok(());
-            }
-            message = self.reloading.next() => message,
-            message = self.owner.next() => message,
-        }
-        .ok_or_else(gone)?
-        .map_err(lost_bus)?;
-        // What went before may have been dropped.
-        self.stands(Standing::Unknown);
-        Ok(())
-    }
-
-    /// Takes in what was told so far.
-    ///
-    /// # Errors
-    /// As for [`Self::next`].
-    pub(super) fn catch_up(&mut self) -> Result<(), LaunchError> {
-        while let Some(told) = self.next().now_or_never() {
-            told?;
+        match self.ear.next().await {
+            Some(Heard::Changed(message)) => self.told.change(message),
+            Some(Heard::JobOver(path, result)) => self.job_over = Some((path, result)),
+            Some(Heard::Anew) => self.stands(Standing::Unknown),
+            None => return Err(LaunchError::Bus("the connection is closed".to_owned())),
         }
         Ok(())
     }
