@@ -28,7 +28,7 @@ use crate::engine::event::{Command, Event, Refusal, SessionChoice, Start, StartH
 use crate::engine::fact::{Fact, FactKind};
 use crate::engine::{Engine, REMEMBERED, Run, RunStatus};
 use crate::job::plan::{Plan, SubmitContext};
-use crate::ledger::{Batch, Ledger, StoreError, Submission};
+use crate::ledger::{Batch, Committed, Ledger, StoreError, Submission};
 use crate::model::{
     AccountId, AttemptRef, AttemptReport, JobName, Now, RunId, RunNo, RunState, SheetNo, SheetStatus, Span, StopHow,
     Timestamp, ValidationReport, count,
@@ -532,7 +532,8 @@ impl Conductor {
         let now = clock::now();
         let runs = self.tell_states(&self.live.keys().copied().collect(), now);
         if self.changes.receiver_count() > 0 {
-            self.publish(&runs, &BTreeSet::new(), &BTreeMap::new(), now).await;
+            self.publish(&runs, &BTreeSet::new(), &BTreeMap::new(), &Committed::default(), now)
+                .await;
         }
         self.publish_status();
         Ok(())
@@ -559,6 +560,7 @@ impl Conductor {
             }
         }
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
+        let mut commit = Committed::default();
         if !decision.facts.is_empty() || report.is_some() {
             self.look_at_calendar(now);
             let batch = Batch {
@@ -582,21 +584,24 @@ impl Conductor {
             let committed = self.ledger.commit(batch).await;
             #[cfg(test)]
             let committed = if Mutant::CommitUnheeded.is_on() {
-                Ok(())
+                Ok(Committed::default())
             } else {
                 committed
             };
-            if let Err(error) = committed {
-                let text = match &error {
-                    StoreError::Database { full: true, .. } => room::needing(&error.to_string()),
-                    _ => error.to_string(),
-                };
-                self.block(text.clone(), now);
-                if happened(&event) {
-                    self.backlog.push_front((event, report));
+            commit = match committed {
+                Ok(commit) => commit,
+                Err(error) => {
+                    let text = match &error {
+                        StoreError::Database { full: true, .. } => room::needing(&error.to_string()),
+                        _ => error.to_string(),
+                    };
+                    self.block(text.clone(), now);
+                    if happened(&event) {
+                        self.backlog.push_front((event, report));
+                    }
+                    return Err(StepError::Storage(text));
                 }
-                return Err(StepError::Storage(text));
-            }
+            };
         }
         #[cfg(test)]
         probe::committed(now, &decision.facts);
@@ -641,7 +646,7 @@ impl Conductor {
                 self.live.get(&run).map(|live| (live.job.as_str(), live.no))
             });
         }
-        self.tell(&decision.facts, now).await;
+        self.tell(&decision.facts, &commit, now).await;
         Ok(())
     }
 
@@ -673,7 +678,8 @@ impl Conductor {
         if !known && self.changes.receiver_count() > 0 {
             let AttemptRef { run, sheet, .. } = attempt;
             let (runs, sheets) = (BTreeSet::from([run]), BTreeSet::from([(run, sheet)]));
-            self.publish(&runs, &sheets, &BTreeMap::new(), clock::now()).await;
+            self.publish(&runs, &sheets, &BTreeMap::new(), &Committed::default(), clock::now())
+                .await;
         }
     }
 
@@ -871,7 +877,7 @@ impl Conductor {
     }
 
     /// Tells journal, views and checkpoint what was decided.
-    async fn tell(&mut self, facts: &[Fact], now: Now) {
+    async fn tell(&mut self, facts: &[Fact], commit: &Committed, now: Now) {
         let mut sheets: BTreeSet<(RunId, SheetNo)> = BTreeSet::new();
         let mut runs: BTreeSet<RunId> = BTreeSet::new();
         let mut ended: BTreeMap<RunId, crate::model::RunState> = BTreeMap::new();
@@ -916,7 +922,7 @@ impl Conductor {
         }
         self.write_due_checkpoints();
         if self.changes.receiver_count() > 0 {
-            self.publish(&runs, &sheets, &ended, now).await;
+            self.publish(&runs, &sheets, &ended, commit, now).await;
         }
         for run in ended.keys() {
             self.engine.forget(*run);

@@ -6,7 +6,7 @@ use super::clock;
 use super::conductor::{Conductor, Live};
 use crate::api::view::{Change, GateState, GateView, ManagerView, QuestionView, RunView};
 use crate::engine::{About, Fact, FactKind, Gate, GateKey, Overview, Question};
-use crate::ledger;
+use crate::ledger::{self, Committed};
 use crate::model::{Code, Now, RunId, RunState, SheetNo, SheetStatus, Span, Timestamp};
 use crate::summary::{RunSummary, SheetSummary};
 
@@ -196,15 +196,14 @@ impl Conductor {
         runs: &BTreeSet<RunId>,
         sheets: &BTreeSet<(RunId, SheetNo)>,
         ended: &BTreeMap<RunId, RunState>,
+        commit: &Committed,
         now: Now,
     ) {
         for (run, sheet) in sheets {
             let Some(Live { job, no, .. }) = self.live.get(run) else {
                 continue;
             };
-            if let Ok(rows) = self.ledger.sheets(*run, sheet.0, 1).await
-                && let Some(row) = rows.into_iter().next()
-            {
+            if let Ok(Some(row)) = self.ledger.sheet_after(commit, *run, *sheet).await {
                 let sheet = Box::new(self.dress_sheet(*run, row, now));
                 self.send(Change::Sheet {
                     job: job.clone(),
@@ -214,10 +213,9 @@ impl Conductor {
             }
         }
         for run in runs {
-            let Some(Live { job, no, .. }) = self.live.get(run) else {
-                continue;
-            };
-            if let Ok(Some(row)) = self.ledger.run(job.as_str(), Some(no.0)).await {
+            if self.live.contains_key(run)
+                && let Ok(Some(row)) = self.ledger.run_after(commit, *run).await
+            {
                 self.send(Change::Run(Box::new(self.dress(row, now))));
             }
         }

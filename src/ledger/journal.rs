@@ -1,13 +1,16 @@
 //! Writing and reading the journal.
 
+use std::collections::BTreeMap;
+
 use futures_util::TryStreamExt as _;
 use sha2::{Digest, Sha256};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::error::StoreError;
 use super::evidence::{self, Tails};
 use super::rows::{self, Rows};
+use super::table::Beside;
 use super::{Ledger, codec, table};
 use crate::engine::fact::{Fact, FactKind, Subject};
 use crate::job::plan::{Plan, SubmitContext};
@@ -29,6 +32,12 @@ pub struct Batch<'a> {
     pub at: Timestamp,
     /// The day of the calendar on which what was spent is booked.
     pub day: &'a str,
+}
+
+/// What a commit was about, as it is since.
+#[derive(Debug, Default)]
+pub struct Committed {
+    pub(super) rows: Rows,
 }
 
 /// What a run is made of.
@@ -109,20 +118,19 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written (a full disk, say), or the facts do not fit to it. Then nothing was kept.
-    pub async fn commit(&self, batch: Batch<'_>) -> Result<(), StoreError> {
+    pub async fn commit(&self, batch: Batch<'_>) -> Result<Committed, StoreError> {
         if batch.facts.is_empty() && batch.submission.is_none() && batch.report.is_none() {
-            return Ok(());
+            return Ok(Committed::default());
         }
         let lasting = batch.submission.is_some()
             || batch.report.is_some()
             || batch.facts.iter().any(|fact| fact.kind.is_acted_on());
         let mut store = self.store().await?;
-        store.synchronise(lasting).await.map_err(self.writing())?;
-        store.begin().await.map_err(self.writing())?;
+        store.begin_with(lasting).await.map_err(self.writing())?;
         let written = self.write(&mut store.connection, &batch).await;
         probe::pass(Point::Committing);
         let ended = match written {
-            Ok(()) => store.end().await.map_err(self.writing()),
+            Ok(rows) => store.end().await.map(|()| Committed { rows }).map_err(self.writing()),
             Err(error) => Err(error),
         };
         if ended.is_err() {
@@ -176,7 +184,7 @@ impl Ledger {
         Ok(old.into_iter().map(RunId).collect())
     }
 
-    async fn write(&self, connection: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
+    async fn write(&self, connection: &mut SqliteConnection, batch: &Batch<'_>) -> Result<Rows, StoreError> {
         if let Some(submission) = &batch.submission {
             let revision = batch.facts.iter().find_map(|fact| match fact.kind {
                 FactKind::RunModified { run, revision, .. } if run == submission.run => Some(revision),
@@ -188,22 +196,39 @@ impl Ledger {
             }
             self.write_source(connection, submission).await?;
         }
-        let before = self.load(connection, batch.facts).await?;
+        let reported = batch.report.map(|(attempt, _)| attempt);
+        let (before, beside) = self.load(connection, batch.facts, reported).await?;
+        let beside = |attempt: AttemptRef| beside.get(&(attempt.run, attempt.sheet));
+        let tails = |attempt: AttemptRef| {
+            let known = beside(attempt).map(|known| known.tails);
+            known.ok_or(StoreError::NoSuchRun(attempt.run.0))
+        };
         let mut rows = before.clone();
         let mut report = batch.report;
+        let mut appended = Vec::new();
         for fact in batch.facts {
             if let Some(subject) = fact.kind.subject() {
+                self.append(connection, &mut appended, &mut rows).await?;
                 self.write_open(connection, subject, fact).await?;
                 continue;
             }
-            let evidence = match (&fact.kind, report) {
-                (FactKind::AttemptEnded { attempt, outcome }, Some((of, given))) if *attempt == of => {
-                    report = None;
-                    self.write_cost(connection, given).await?;
-                    let tails = self.tails(connection, of.run).await?;
-                    Some(evidence::encode(given, Some(outcome), tails)?)
+            let evidence = match &fact.kind {
+                FactKind::AttemptEnded { attempt, outcome } => {
+                    let given = report.take_if(|(of, _)| of == attempt).map(|(_, given)| given);
+                    if let Some(given) = given {
+                        self.write_cost(connection, given).await?;
+                    }
+                    if let Some(run) = rows.runs.get(&attempt.run) {
+                        let model = given.and_then(|given| given.session.model.as_deref());
+                        self.write_spending(connection, batch.day, run, outcome, model, beside(*attempt))
+                            .await?;
+                    }
+                    match given {
+                        Some(given) => Some(evidence::encode(given, Some(outcome), tails(*attempt)?)?),
+                        None => None,
+                    }
                 }
-                (FactKind::SheetRecovered { sheet, .. }, _) => {
+                FactKind::SheetRecovered { sheet, .. } => {
                     let checked = batch.checked.iter().find(|(no, _)| no == sheet);
                     checked
                         .map(|(_, validation)| evidence::checked(validation))
@@ -211,64 +236,83 @@ impl Ledger {
                 }
                 _ => None,
             };
-            let seq = self.append(connection, fact, evidence).await?;
-            rows::project(&mut rows, seq, fact).map_err(StoreError::Inconsistent)?;
-            if let FactKind::AttemptEnded { attempt, outcome } = &fact.kind
-                && let Some(run) = rows.runs.get(&attempt.run)
-            {
-                let of_it = batch.report.filter(|(of, _)| of == attempt);
-                let model = of_it.and_then(|(_, report)| report.session.model.as_deref());
-                self.write_spending(connection, batch.day, run, *attempt, outcome, model)
-                    .await?;
-            }
+            appended.push((fact, evidence));
         }
+        self.append(connection, &mut appended, &mut rows).await?;
         if let Some((attempt, report)) = report {
-            self.write_late(connection, batch.at, attempt, report).await?;
+            self.write_late(connection, batch.at, attempt, report, tails(attempt)?)
+                .await?;
         }
-        table::store(connection, &before, &rows).await.map_err(self.writing())
-    }
-
-    /// The rows that the facts are about, as they are now.
-    async fn load(&self, connection: &mut SqliteConnection, facts: &[Fact]) -> Result<Rows, StoreError> {
-        let mut rows = Rows::default();
-        for fact in facts {
-            let Some(run) = fact.kind.run() else { continue };
-            if !rows.runs.contains_key(&run)
-                && let Some(row) = table::run(connection, run).await.map_err(self.reading())?
-            {
-                rows.runs.insert(run, row);
-            }
-            if let FactKind::RunModified { rules, .. } = &fact.kind {
-                let dropped = table::sheets_above(connection, run, rules.sheets).await;
-                for row in dropped.map_err(self.reading())? {
-                    rows.sheets.entry((run, row.sheet)).or_insert(row);
-                }
-            }
-            if let Some(sheet) = fact.kind.sheet()
-                && !rows.sheets.contains_key(&(run, sheet))
-                && let Some(row) = table::sheet(connection, run, sheet).await.map_err(self.reading())?
-            {
-                rows.sheets.insert((run, sheet), row);
-            }
-        }
+        table::store(connection, &before, &rows).await.map_err(self.writing())?;
         Ok(rows)
     }
 
+    /// What the facts are about, as it is now, and what is kept of the attempts that end with them or did before: in one
+    /// question, since each wakes SQLite's thread, and that wakes this one.
+    async fn load(
+        &self,
+        connection: &mut SqliteConnection,
+        facts: &[Fact],
+        reported: Option<AttemptRef>,
+    ) -> Result<(Rows, BTreeMap<(RunId, SheetNo), Beside>), StoreError> {
+        let mut asked: BTreeMap<(RunId, Option<SheetNo>), bool> = BTreeMap::new();
+        for fact in facts {
+            let Some(run) = fact.kind.run() else { continue };
+            let ends = matches!(fact.kind, FactKind::AttemptEnded { .. });
+            *asked.entry((run, fact.kind.sheet())).or_default() |= ends;
+        }
+        if let Some(attempt) = reported {
+            asked.insert((attempt.run, Some(attempt.sheet)), true);
+        }
+        let (mut rows, mut beside) = (Rows::default(), BTreeMap::new());
+        if !asked.is_empty() {
+            let known = table::about(connection, &asked).await.map_err(self.reading())?;
+            for (run, sheet, of_attempt) in known {
+                beside.extend(of_attempt.map(|(sheet, kept)| ((run.id, sheet), kept)));
+                rows.sheets.extend(sheet.map(|sheet| ((run.id, sheet.sheet), sheet)));
+                rows.runs.insert(run.id, run);
+            }
+        }
+        for fact in facts {
+            if let FactKind::RunModified { run, rules, .. } = &fact.kind {
+                let dropped = table::sheets_above(connection, *run, rules.sheets).await;
+                for row in dropped.map_err(self.reading())? {
+                    rows.sheets.insert((*run, row.sheet), row);
+                }
+            }
+        }
+        Ok((rows, beside))
+    }
+
+    /// Appends those facts with their evidence, and follows them in the rows.
     async fn append(
         &self,
         connection: &mut SqliteConnection,
-        fact: &Fact,
-        evidence: Option<String>,
-    ) -> Result<i64, StoreError> {
-        let written = sqlx::query("INSERT INTO facts (run, sheet, json, evidence) VALUES (?, ?, ?, ?)")
-            .bind(fact.kind.run().map_or(0, |run| run.0))
-            .bind(fact.kind.sheet().map_or(0, |sheet| sheet.0))
-            .bind(codec::encode(fact)?)
-            .bind(evidence)
-            .execute(connection)
-            .await
-            .map_err(self.writing())?;
-        Ok(written.last_insert_rowid())
+        facts: &mut Vec<(&Fact, Option<String>)>,
+        rows: &mut Rows,
+    ) -> Result<(), StoreError> {
+        for some in facts.chunks_mut(table::AT_ONCE) {
+            let mut encoded = Vec::new();
+            for (fact, evidence) in some.iter_mut() {
+                encoded.push((codec::encode(fact)?, evidence.take()));
+            }
+            let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO facts (run, sheet, json, evidence) ");
+            query.push_values(some.iter().zip(encoded), |mut values, ((fact, _), (json, evidence))| {
+                values
+                    .push_bind(fact.kind.run().map_or(0, |run| run.0))
+                    .push_bind(fact.kind.sheet().map_or(0, |sheet| sheet.0))
+                    .push_bind(json)
+                    .push_bind(evidence);
+            });
+            let written = query.build().execute(&mut *connection).await.map_err(self.writing())?;
+            // Numbered one after the other, in their order (https://www.sqlite.org/autoinc.html).
+            let first = written.last_insert_rowid() + 1 - some.len() as i64;
+            for ((fact, _), seq) in some.iter().zip(first..) {
+                rows::project(rows, seq, fact).map_err(StoreError::Inconsistent)?;
+            }
+        }
+        facts.clear();
+        Ok(())
     }
 
     /// Of a gate, a question or a day only the last fact is kept, and only while it is open. One that only opens a gate further
@@ -354,20 +398,6 @@ impl Ledger {
         Ok(())
     }
 
-    async fn tails(&self, connection: &mut SqliteConnection, run: RunId) -> Result<Tails, StoreError> {
-        let row = sqlx::query("SELECT capture_bytes, whole_tails FROM sources WHERE run = ?")
-            .bind(run.0)
-            .fetch_optional(connection)
-            .await
-            .map_err(self.reading())?
-            .ok_or(StoreError::NoSuchRun(run.0))?;
-        let capture_bytes: i64 = row.try_get(0).map_err(self.reading())?;
-        Ok(Tails {
-            capture_bytes: usize::try_from(capture_bytes).unwrap_or(0),
-            whole: row.try_get(1).map_err(self.reading())?,
-        })
-    }
-
     async fn write_cost(&self, connection: &mut SqliteConnection, report: &AttemptReport) -> Result<(), StoreError> {
         let (Some(session), Some(cost)) = (&report.session.session_id, report.session.total_cost) else {
             return Ok(());
@@ -390,8 +420,8 @@ impl Ledger {
         at: Timestamp,
         attempt: AttemptRef,
         report: &AttemptReport,
+        tails: Tails,
     ) -> Result<(), StoreError> {
-        let tails = self.tails(connection, attempt.run).await?;
         sqlx::query("INSERT INTO late_reports (at, run, sheet, attempt, json) VALUES (?, ?, ?, ?, ?)")
             .bind(at.0)
             .bind(attempt.run.0)

@@ -44,7 +44,7 @@ use crate::model::{RunId, Timestamp};
 
 pub use damage::{SetAside, last_set_aside};
 pub use error::{Holder, OpenError, StoreError};
-pub use journal::{Batch, Submission};
+pub use journal::{Batch, Committed, Submission};
 
 /// The open ledger; no other process can open it meanwhile.
 #[derive(Debug)]
@@ -304,23 +304,20 @@ impl Ledger {
 }
 
 impl Store {
-    /// Whether the commits from now on wait for the disk; one that does takes those before it along.
-    async fn synchronise(&mut self, wait: bool) -> Result<(), sqlx::Error> {
-        if self.synchronous != wait {
-            let pragma = if wait {
-                "PRAGMA synchronous = FULL"
-            } else {
-                "PRAGMA synchronous = NORMAL"
-            };
-            self.connection.execute(pragma).await?;
-            self.synchronous = wait;
-        }
-        Ok(())
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        self.begin_with(self.synchronous).await
     }
 
-    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+    /// Begins what waits for the disk at its end, or does not; one that does takes those before it along.
+    async fn begin_with(&mut self, waits: bool) -> Result<(), sqlx::Error> {
+        let begin = match (waits == self.synchronous, waits) {
+            (true, _) => "BEGIN IMMEDIATE",
+            (false, true) => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
+            (false, false) => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+        };
         self.unfinished = true;
-        self.connection.execute("BEGIN IMMEDIATE").await?;
+        self.connection.execute(begin).await?;
+        self.synchronous = waits;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::error::StoreError;
+use super::journal::Committed;
 use super::rows::{Phase, RunRow, SheetRow};
 use super::table::{Columns, run_columns, run_of, sheet_columns, sheet_of};
 use super::{Ledger, codec, evidence};
@@ -230,6 +231,47 @@ impl Ledger {
         Ok(sheets)
     }
 
+    /// A sheet after a commit; `None` where there is none of that number. What the commit has in hand is not read again.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRun`], or the ledger cannot be read.
+    pub async fn sheet_after(
+        &self,
+        commit: &Committed,
+        run: RunId,
+        sheet: SheetNo,
+    ) -> Result<Option<SheetSummary>, StoreError> {
+        match commit.rows.sheets.get(&(run, sheet)) {
+            // What its rules gave stands elsewhere.
+            Some(row) if row.validated_seq.is_none() => {
+                let (plan, _) = self.source(run).await?;
+                let planned = plan.sheet(sheet);
+                Ok(planned.map(|planned| sheet_summary(row.clone(), planned.description.clone(), Vec::new())))
+            }
+            _ => Ok(self.sheets(run, sheet.0, 1).await?.into_iter().next()),
+        }
+    }
+
+    /// A run after a commit, likewise.
+    ///
+    /// # Errors
+    /// As [`Self::sheet_after`].
+    pub async fn run_after(&self, commit: &Committed, run: RunId) -> Result<Option<RunSummary>, StoreError> {
+        match commit.rows.runs.get(&run) {
+            // Another sheet says why it is in its state.
+            Some(row) if row.reason_sheet.is_none() => {
+                let (plan, context) = self.source(run).await?;
+                let source = Source {
+                    workspace: plan.workspace.clone(),
+                    plan_hash: plan.hash.clone(),
+                    job_file: context.job_file.clone(),
+                };
+                Ok(Some(summary_of(row.clone(), source, run_reason(row, None, None))))
+            }
+            _ => self.run_by_id(run).await,
+        }
+    }
+
     /// All attempts at a sheet, oldest first.
     ///
     /// # Errors
@@ -438,16 +480,30 @@ pub(super) fn rules_of(evidence: Option<&str>, run: RunId) -> Result<Vec<RuleRes
 fn run_summary(row: &SqliteRow) -> sqlx::Result<RunSummary> {
     let mut columns = Columns::of(row);
     let run = run_of(&mut columns)?;
-    let workspace: Option<String> = columns.take()?;
-    let plan_hash: Option<String> = columns.take()?;
-    let job_file: Option<String> = columns.take()?;
+    let source = Source {
+        workspace: columns.take::<Option<String>>()?.unwrap_or_default(),
+        plan_hash: columns.take::<Option<String>>()?.unwrap_or_default(),
+        job_file: columns.take()?,
+    };
     let code: Option<&str> = columns.take()?;
     let message: Option<&str> = columns.take()?;
+    let reason = run_reason(&run, code.and_then(|code| code.parse().ok()), message);
+    Ok(summary_of(run, source, reason))
+}
+
+/// What is shown of what a run is made of.
+struct Source {
+    workspace: String,
+    plan_hash: String,
+    job_file: Option<String>,
+}
+
+fn summary_of(run: RunRow, source: Source, reason: String) -> RunSummary {
     let state = run.state();
-    Ok(RunSummary {
+    RunSummary {
         question: None,
         warning: None,
-        reason: run_reason(&run, code.and_then(|code| code.parse().ok()), message),
+        reason,
         until: run.until.filter(|_| state == RunState::Waiting),
         id: run.id,
         job: run.job,
@@ -463,11 +519,11 @@ fn run_summary(row: &SqliteRow) -> sqlx::Result<RunSummary> {
         cost: run.cost,
         tokens_in: run.tokens_in,
         tokens_out: run.tokens_out,
-        workspace: workspace.unwrap_or_default(),
-        plan_hash: plan_hash.unwrap_or_default(),
-        job_file,
+        workspace: source.workspace,
+        plan_hash: source.plan_hash,
+        job_file: source.job_file,
         revision: run.revision,
-    })
+    }
 }
 
 /// Why the run is in its state; `code` and `message` are of the sheet that explains it.

@@ -7,9 +7,10 @@ use sqlx::{Row, SqliteConnection};
 use super::Ledger;
 use super::error::StoreError;
 use super::rows::RunRow;
+use super::table::Beside;
 use crate::engine::charge;
 use crate::engine::event::Spent;
-use crate::model::{AccountId, AttemptRef, Cost, Outcome, Timestamp};
+use crate::model::{AccountId, Cost, Outcome, Timestamp};
 use crate::summary::{CostFilter, CostSummary};
 
 /// At most so many facts are looked through for the latest starts.
@@ -22,34 +23,14 @@ impl Ledger {
         connection: &mut SqliteConnection,
         day: &str,
         run: &RunRow,
-        attempt: AttemptRef,
         outcome: &Outcome,
         model: Option<&str>,
+        beside: Option<&Beside>,
     ) -> Result<(), StoreError> {
         if !outcome.worked && outcome.cost.is_none() {
             return Ok(());
         }
-        let account: Option<String> =
-            sqlx::query_scalar("SELECT json_extract(context, '$.account') FROM sources WHERE run = ?")
-                .bind(run.id.0)
-                .fetch_optional(&mut *connection)
-                .await
-                .map_err(self.reading())?
-                .flatten();
-        let reserved: Option<i64> = match outcome.cost {
-            Some(_) => None,
-            None => sqlx::query_scalar(
-                "SELECT json_extract(json, '$.budget') FROM facts WHERE run = ? AND sheet = ? \
-                 AND json_extract(json, '$.fact') = 'attempt_intended' ORDER BY seq DESC LIMIT 1",
-            )
-            .bind(run.id.0)
-            .bind(attempt.sheet.0)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(self.reading())?
-            .flatten(),
-        };
-        let charged = charge(outcome, reserved.map(Cost)).0;
+        let charged = charge(outcome, beside.and_then(|known| known.reserved)).0;
         let cost = outcome.cost.unwrap_or_default().0;
         let count = |tokens: Option<u64>| i64::try_from(tokens.unwrap_or(0)).unwrap_or(i64::MAX);
         sqlx::query(
@@ -60,7 +41,7 @@ impl Ledger {
              tokens_out = tokens_out + excluded.tokens_out",
         )
         .bind(day)
-        .bind(account.unwrap_or_default())
+        .bind(beside.and_then(|known| known.account.as_deref()).unwrap_or_default())
         .bind(run.job.as_str())
         .bind(run.no.0)
         .bind(model.unwrap_or_default())

@@ -1,11 +1,17 @@
 //! The rows of runs and sheets in their tables.
 
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Decode, Row, Sqlite, SqliteConnection, Type};
+use std::collections::BTreeMap;
 
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, QueryBuilder, Row, Sqlite, SqliteConnection, Type};
+
+use super::evidence::Tails;
 use super::rows::{Phase, Rows, RunRow, SheetRow};
 use crate::engine::event::PauseWhy;
 use crate::model::{AttemptKind, Cause, Cost, Generation, JobName, RunId, RunNo, SheetNo, Timestamp};
+
+/// So many rows are written by one statement at most: each number of them is a statement of its own to SQLite.
+pub(super) const AT_ONCE: usize = 8;
 
 /// The columns that [`run_of`] reads, in its order; `runs` is called `r`.
 macro_rules! run_columns {
@@ -26,6 +32,9 @@ macro_rules! sheet_columns {
 }
 
 pub(super) use {run_columns, sheet_columns};
+
+/// How many [`sheet_columns`] are.
+const SHEET_COLUMNS: usize = 22;
 
 /// Reads a row's columns one after the other.
 pub(super) struct Columns<'r> {
@@ -165,22 +174,68 @@ pub(super) async fn run(connection: &mut SqliteConnection, id: RunId) -> sqlx::R
     row.map(|row| run_of(&mut Columns::of(&row))).transpose()
 }
 
-/// One sheet's row, where it has one yet.
-pub(super) async fn sheet(
+/// What is kept of a sheet's attempts when they end.
+#[derive(Debug)]
+pub(super) struct Beside {
+    /// How much of their output.
+    pub(super) tails: Tails,
+    /// Whose money they spend; `None` where that was not told.
+    pub(super) account: Option<String>,
+    /// What was reserved for the last one.
+    pub(super) reserved: Option<Cost>,
+}
+
+/// The rows of those runs, each with that of a sheet where one is named and has one yet, and beside it by what an end is kept
+/// where that is wanted.
+pub(super) async fn about(
     connection: &mut SqliteConnection,
-    run: RunId,
-    sheet: SheetNo,
-) -> sqlx::Result<Option<SheetRow>> {
-    let row = sqlx::query(concat!(
-        "SELECT ",
+    asked: &BTreeMap<(RunId, Option<SheetNo>), bool>,
+) -> sqlx::Result<Vec<(RunRow, Option<SheetRow>, Option<(SheetNo, Beside)>)>> {
+    let asked = asked.iter().map(|((run, sheet), ends)| {
+        let sheet = sheet.map_or(0, |sheet| sheet.0);
+        format!("[{},{sheet},{}]", run.0, u8::from(*ends))
+    });
+    let asked: Vec<_> = asked.collect();
+    let rows = sqlx::query(concat!(
+        "WITH asked AS (SELECT value ->> 0 AS run, value ->> 1 AS sheet, value ->> 2 AS ends FROM json_each(?)) SELECT ",
+        run_columns!(),
+        ", asked.sheet, s.sheet IS NOT NULL, o.run IS NOT NULL, ",
         sheet_columns!(),
-        " FROM sheets s WHERE s.run = ? AND s.sheet = ?"
+        ", o.capture_bytes, o.whole_tails, json_extract(o.context, '$.account'), \
+         iif(o.run IS NULL, NULL, (SELECT json_extract(f.json, '$.budget') FROM facts f \
+         WHERE f.run = asked.run AND f.sheet = asked.sheet \
+         AND json_extract(f.json, '$.fact') = 'attempt_intended' ORDER BY f.seq DESC LIMIT 1)) \
+         FROM asked CROSS JOIN runs r ON r.id = asked.run \
+         LEFT JOIN sheets s ON s.run = asked.run AND s.sheet = asked.sheet \
+         LEFT JOIN sources o ON o.run = asked.run AND asked.ends"
     ))
-    .bind(run.0)
-    .bind(sheet.0)
-    .fetch_optional(connection)
+    .bind(format!("[{}]", asked.join(",")))
+    .fetch_all(connection)
     .await?;
-    row.map(|row| sheet_of(&mut Columns::of(&row))).transpose()
+    let known = rows.iter().map(|row| {
+        let mut columns = Columns::of(row);
+        let run = run_of(&mut columns)?;
+        let asked = SheetNo(columns.take()?);
+        let (has_sheet, has_source): (bool, bool) = (columns.take()?, columns.take()?);
+        let after = columns.next + SHEET_COLUMNS;
+        let sheet = has_sheet.then(|| sheet_of(&mut columns)).transpose()?;
+        columns.next = after;
+        let beside = has_source.then(|| beside_of(&mut columns)).transpose()?;
+        Ok((run, sheet, beside.map(|beside| (asked, beside))))
+    });
+    known.collect()
+}
+
+fn beside_of(columns: &mut Columns<'_>) -> sqlx::Result<Beside> {
+    let capture_bytes: i64 = columns.take()?;
+    Ok(Beside {
+        tails: Tails {
+            capture_bytes: usize::try_from(capture_bytes).unwrap_or(0),
+            whole: columns.take()?,
+        },
+        account: columns.take()?,
+        reserved: columns.take::<Option<i64>>()?.map(Cost),
+    })
 }
 
 /// The rows of a run's sheets above that number.
@@ -219,10 +274,13 @@ pub(super) async fn store(connection: &mut SqliteConnection, before: &Rows, afte
             sqlx::query(change).bind(id.0).execute(&mut *connection).await?;
         }
     }
-    for (key, row) in &after.sheets {
-        if before.sheets.get(key) != Some(row) {
-            write_sheet(connection, row).await?;
-        }
+    let changed = after
+        .sheets
+        .iter()
+        .filter(|(key, row)| before.sheets.get(key) != Some(row));
+    let changed: Vec<_> = changed.map(|(_, row)| row).collect();
+    for some in changed.chunks(AT_ONCE) {
+        write_sheets(connection, some).await?;
     }
     Ok(())
 }
@@ -280,42 +338,43 @@ async fn write_run(connection: &mut SqliteConnection, row: &RunRow, new: bool) -
     Ok(())
 }
 
-async fn write_sheet(connection: &mut SqliteConnection, row: &SheetRow) -> sqlx::Result<()> {
-    let flags = (!row.flags.is_empty())
-        .then(|| serde_json::to_string(&row.flags))
-        .transpose();
-    let flags = flags.map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let query: sqlx::query::Query<'_, Sqlite, SqliteArguments> = sqlx::query(
+async fn write_sheets(connection: &mut SqliteConnection, rows: &[&SheetRow]) -> sqlx::Result<()> {
+    let mut flags = Vec::new();
+    for row in rows {
+        let json = (!row.flags.is_empty()).then(|| serde_json::to_string(&row.flags));
+        flags.push(json.transpose().map_err(|error| sqlx::Error::Encode(error.into()))?);
+    }
+    let mut query = QueryBuilder::<Sqlite>::new(
         "INSERT OR REPLACE INTO sheets (run, sheet, state, generation, attempts, completion_attempts, last_attempt, \
          ended_attempt, last_kind, report_seq, validated_seq, started_at, ended_at, until, cause, code, message, \
-         reason, flags, cost, tokens_in, tokens_out) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         reason, flags, cost, tokens_in, tokens_out) ",
     );
-    query
-        .bind(row.run.0)
-        .bind(row.sheet.0)
-        .bind(row.state.as_str())
-        .bind(row.generation.0)
-        .bind(row.attempts)
-        .bind(row.completion_attempts)
-        .bind(row.last_attempt)
-        .bind(row.ended_attempt)
-        .bind(row.last_kind.map(AttemptKind::as_str))
-        .bind(row.report_seq)
-        .bind(row.validated_seq)
-        .bind(row.started_at.map(|at| at.0))
-        .bind(row.ended_at.map(|at| at.0))
-        .bind(row.until.map(|at| at.0))
-        .bind(row.cause.map(Cause::as_str))
-        .bind(row.code.map(crate::model::Code::as_str))
-        .bind(&row.message)
-        .bind(&row.reason)
-        .bind(flags)
-        .bind(row.cost.map(|cost| cost.0))
-        .bind(stored(row.tokens_in))
-        .bind(stored(row.tokens_out))
-        .execute(connection)
-        .await?;
+    query.push_values(rows.iter().zip(flags), |mut values, (row, flags)| {
+        values
+            .push_bind(row.run.0)
+            .push_bind(row.sheet.0)
+            .push_bind(row.state.as_str())
+            .push_bind(row.generation.0)
+            .push_bind(row.attempts)
+            .push_bind(row.completion_attempts)
+            .push_bind(row.last_attempt)
+            .push_bind(row.ended_attempt)
+            .push_bind(row.last_kind.map(AttemptKind::as_str))
+            .push_bind(row.report_seq)
+            .push_bind(row.validated_seq)
+            .push_bind(row.started_at.map(|at| at.0))
+            .push_bind(row.ended_at.map(|at| at.0))
+            .push_bind(row.until.map(|at| at.0))
+            .push_bind(row.cause.map(Cause::as_str))
+            .push_bind(row.code.map(crate::model::Code::as_str))
+            .push_bind(&row.message)
+            .push_bind(&row.reason)
+            .push_bind(flags)
+            .push_bind(row.cost.map(|cost| cost.0))
+            .push_bind(stored(row.tokens_in))
+            .push_bind(stored(row.tokens_out));
+    });
+    query.build().execute(connection).await?;
     Ok(())
 }
 

@@ -203,14 +203,22 @@ proptest! {
     fn stored_rows_are_those_that_the_journal_tells(
         batches in prop::collection::vec(prop::collection::vec(any_fact(), 1..5), 1..12),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let home = Home::new();
             let ledger = home.open().await;
             let plan = plan("a", 3);
             let runs = [submit(&ledger, &plan, 0).await, submit(&ledger, &plan, 0).await];
             for batch in batches {
-                commit(&ledger, 7, batch).await;
+                let after = commit(&ledger, 7, batch).await;
+                for run in runs {
+                    let told = ledger.run_after(&after, run).await.unwrap();
+                    assert_eq!(told, ledger.run_by_id(run).await.unwrap());
+                    for sheet in 1..4 {
+                        let told = ledger.sheet_after(&after, run, SheetNo(sheet)).await.unwrap();
+                        assert_eq!(told, ledger.sheets(run, sheet, 1).await.unwrap().pop());
+                    }
+                }
             }
             ledger.close().await.unwrap();
             let ledger = home.open().await;
@@ -223,10 +231,8 @@ proptest! {
             }
             for run in runs {
                 let row = table::run(&mut store.connection, run).await.unwrap().unwrap();
-                for number in 1..4 {
-                    if let Some(row) = table::sheet(&mut store.connection, run, SheetNo(number)).await.unwrap() {
-                        stored.sheets.insert((run, SheetNo(number)), row);
-                    }
+                for row in table::sheets_above(&mut store.connection, run, 0).await.unwrap() {
+                    stored.sheets.insert((run, row.sheet), row);
                 }
                 let count = |state| told.sheets.values().filter(|sheet| sheet.run == run && sheet.state == state).count() as u32;
                 assert_eq!(row.completed, count(SheetStatus::Completed));
