@@ -335,7 +335,9 @@ impl Audit {
                 }
                 FactKind::GateOpened { gate } => {
                     let gate = self.gates.remove(gate).expect("only a closed gate opens");
-                    assert!(self.clearing || gate.due.is_over(now), "a gate opened before its time");
+                    // Who started when it was due got through, whatever the calendar says by now.
+                    let may_open = self.clearing || !gate.through.is_empty();
+                    assert!(may_open, "a gate opened, and nobody got through");
                 }
                 FactKind::QuestionAsked { question } => {
                     let again = self.questions.insert(question.id.clone(), question.clone());
