@@ -24,8 +24,9 @@ impl Simulation {
                 Seen::Fact(now, fact) => {
                     tell(self.time, Told::Fact(Box::new(fact.kind.clone())));
                     self.note(&fact);
-                    let boot = self.time;
-                    self.audit.fact(&fact, Now { boot, ..now });
+                    // With it is written whatever was not yet.
+                    self.unwritten = 0;
+                    self.audit.fact(&fact, self.audited(now));
                 }
                 Seen::Command(Command::StartAttempt(start) | Command::AdoptAttempt(start)) => {
                     self.audit.start(&start);

@@ -221,7 +221,9 @@ impl Simulation {
                 probe::watch(None);
                 let far = self.dice.span(SECOND / 2, 24 * HOUR);
                 self.clock_set = Some(self.time);
-                self.skew += if self.dice.percent(50) { far } else { -far };
+                let by = if self.dice.percent(50) { far } else { -far };
+                self.skew += by;
+                self.unwritten = by;
                 self.look_at_the_clock();
                 self.conductor().wake().await;
             }
