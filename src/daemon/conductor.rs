@@ -402,6 +402,17 @@ impl Conductor {
 
     /// Decides what happened while the ledger could not be written, in the order in which it happened.
     async fn catch_up(&mut self) -> Result<(), StepError> {
+        let now = clock::now();
+        if !self.backlog.is_empty() && !self.knows_the_day(now) {
+            // What ended is booked on the day that it is now.
+            match self.spent_today().await {
+                Ok(today) => self.engine.tell_day(today),
+                Err(error) => {
+                    self.block(error.to_string(), now);
+                    return Err(StepError::Storage(error.to_string()));
+                }
+            }
+        }
         while let Some((event, report)) = self.backlog.pop_front() {
             match self.follow(event, report, Brought::Nothing).await {
                 Err(error @ StepError::Storage(_)) => return Err(error),
@@ -506,9 +517,7 @@ impl Conductor {
             return Ok(());
         }
         let now = clock::now();
-        self.look_at_calendar(now);
-        let told = self.engine.today().map(|today| (today.begins, today.ends));
-        if told != Some((self.day.begins, self.day.ends)) {
+        if !self.knows_the_day(now) {
             let today = self.spent_today().await;
             let today = today.map_err(|error| StepError::Storage(error.to_string()))?;
             self.follow(Event::DayBegan { today }, None, Brought::Nothing).await?;
@@ -537,6 +546,13 @@ impl Conductor {
         }
         self.publish_status();
         Ok(())
+    }
+
+    /// Whether the engine was told of the day of that moment, which `day` is from now on.
+    fn knows_the_day(&mut self, now: Now) -> bool {
+        self.look_at_calendar(now);
+        let told = self.engine.today().map(|today| (today.begins, today.ends));
+        told == Some((self.day.begins, self.day.ends))
     }
 
     /// Sees to it that `day` is the day of that moment.

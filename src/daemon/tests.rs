@@ -20,11 +20,13 @@ use super::settings::Settings;
 use crate::api::handle::Request;
 use crate::api::request::{ApiError, CostRequest, RunFilter, RunSelector, Submit};
 use crate::api::view::{Change, QuestionView, RunView};
+use crate::engine::FactKind;
 use crate::engine::event::Event;
 use crate::ledger::Ledger;
 use crate::ledger::tests::report;
 use crate::model::{
-    AttemptNo, AttemptRef, Cause, Code, Cost, Failure, Now, Outcome, RunId, RunState, SheetNo, SheetStatus, Timestamp,
+    AttemptNo, AttemptRef, Cause, Code, Cost, Failure, Now, Outcome, RunId, RunState, SheetNo, SheetStatus, Span,
+    Timestamp,
 };
 use crate::runner::attempt::{Runner, RunnerSettings};
 use crate::runner::launch::Launcher;
@@ -644,32 +646,41 @@ async fn a_question_is_told_and_open_until_it_is_answered() {
     assert!(matches!(unknown, ApiError::InvalidArgument(_)), "{unknown:?}");
 }
 
+fn noon() -> Timestamp {
+    let noon: jiff::Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+    Timestamp(noon.as_microsecond())
+}
+
+fn stand_at(wall: Timestamp) {
+    clock::test::stand_at(Some(Now { wall, boot: wall.0 }));
+}
+
+/// A job whose sessions are an account's.
+fn paid(desk: &Desk, name: &str) -> Submit {
+    let mut submit = desk.submit(name);
+    submit.text = submit.text.replace(
+        "{type: command, command: [/bin/true]",
+        "{type: claude_cli, cli_path: /bin/true",
+    );
+    submit
+}
+
+fn done(cost: f64) -> Progress {
+    let mut report = report(None, &[true]);
+    report.outcome.cost = Some(Cost::from_usd(cost));
+    Progress::Finished(Box::new(report))
+}
+
 /// The budget of a day outlives conductors and runs, and is over with the day.
 #[tokio::test]
 async fn what_runs_that_are_over_have_spent_today_counts_after_a_restart() {
-    let noon = Timestamp(
-        "2026-11-21T12:00:00Z"
-            .parse::<jiff::Timestamp>()
-            .unwrap()
-            .as_microsecond(),
-    );
-    let stand_at = |wall: Timestamp| clock::test::stand_at(Some(Now { wall, boot: wall.0 }));
-    stand_at(noon);
+    stand_at(noon());
     let desk = Desk::new().await;
     std::fs::write(desk.path("mozartd.yaml"), "daily_budget_usd: 2\n").unwrap();
     let submit = |name: &str| {
-        let mut submit = desk.submit(name);
-        submit.text = submit.text.replace(
-            "{type: command, command: [/bin/true]",
-            "{type: claude_cli, cli_path: /bin/true",
-        );
+        let mut submit = paid(&desk, name);
         submit.text = submit.text.replace("total_items: 4", "total_items: 1");
         submit
-    };
-    let done = |cost: f64| {
-        let mut report = report(None, &[true]);
-        report.outcome.cost = Some(Cost::from_usd(cost));
-        Progress::Finished(Box::new(report))
     };
     let mut conductor = desk.conductor(true).await;
     conductor.submit(submit("a")).await.unwrap();
@@ -735,6 +746,30 @@ async fn what_runs_that_are_over_have_spent_today_counts_after_a_restart() {
     assert_eq!(newest_view(&mut conductor, "c").await.summary.warning, None);
     let costs = conductor.ask(|reply| Request::Costs(by_job, reply)).await.unwrap();
     assert_eq!(costs, [], "nothing was spent on the new day");
+}
+
+#[tokio::test]
+async fn what_ended_while_storage_was_blocked_is_booked_on_the_day_that_has_begun() {
+    stand_at(noon());
+    let desk = Desk::new().await;
+    std::fs::write(desk.path("mozartd.yaml"), "daily_budget_usd: 2\n").unwrap();
+    let mut conductor = desk.conductor(true).await;
+    let mut submit = paid(&desk, "a");
+    submit.text += "pause_between_sheets_seconds: 0\n";
+    conductor.submit(submit).await.unwrap();
+    desk.ledger.refuse_writes(true).await;
+    conductor.report(first(1), started()).await;
+    conductor.report(first(1), done(1.7)).await;
+    desk.ledger.refuse_writes(false).await;
+    stand_at(noon().plus(Span::from_secs(23 * 3600)));
+    conductor.wake().await;
+    assert_eq!(conductor.sheet_status(1, 2), SheetStatus::Running);
+    let facts = desk.ledger.facts_of(RunId(1)).await.unwrap().into_iter();
+    let budget = facts.rev().find_map(|fact| match fact.kind {
+        FactKind::AttemptIntended { budget, .. } => budget,
+        _ => None,
+    });
+    assert_eq!(budget, Some(Cost::from_usd(0.3)), "what is left of that day");
 }
 
 async fn newest_view(conductor: &mut Conductor, job: &str) -> RunView {

@@ -407,6 +407,11 @@ impl Engine {
         }
     }
 
+    /// Takes over which day it is, and what was spent on it, where another event than its beginning is decided first.
+    pub fn tell_day(&mut self, today: Today) {
+        self.overlay.today = Some(today);
+    }
+
     /// The day that it was told of last.
     pub fn today(&self) -> Option<&Today> {
         self.overlay.today.as_ref()
