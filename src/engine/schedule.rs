@@ -98,10 +98,26 @@ impl Engine {
 
     /// When the first of the run's waits is over.
     fn next_move(&self, run: &Run, now: Timestamp) -> Option<Timestamp> {
-        match self.next_of(run, now) {
+        let until = match self.next_of(run, now) {
+            Next::Nothing => return None,
+            Next::Held {
+                until,
+                why: Hold::Question(_),
+            } => return until,
             Next::Held { until, .. } => until,
-            Next::Ready(_) | Next::Nothing => None,
-        }
+            Next::Ready(_) => None,
+        };
+        until.into_iter().chain(self.asks_at(run, now)).min()
+    }
+
+    /// When it is the turn of a sheet that waits, and whose own budget is used up: a person is asked then, whatever those
+    /// wait for that it goes before.
+    fn asks_at(&self, run: &Run, now: Timestamp) -> Option<Timestamp> {
+        let limits = run.rules.cost_limits.filter(|_| !run.is_running());
+        limits.and_then(|limits| limits.per_sheet)?;
+        let poor = |no: &SheetNo| self.budget_of(run, *no, now) == Budget::UsedUp(Code::E701);
+        let ends = run.waits().filter(|(no, wait)| wait.until > now && poor(no));
+        ends.map(|(_, wait)| wait.until).min()
     }
 
     /// Whether something would start, were it not for what keeps this conductor.
@@ -304,20 +320,24 @@ impl Run {
         }
     }
 
-    /// The sheet whose turn it is within the run, and what it waits for itself: the lowest one between two attempts
-    /// whose wait is over, else the lowest that has not started, else the one whose wait ends first. In order a sheet
-    /// between two attempts goes before every other.
-    fn next_sheet(&self, now: Timestamp) -> Option<(SheetNo, Option<(Timestamp, Hold<'_>)>)> {
+    /// Sheets between two attempts that may be the next; in order the lowest goes first, however long it waits.
+    fn waits(&self) -> impl Iterator<Item = (SheetNo, &Waiting)> {
+        let looked_at = if self.rules.parallel.is_some() { usize::MAX } else { 1 };
         let waiting = |no: &SheetNo| match self.sheets.get(*no).map(|sheet| &sheet.state) {
             Some(SheetState::Waiting(waiting)) => Some((*no, waiting.as_ref())),
             Some(SheetState::Pending | SheetState::Running(_) | SheetState::Over(_) | SheetState::Done(_)) | None => {
                 None
             }
         };
+        self.active.iter().take(looked_at).filter_map(waiting)
+    }
+
+    /// The sheet whose turn it is within the run, and what it waits for itself: the lowest one between two attempts
+    /// whose wait is over, else the lowest that has not started, else the one whose wait ends first. In order a sheet
+    /// between two attempts goes before every other.
+    fn next_sheet(&self, now: Timestamp) -> Option<(SheetNo, Option<(Timestamp, Hold<'_>)>)> {
         let mut first: Option<(SheetNo, &Waiting)> = None;
-        // In order the lowest goes first, however long it waits.
-        let looked_at = if self.rules.parallel.is_some() { usize::MAX } else { 1 };
-        for (no, wait) in self.active.iter().take(looked_at).filter_map(waiting) {
+        for (no, wait) in self.waits() {
             if wait.until <= now {
                 return Some((no, None));
             }

@@ -4,7 +4,7 @@ use super::world::*;
 use crate::engine::event::{Spent, Today};
 use crate::engine::rules::RunRules;
 use crate::engine::{Choice, Event, FactKind, Whose, charge};
-use crate::job::plan::{CostLimits, FailFast, Parallel};
+use crate::job::plan::{CircuitBreaker, CostLimits, FailFast, Parallel};
 use crate::model::{AccountId, Cause, Code, Cost, Outcome, RunId, RunState, SheetStatus, Span, Timestamp};
 
 fn limits(per_sheet: Option<f64>, per_job: Option<f64>) -> Option<CostLimits> {
@@ -84,6 +84,22 @@ fn a_session_is_started_for_the_last_cent_and_for_nothing_less() {
     let mut world = World::with(in_order(1, Some(1.0), None));
     world.finish(costs(validation(0, 2), 0.991));
     assert!(world.machine.is_empty());
+    assert_eq!(world.engine.questions().count(), 1);
+}
+
+#[test]
+fn for_a_sheet_without_money_a_person_is_asked_in_time_whatever_others_wait_for() {
+    let mut world = World::with(RunRules {
+        circuit_breaker: Some(CircuitBreaker {
+            failure_threshold: 1,
+            recovery: minutes(5),
+        }),
+        cost_limits: limits(Some(1.0), None),
+        ..at_once(2, 1, 9.0)
+    });
+    world.finish(costs(transient(), 1.0));
+    assert_eq!(world.status().reason, "too many faults in a row");
+    assert_eq!(world.sleep(), secs(10), "then it is the turn of the one that has begun");
     assert_eq!(world.engine.questions().count(), 1);
 }
 
