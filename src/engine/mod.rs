@@ -394,16 +394,26 @@ impl Engine {
 
     /// Takes over what no fact of a live run tells, before anything is decided: what keeps this conductor from starting
     /// anything, what was spent today, and the starts of the last two minutes, in order.
-    pub fn begin_with(&mut self, now: Now, holds: Vec<StartHold>, today: Today, starts: Vec<(Timestamp, AccountId)>) {
+    pub fn begin_with(
+        &mut self,
+        now: Now,
+        holds: Vec<StartHold>,
+        today: Today,
+        mut starts: Vec<(Timestamp, AccountId)>,
+    ) {
         self.overlay.holds = holds;
         self.overlay.today = Some(today);
         self.overlay.paced.clear();
+        // Where the clock was set back since, a start was no later than the next one.
+        starts.iter_mut().rev().fold(now.wall, |next, (at, _)| {
+            *at = next.min(*at);
+            *at
+        });
         for (at, account) in starts {
             // What was before, nobody tells: as if the pace had been used up then.
             let since = now.wall.plus(Span(-REMEMBERED.0));
             self.overlay.paced.entry(account.clone()).or_insert(since.plus(MINUTE));
-            // The clock was set back since.
-            self.overlay.pace(account, at.min(now.wall));
+            self.overlay.pace(account, at);
         }
     }
 
@@ -445,11 +455,8 @@ impl Overlay {
     fn pace(&mut self, account: AccountId, at: Timestamp) {
         let Some(interval) = self.interval() else { return };
         let over = self.paced.entry(account).or_insert(at);
-        // The clock was set back since, while nobody looked.
-        if at.plus(MINUTE).plus(MINUTE) < *over {
-            *over = at;
-        }
-        *over = (*over).max(at).plus(interval);
+        // No more than a minute's worth: of starts that nobody knows the time of there may be more.
+        *over = (*over).max(at).plus(interval).min(at.plus(MINUTE));
     }
 
     /// When the account's next start is within its pace: the bucket holds a minute's worth and begins full.

@@ -485,6 +485,32 @@ fn starts_of_an_account_keep_its_pace() {
     assert_eq!(world.machine.len(), 9, "and holds a minute's worth");
 }
 
+/// Starts from before the clock was set back count as no later than those after it, and as no more than a minute's.
+#[test]
+fn the_pace_is_kept_by_a_conductor_that_comes_after_the_clock_was_set_back() {
+    let mut world = World::new(1000);
+    world.event(&Event::SettingsChanged {
+        settings: EngineSettings {
+            max_starts_per_minute: Some(2),
+            ..EngineSettings::default()
+        },
+    });
+    for run in 1..=3 {
+        world.submit(run, rules(1));
+        world.finish_of(run, success());
+        world.pass(minutes(1));
+    }
+    world.set_clock(minutes(-300));
+    world.pass(minutes(10));
+    world.submit(4, at_once(9));
+    assert_eq!(world.machine.len(), 2);
+    world.pass(secs(15));
+    world.restart();
+    assert_eq!(world.machine.len(), 2, "two started a quarter of a minute ago");
+    assert_eq!(world.sleep(), secs(15));
+    assert_eq!(world.machine.len(), 3);
+}
+
 #[test]
 fn a_hold_lets_running_sessions_end_and_starts_nothing() {
     let mut world = World::with(rules(2));
