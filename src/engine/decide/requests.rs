@@ -84,9 +84,15 @@ impl Draft {
             let last = live.sheets.len();
             return refuse(format!("there is no sheet {from} in {label}: it has {last}"));
         }
-        // What waits for its next attempt has no verdict yet: it is begun anew like the others.
+        // What waits for its next attempt has no verdict yet: it is begun anew like the others, and so is what needs one of
+        // them.
         let later = |no: SheetNo| no >= from;
-        let waiting: Vec<_> = live.active.iter().copied().filter(|no| later(*no)).collect();
+        let needs_later = |no: SheetNo| {
+            let mut needs = live.rules.dependencies.iter().filter_map(|needed| needed.needs(no));
+            needs.any(|needed| needed.last >= from)
+        };
+        let active = live.active.iter().copied();
+        let waiting: Vec<_> = active.filter(|no| later(*no) || needs_later(*no)).collect();
         self.fact(FactKind::RunResumed { run });
         for sheet in waiting {
             let verdict = Verdict::Cancelled;

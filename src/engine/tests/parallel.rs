@@ -193,6 +193,27 @@ fn pairs_wait_for_each_other_alone() {
     assert_eq!(world.sheets(), [Failed, Completed, Skipped, Running]);
 }
 
+#[test]
+fn what_needs_a_sheet_that_is_retried_waits_for_it_again_though_it_has_begun() {
+    let mut world = World::with(RunRules {
+        dependencies: vec![each_on_all(range(1, 1), range(3, 3))],
+        ..at_once(3, 3, FailFast::Off)
+    });
+    end(&mut world, 3, success());
+    end(&mut world, 1, transient());
+    world.pause(false);
+    end(&mut world, 2, success());
+    assert_eq!(world.sheets(), [Waiting, Completed, Completed]);
+    world.event(&Event::RetryRequested {
+        run: RUN,
+        from: SheetNo(3),
+    });
+    world.pass(minutes(1));
+    assert_eq!(world.sheets(), [Pending, Completed, Running]);
+    end(&mut world, 3, success());
+    assert_eq!(world.sheets(), [Running, Completed, Completed]);
+}
+
 // field: parallel.weights
 #[test]
 fn a_heavy_sheet_takes_more_places_and_is_not_passed_by() {
