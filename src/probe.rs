@@ -14,7 +14,8 @@ mod simulated;
 pub(crate) use simulated::*;
 
 /// Environment variable with a directory. A conductor that comes to a point for which there is a file, named like it,
-/// counts the number in that file down, and with the last one removes the file and kills itself.
+/// counts the number in that file down, and with the last one removes the file and kills itself; a call to the user manager
+/// fails then, where the file is named like a [`Fault`].
 pub const CRASH_AT: &str = "MOZART_CRASH_AT";
 
 /// Where a conductor may end.
@@ -110,6 +111,40 @@ impl Point {
     }
 }
 
+/// How a call to the user manager fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was never made.
+    Call,
+    /// It was made, and the answer is lost.
+    Answer,
+}
+
+impl Fault {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Call, Self::Answer];
+
+    /// The name of its file, like that of a point.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Call => "bus-call",
+            Self::Answer => "bus-answer",
+        }
+    }
+}
+
+/// Whether a call fails so.
+#[cfg(feature = "daemon")]
+pub(crate) fn fails(fault: Fault) -> bool {
+    #[cfg(debug_assertions)]
+    if let Some(directory) = std::env::var_os(CRASH_AT) {
+        return is_the_last(&std::path::Path::new(&directory).join(fault.as_str()));
+    }
+    #[cfg(not(debug_assertions))]
+    let _: Fault = fault;
+    false
+}
+
 /// The conductor is at that point.
 #[cfg(feature = "daemon")]
 pub(crate) fn pass(point: Point) {
@@ -135,15 +170,23 @@ pub(crate) fn reach(point: Point) -> Result<(), String> {
 
 #[cfg(all(feature = "daemon", debug_assertions))]
 fn kill_where_asked(file: &std::path::Path) {
+    if is_the_last(file) {
+        use rustix::process::{Signal, getpid, kill_process};
+        kill_process(getpid(), Signal::KILL).ok();
+    }
+}
+
+/// Counts the number in that file down, where there is one; with the last one it goes.
+#[cfg(all(feature = "daemon", debug_assertions))]
+fn is_the_last(file: &std::path::Path) -> bool {
     let Ok(left) = std::fs::read_to_string(file) else {
-        return;
+        return false;
     };
     match left.trim().parse::<u32>() {
-        Ok(left) if left > 1 => drop(std::fs::write(file, (left - 1).to_string())),
-        _ if std::fs::remove_file(file).is_ok() => {
-            use rustix::process::{Signal, getpid, kill_process};
-            kill_process(getpid(), Signal::KILL).ok();
+        Ok(left) if left > 1 => {
+            std::fs::write(file, (left - 1).to_string()).ok();
+            false
         }
-        _ => {}
+        _ => std::fs::remove_file(file).is_ok(),
     }
 }

@@ -405,13 +405,8 @@ impl Conductor {
         let now = clock::now();
         if !self.backlog.is_empty() && !self.knows_the_day(now) {
             // What ended is booked on the day that it is now.
-            match self.spent_today().await {
-                Ok(today) => self.engine.tell_day(today),
-                Err(error) => {
-                    self.block(error.to_string(), now);
-                    return Err(StepError::Storage(error.to_string()));
-                }
-            }
+            let today = self.spent_today_or_block(now).await?;
+            self.engine.tell_day(today);
         }
         while let Some((event, report)) = self.backlog.pop_front() {
             match self.follow(event, report, Brought::Nothing).await {
@@ -518,8 +513,7 @@ impl Conductor {
         }
         let now = clock::now();
         if !self.knows_the_day(now) {
-            let today = self.spent_today().await;
-            let today = today.map_err(|error| StepError::Storage(error.to_string()))?;
+            let today = self.spent_today_or_block(now).await?;
             self.follow(Event::DayBegan { today }, None, Brought::Nothing).await?;
         }
         let holds = self.holds.look(now, &self.settings);
@@ -546,6 +540,17 @@ impl Conductor {
         }
         self.publish_status();
         Ok(())
+    }
+
+    /// What was spent today; where that cannot be read, it is tried again like a write.
+    async fn spent_today_or_block(&mut self, now: Now) -> Result<Today, StepError> {
+        match self.spent_today().await {
+            Ok(today) => Ok(today),
+            Err(error) => {
+                self.block(error.to_string(), now);
+                Err(StepError::Storage(error.to_string()))
+            }
+        }
     }
 
     /// Whether the engine was told of the day of that moment, which `day` is from now on.

@@ -741,6 +741,12 @@ async fn what_runs_that_are_over_have_spent_today_counts_after_a_restart() {
     assert_eq!(costs, [(Some("a"), 1.7), (Some("b"), 0.3)]);
 
     stand_at(midnight);
+    desk.ledger.hide_spending(true).await;
+    conductor.wake().await;
+    let again = conductor.next_alarm().unwrap();
+    assert!(again > midnight, "what was spent cannot be read, and not at once again");
+    desk.ledger.hide_spending(false).await;
+    stand_at(again);
     conductor.wake().await;
     assert_eq!(conductor.running.len(), 1, "it goes on by itself");
     assert_eq!(newest_view(&mut conductor, "c").await.summary.warning, None);

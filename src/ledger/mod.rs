@@ -274,6 +274,19 @@ impl Ledger {
         assert!(done.is_ok(), "{done:?}");
     }
 
+    /// From now on nobody can read or book what was spent; or they can again.
+    #[cfg(test)]
+    pub(crate) async fn hide_spending(&self, hide: bool) {
+        let rename = if hide {
+            "ALTER TABLE spending RENAME TO hidden"
+        } else {
+            "ALTER TABLE hidden RENAME TO spending"
+        };
+        let mut store = self.store().await.unwrap();
+        let done = store.connection.execute(rename).await;
+        assert!(done.is_ok(), "{done:?}");
+    }
+
     /// The connection, outside of any transaction.
     async fn store(&self) -> Result<MutexGuard<'_, Store>, StoreError> {
         let mut store = self.store.lock().await;

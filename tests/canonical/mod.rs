@@ -1,6 +1,6 @@
 //! The canonical jobs with real sessions: each does what [`jobs`] says of it.
 
-mod jobs;
+pub(crate) mod jobs;
 
 use std::path::Path;
 

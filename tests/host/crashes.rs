@@ -31,24 +31,31 @@ struct Crashes {
     wrong: Vec<String>,
 }
 
+/// A directory for the switches of the service that is to be started, which comes back soon when it was killed.
+pub(super) fn switches() -> PathBuf {
+    let (switches, config) = (home("switches"), home(".config"));
+    for directory in [
+        &switches,
+        &config.join("mozart"),
+        &config.join("systemd/user/mozart.service.d"),
+    ] {
+        fs::create_dir_all(directory).expect("a directory");
+    }
+    let write = |name: &str, text: &str| fs::write(config.join(name), text).expect("a file");
+    write("mozart/environment", &format!("{CRASH_AT}={}\n", switches.display()));
+    // As it is installed it waits for a second.
+    write(
+        "systemd/user/mozart.service.d/soon.conf",
+        "[Service]\nRestartSec=20ms\n",
+    );
+    switches
+}
+
 impl Crashes {
     fn new(settings: &str) -> Self {
-        let (switches, config) = (home("switches"), home(".config"));
-        for directory in [
-            &switches,
-            &config.join("mozart"),
-            &config.join("systemd/user/mozart.service.d"),
-        ] {
-            fs::create_dir_all(directory).expect("a directory");
-        }
-        let write = |name: &str, text: &str| fs::write(config.join(name), text).expect("a file");
-        write("mozart/environment", &format!("{CRASH_AT}={}\n", switches.display()));
-        write("mozart/mozartd.yaml", &format!("max_job_history: 10\n{settings}"));
-        // As it is installed it waits for a second.
-        write(
-            "systemd/user/mozart.service.d/soon.conf",
-            "[Service]\nRestartSec=20ms\n",
-        );
+        let switches = switches();
+        let config = home(".config/mozart");
+        fs::write(config.join("mozartd.yaml"), format!("max_job_history: 10\n{settings}")).expect("a file");
         Self {
             service: Service::fresh(),
             switches,

@@ -7,6 +7,7 @@ mod crashes;
 mod install;
 mod interrupts;
 mod machine;
+mod manager_calls;
 mod night;
 mod recovery;
 mod refusal;

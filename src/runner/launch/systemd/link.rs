@@ -14,6 +14,7 @@ use super::super::spool::Spool;
 use super::listener::Listener;
 use super::watching::{Process, Watching};
 use crate::model::{Certificate, Span};
+use crate::probe::{self, Fault};
 use crate::user_manager::PrivateSocket;
 
 pub(super) const DESTINATION: &str = "org.freedesktop.systemd1";
@@ -99,9 +100,18 @@ impl Link {
         B: Serialize + DynamicType,
     {
         let destination = (!self.private).then_some(DESTINATION);
-        self.connection
+        let made_to_fail = || zbus::Error::Failure("a test made the call fail".to_owned());
+        if probe::fails(Fault::Call) {
+            return Err(made_to_fail());
+        }
+        let answer = self
+            .connection
             .call_method(destination, path, Some(interface), method, body)
-            .await
+            .await;
+        if probe::fails(Fault::Answer) {
+            return Err(made_to_fail());
+        }
+        answer
     }
 
     /// Listens to all that concerns a unit. Before its start, or before it is looked at for the first time: then nothing
