@@ -131,8 +131,17 @@ impl Draft {
         let is_blocked = |state: &SheetState| matches!(state, SheetState::Done(Verdict::Blocked { .. }));
         let mut behind: BTreeMap<SheetNo, SheetNo> = BTreeMap::new();
         for (by, failed) in live.sheets() {
-            if !matches!(&failed.state, SheetState::Done(Verdict::Failed { code, .. }) if !live.rules.is_accounts(*code))
-            {
+            // One that was cancelled because another had failed is not run again either, until a resume.
+            let stays = match &failed.state {
+                SheetState::Done(Verdict::Failed { code, .. }) => !live.rules.is_accounts(*code),
+                SheetState::Done(Verdict::Cancelled) => !live.has_ended(),
+                SheetState::Pending
+                | SheetState::Running(_)
+                | SheetState::Over(_)
+                | SheetState::Waiting(_)
+                | SheetState::Done(_) => false,
+            };
+            if !stays {
                 continue;
             }
             let mut next = vec![by];

@@ -426,6 +426,31 @@ fn a_recovery_completes_what_holds_and_runs_nothing() {
 }
 
 #[test]
+fn who_waits_for_what_was_cancelled_by_the_old_plan_is_blocked() {
+    let cancelling = RunRules {
+        parallel: Some(Parallel {
+            max_concurrent: 9,
+            fail_fast: FailFast::Cancel,
+            weights: Vec::new(),
+        }),
+        ..free(3, &[])
+    };
+    let mut world = World::with(cancelling);
+    end(&mut world, 3, hopeless());
+    end(&mut world, 2, interrupted());
+    give(&mut world, free(4, &[waits_for(4, 2)]), &[], false);
+    end(&mut world, 1, success());
+    assert_eq!(
+        (world.sheets(), world.state()),
+        (
+            vec![Completed, SheetStatus::Cancelled, Failed, Skipped],
+            RunState::Failed
+        ),
+        "nothing is left that could start"
+    );
+}
+
+#[test]
 fn a_recovery_of_all_that_was_left_ends_a_paused_run() {
     let mut world = World::with(free(4, &[]));
     end(&mut world, 1, hopeless());
