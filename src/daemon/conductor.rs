@@ -581,8 +581,7 @@ impl Conductor {
             }
         }
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
-        let mut commit = Committed::default();
-        if !decision.facts.is_empty() || report.is_some() {
+        let commit = if !decision.facts.is_empty() || report.is_some() {
             self.look_at_calendar(now);
             let batch = Batch {
                 facts: &decision.facts,
@@ -609,7 +608,7 @@ impl Conductor {
             } else {
                 committed
             };
-            commit = match committed {
+            match committed {
                 Ok(commit) => commit,
                 Err(error) => {
                     let text = match &error {
@@ -622,8 +621,10 @@ impl Conductor {
                     }
                     return Err(StepError::Storage(text));
                 }
-            };
-        }
+            }
+        } else {
+            Committed::default()
+        };
         #[cfg(test)]
         probe::committed(now, &decision.facts);
         probe::reach(Point::Committed).map_err(StepError::Storage)?;

@@ -236,7 +236,7 @@ impl Ledger {
                 }
                 _ => None,
             };
-            appended.push((fact, evidence));
+            appended.push((fact, codec::encode(fact)?, evidence));
         }
         self.append(connection, &mut appended, &mut rows).await?;
         if let Some((attempt, report)) = report {
@@ -284,20 +284,16 @@ impl Ledger {
         Ok((rows, beside))
     }
 
-    /// Appends those facts with their evidence, and follows them in the rows.
+    /// Appends those facts, encoded and with their evidence, and follows them in the rows.
     async fn append(
         &self,
         connection: &mut SqliteConnection,
-        facts: &mut Vec<(&Fact, Option<String>)>,
+        facts: &mut Vec<(&Fact, String, Option<String>)>,
         rows: &mut Rows,
     ) -> Result<(), StoreError> {
-        for some in facts.chunks_mut(table::AT_ONCE) {
-            let mut encoded = Vec::new();
-            for (fact, evidence) in some.iter_mut() {
-                encoded.push((codec::encode(fact)?, evidence.take()));
-            }
+        for some in facts.chunks(table::AT_ONCE) {
             let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO facts (run, sheet, json, evidence) ");
-            query.push_values(some.iter().zip(encoded), |mut values, ((fact, _), (json, evidence))| {
+            query.push_values(some, |mut values, (fact, json, evidence)| {
                 values
                     .push_bind(fact.kind.run().map_or(0, |run| run.0))
                     .push_bind(fact.kind.sheet().map_or(0, |sheet| sheet.0))
@@ -307,7 +303,7 @@ impl Ledger {
             let written = query.build().execute(&mut *connection).await.map_err(self.writing())?;
             // Numbered one after the other, in their order (https://www.sqlite.org/autoinc.html).
             let first = written.last_insert_rowid() + 1 - some.len() as i64;
-            for ((fact, _), seq) in some.iter().zip(first..) {
+            for ((fact, ..), seq) in some.iter().zip(first..) {
                 rows::project(rows, seq, fact).map_err(StoreError::Inconsistent)?;
             }
         }

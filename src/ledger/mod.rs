@@ -264,26 +264,29 @@ impl Ledger {
     /// From now on every write fails, as on a full disk; or none does any more.
     #[cfg(test)]
     pub(crate) async fn refuse_writes(&self, refuse: bool) {
-        let pragma = if refuse {
+        self.have_done(if refuse {
             "PRAGMA query_only = ON"
         } else {
             "PRAGMA query_only = OFF"
-        };
-        let mut store = self.store().await.unwrap();
-        let done = store.connection.execute(pragma).await;
-        assert!(done.is_ok(), "{done:?}");
+        })
+        .await;
     }
 
     /// From now on nobody can read or book what was spent; or they can again.
     #[cfg(test)]
     pub(crate) async fn hide_spending(&self, hide: bool) {
-        let rename = if hide {
+        self.have_done(if hide {
             "ALTER TABLE spending RENAME TO hidden"
         } else {
             "ALTER TABLE hidden RENAME TO spending"
-        };
+        })
+        .await;
+    }
+
+    #[cfg(test)]
+    async fn have_done(&self, statement: &'static str) {
         let mut store = self.store().await.unwrap();
-        let done = store.connection.execute(rename).await;
+        let done = store.connection.execute(statement).await;
         assert!(done.is_ok(), "{done:?}");
     }
 

@@ -33,9 +33,6 @@ macro_rules! sheet_columns {
 
 pub(super) use {run_columns, sheet_columns};
 
-/// How many [`sheet_columns`] are.
-const SHEET_COLUMNS: usize = 22;
-
 /// Reads a row's columns one after the other.
 pub(super) struct Columns<'r> {
     row: &'r SqliteRow,
@@ -199,13 +196,13 @@ pub(super) async fn about(
     let rows = sqlx::query(concat!(
         "WITH asked AS (SELECT value ->> 0 AS run, value ->> 1 AS sheet, value ->> 2 AS ends FROM json_each(?)) SELECT ",
         run_columns!(),
-        ", asked.sheet, s.sheet IS NOT NULL, o.run IS NOT NULL, ",
-        sheet_columns!(),
-        ", o.capture_bytes, o.whole_tails, json_extract(o.context, '$.account'), \
+        ", asked.sheet, o.capture_bytes, o.whole_tails, json_extract(o.context, '$.account'), \
          iif(o.run IS NULL, NULL, (SELECT json_extract(f.json, '$.budget') FROM facts f \
          WHERE f.run = asked.run AND f.sheet = asked.sheet \
-         AND json_extract(f.json, '$.fact') = 'attempt_intended' ORDER BY f.seq DESC LIMIT 1)) \
-         FROM asked CROSS JOIN runs r ON r.id = asked.run \
+         AND json_extract(f.json, '$.fact') = 'attempt_intended' ORDER BY f.seq DESC LIMIT 1)), \
+         s.sheet IS NOT NULL, ",
+        sheet_columns!(),
+        " FROM asked CROSS JOIN runs r ON r.id = asked.run \
          LEFT JOIN sheets s ON s.run = asked.run AND s.sheet = asked.sheet \
          LEFT JOIN sources o ON o.run = asked.run AND asked.ends"
     ))
@@ -216,26 +213,29 @@ pub(super) async fn about(
         let mut columns = Columns::of(row);
         let run = run_of(&mut columns)?;
         let asked = SheetNo(columns.take()?);
-        let (has_sheet, has_source): (bool, bool) = (columns.take()?, columns.take()?);
-        let after = columns.next + SHEET_COLUMNS;
+        let beside = beside_of(&mut columns)?;
+        let has_sheet: bool = columns.take()?;
         let sheet = has_sheet.then(|| sheet_of(&mut columns)).transpose()?;
-        columns.next = after;
-        let beside = has_source.then(|| beside_of(&mut columns)).transpose()?;
         Ok((run, sheet, beside.map(|beside| (asked, beside))))
     });
     known.collect()
 }
 
-fn beside_of(columns: &mut Columns<'_>) -> sqlx::Result<Beside> {
-    let capture_bytes: i64 = columns.take()?;
-    Ok(Beside {
+fn beside_of(columns: &mut Columns<'_>) -> sqlx::Result<Option<Beside>> {
+    let tails: (Option<i64>, Option<bool>) = (columns.take()?, columns.take()?);
+    let account = columns.take()?;
+    let reserved = columns.take::<Option<i64>>()?.map(Cost);
+    let (Some(capture_bytes), Some(whole)) = tails else {
+        return Ok(None);
+    };
+    Ok(Some(Beside {
         tails: Tails {
             capture_bytes: usize::try_from(capture_bytes).unwrap_or(0),
-            whole: columns.take()?,
+            whole,
         },
-        account: columns.take()?,
-        reserved: columns.take::<Option<i64>>()?.map(Cost),
-    })
+        account,
+        reserved,
+    }))
 }
 
 /// The rows of a run's sheets above that number.

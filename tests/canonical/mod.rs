@@ -23,9 +23,7 @@ fn does_what_is_said(job: &Canonical) {
     let done = output(alone.ctl([Path::new("run"), &file]));
     assert_eq!(done.status.success(), job.completes(), "{}", said(&done));
     let status = alone.status(job.name);
-    let attempts = |sheet: &serde_json::Value| sheet["attempts"].as_u64();
-    let made: Vec<_> = status["sheets"].as_array().unwrap().iter().map(attempts).collect();
-    let wanted: Vec<_> = job.sheets.iter().map(|ends| Some(ends.len() as u64)).collect();
+    let (made, wanted) = attempts(job, &status);
     assert_eq!(made, wanted, "{status}");
     if job.completes() {
         assert!(
@@ -33,4 +31,12 @@ fn does_what_is_said(job: &Canonical) {
             "{status}"
         );
     }
+}
+
+/// How many attempts its sheets had, as `status` tells, and how many they are to have.
+pub(crate) fn attempts(job: &Canonical, status: &serde_json::Value) -> (Vec<Option<u64>>, Vec<Option<u64>>) {
+    let sheets = status["sheets"].as_array().into_iter().flatten();
+    let made = sheets.map(|sheet| sheet["attempts"].as_u64()).collect();
+    let wanted = job.sheets.iter().map(|ends| Some(ends.len() as u64)).collect();
+    (made, wanted)
 }

@@ -9,6 +9,7 @@ use mozart::probe::{CRASH_AT, Fault, Point};
 
 use super::crashes::switches;
 use super::inside;
+use crate::canonical::attempts;
 use crate::canonical::jobs::{CANONICAL, Canonical};
 use crate::support::{Desk, Service, output, said, wait_until};
 
@@ -78,14 +79,7 @@ fn run(
         wrong.push(format!("{what}: {}", said(&wait)));
     }
     let status = service.status(job.name);
-    let attempts = |sheet: &serde_json::Value| sheet["attempts"].as_u64();
-    let made: Vec<_> = status["sheets"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(attempts)
-        .collect();
-    let wanted: Vec<_> = job.sheets.iter().map(|ends| Some(ends.len() as u64)).collect();
+    let (made, wanted) = attempts(job, &status);
     if made != wanted {
         wrong.push(format!("{what}: {made:?} attempts instead of {wanted:?}\n{status}"));
     }

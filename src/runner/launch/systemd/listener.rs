@@ -64,20 +64,16 @@ impl Listener {
     /// Listens to a unit from now on.
     pub(super) async fn listen(&self, connection: &Connection, private: bool, unit: &str) -> zbus::Result<Ear> {
         let mut tasks = self.tasks.lock().await;
-        let (ear, hearing) = {
-            let (sender, heard) = unbounded_channel();
-            let path = object_path(unit);
+        let (sender, heard) = unbounded_channel();
+        let ear = Ear {
+            path: object_path(unit),
+            heard,
+            units: Arc::clone(&self.units),
+        };
+        let hearing = {
             let mut units = locked(&self.units);
-            units.ears.entry(path.clone()).or_default().push(sender);
-            let units_of_ear = Arc::clone(&self.units);
-            (
-                Ear {
-                    path,
-                    heard,
-                    units: units_of_ear,
-                },
-                units.hearing,
-            )
+            units.ears.entry(ear.path.clone()).or_default().push(sender);
+            units.hearing
         };
         if !hearing {
             let of_manager = MessageStream::for_match_rule(of_manager(private)?, connection, QUEUE);
