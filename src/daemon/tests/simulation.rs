@@ -265,6 +265,15 @@ impl Simulation {
         }
     }
 
+    /// What follows from the time that has passed is decided; whether that could be done.
+    async fn looks_around(&mut self) -> bool {
+        let looked = self.conductor().look_around().await.is_ok();
+        if looked {
+            self.observe();
+        }
+        looked
+    }
+
     /// What comes first, and when.
     fn next(&self) -> Option<(i64, Next)> {
         let conductor = self.conductor.as_ref().expect("there is one");

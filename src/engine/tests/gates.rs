@@ -24,12 +24,10 @@ fn at_once(sheets: u32) -> RunRules {
 
 fn with_places(places: u32) -> World {
     let mut world = World::new(1000);
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings {
-            max_concurrent_jobs: 1000,
-            max_concurrent_sheets: places,
-            ..EngineSettings::default()
-        },
+    world.set(EngineSettings {
+        max_concurrent_jobs: 1000,
+        max_concurrent_sheets: places,
+        ..EngineSettings::default()
     });
     world
 }
@@ -468,12 +466,10 @@ fn a_fault_of_the_account_is_no_fail_fast_and_blocks_nobody() {
 #[test]
 fn starts_of_an_account_keep_its_pace() {
     let mut world = World::new(1000);
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings {
-            max_concurrent_sheets: 1000,
-            max_starts_per_minute: Some(3),
-            ..EngineSettings::default()
-        },
+    world.set(EngineSettings {
+        max_concurrent_sheets: 1000,
+        max_starts_per_minute: Some(3),
+        ..EngineSettings::default()
     });
     world.submit(1, at_once(10));
     assert_eq!(world.machine.len(), 3, "the bucket begins full");
@@ -489,11 +485,9 @@ fn starts_of_an_account_keep_its_pace() {
 #[test]
 fn the_pace_is_kept_by_a_conductor_that_comes_after_the_clock_was_set_back() {
     let mut world = World::new(1000);
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings {
-            max_starts_per_minute: Some(2),
-            ..EngineSettings::default()
-        },
+    world.set(EngineSettings {
+        max_starts_per_minute: Some(2),
+        ..EngineSettings::default()
     });
     for run in 1..=3 {
         world.submit(run, rules(1));

@@ -427,14 +427,8 @@ fn a_recovery_completes_what_holds_and_runs_nothing() {
 
 #[test]
 fn who_waits_for_what_was_cancelled_by_the_old_plan_is_blocked() {
-    let cancelling = RunRules {
-        parallel: Some(Parallel {
-            max_concurrent: 9,
-            fail_fast: FailFast::Cancel,
-            weights: Vec::new(),
-        }),
-        ..free(3, &[])
-    };
+    let mut cancelling = free(3, &[]);
+    cancelling.parallel.as_mut().expect("side by side").fail_fast = FailFast::Cancel;
     let mut world = World::with(cancelling);
     end(&mut world, 3, hopeless());
     end(&mut world, 2, interrupted());

@@ -220,11 +220,9 @@ fn a_heavy_sheet_takes_more_places_and_is_not_passed_by() {
     let mut heavy = at_once(4, 4, FailFast::Hold);
     heavy.parallel.as_mut().expect("is parallel").weights = vec![(SheetNo(1), 3), (SheetNo(4), 99)];
     let mut world = World::new(5);
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings {
-            max_concurrent_sheets: 4,
-            ..EngineSettings::default()
-        },
+    world.set(EngineSettings {
+        max_concurrent_sheets: 4,
+        ..EngineSettings::default()
     });
     world.submit(1, heavy);
     assert_eq!(world.sheets(), [Running, Running, Pending, Pending]);
@@ -246,11 +244,9 @@ fn a_heavy_sheet_takes_more_places_and_is_not_passed_by() {
 #[test]
 fn an_account_has_so_many_sessions_at_once() {
     let mut world = World::new(5);
-    world.event(&Event::SettingsChanged {
-        settings: EngineSettings {
-            max_sessions_per_account: Some(2),
-            ..EngineSettings::default()
-        },
+    world.set(EngineSettings {
+        max_sessions_per_account: Some(2),
+        ..EngineSettings::default()
     });
     world.submit(1, at_once(4, 4, FailFast::Hold));
     assert_eq!(world.machine.len(), 2);

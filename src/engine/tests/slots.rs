@@ -169,9 +169,9 @@ fn more_slots_are_used_at_once_and_fewer_as_sessions_end() {
     for run in 1..=3 {
         world.submit(run, rules(2));
     }
-    world.event(&Event::SettingsChanged { settings: settings(3) });
+    world.set(settings(3));
     assert_eq!(at_work(&world), [1, 2, 3]);
-    world.event(&Event::SettingsChanged { settings: settings(1) });
+    world.set(settings(1));
     assert_eq!(at_work(&world), [1, 2, 3]);
     world.finish_of(2, success());
     world.finish_of(1, success());

@@ -219,6 +219,11 @@ impl World {
             ..self.engine.settings().clone()
         };
         self.audit.settings = settings.clone();
+        self.set(settings);
+    }
+
+    /// Gives it those settings.
+    pub(super) fn set(&mut self, settings: EngineSettings) {
         self.event(&Event::SettingsChanged { settings });
     }
 
@@ -229,7 +234,7 @@ impl World {
             daily_budget: Some(Cost::from_usd(usd)),
             ..self.engine.settings().clone()
         };
-        self.event(&Event::SettingsChanged { settings });
+        self.set(settings);
     }
 
     /// Submits a run; each is a job of its own.

@@ -144,10 +144,9 @@ impl Simulation {
                 let run = name(job);
                 let done = self.changes.roll();
                 // What follows from the time that has passed is not because of it.
-                if self.conductor().look_around().await.is_err() {
+                if !self.looks_around().await {
                     return self.settle().await;
                 }
-                self.observe();
                 let conductor = self.conductor.as_mut().expect("there is one");
                 if let Ok(row) = conductor.changeable(&run).await
                     && conductor.take_up(&row).await.is_ok()
@@ -200,10 +199,9 @@ impl Simulation {
             }
             Act::Settings if self.conductor().storage().is_empty() => {
                 // What follows from the time that has passed follows by the old ones.
-                if self.conductor().look_around().await.is_err() {
+                if !self.looks_around().await {
                     return self.settle().await;
                 }
-                self.observe();
                 let settings = settings(&mut self.dice);
                 let event = Event::SettingsChanged {
                     settings: settings.clone(),
