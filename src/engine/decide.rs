@@ -537,10 +537,10 @@ impl Draft {
         for run in runs {
             self.fact(FactKind::WaitsMoved { run, by });
         }
-        // One that is due already is past, and stays so.
+        // One that is past stays so: it moves with a clock that was set back.
         let now = self.now.wall;
         let gates = self.engine.gates.iter();
-        let gates = gates.filter(|(_, gate)| !gate.by_calendar && gate.until.plus(by) > now);
+        let gates = gates.filter(|(_, gate)| !gate.by_calendar && gate.until.max(gate.until.plus(by)) > now);
         let gates: Vec<_> = gates
             .map(|(key, gate)| (key.clone(), gate.until, gate.places))
             .collect();

@@ -260,14 +260,18 @@ impl Engine {
                 by_calendar,
                 places,
             } => {
-                // Opened further it is the same gate; closed anew it waits for nobody yet.
+                // Opened further it is the same gate, and so is one whose time is past, moved with the clock; closed anew
+                // it waits for nobody yet.
                 #[cfg(test)]
                 let until = if crate::probe::Mutant::GateForgets.is_on() {
                     &fact.at
                 } else {
                     until
                 };
-                let same = self.gates.remove(gate).filter(|before| before.until == *until);
+                let same = self
+                    .gates
+                    .remove(gate)
+                    .filter(|before| before.until == *until || *until <= fact.at);
                 let after = Gate {
                     until: *until,
                     by_calendar: *by_calendar,

@@ -312,7 +312,8 @@ impl Ledger {
     }
 
     /// Of a gate, a question or a day only the last fact is kept, and only while it is open. One that only opens a gate further
-    /// stands where the gate was closed: the sessions that went through since come after it.
+    /// stands where the gate was closed, and so does one that moves the time of a gate that is past: the sessions that went
+    /// through since come after it.
     async fn write_open(
         &self,
         connection: &mut SqliteConnection,
@@ -328,8 +329,10 @@ impl Ledger {
         let query = match open {
             true => sqlx::query(
                 "INSERT INTO gates (gate, seq, json) VALUES (?, (SELECT coalesce(max(seq), 0) FROM facts), ?)
-                 ON CONFLICT (gate) DO UPDATE SET json = excluded.json, seq =
-                 iif(json_extract(gates.json, '$.until') IS json_extract(excluded.json, '$.until'), gates.seq, excluded.seq)",
+                 ON CONFLICT (gate) DO UPDATE SET json = excluded.json, seq = iif(
+                   json_extract(excluded.json, '$.until') IS json_extract(gates.json, '$.until')
+                     OR json_extract(excluded.json, '$.until') <= json_extract(excluded.json, '$.at'),
+                   gates.seq, excluded.seq)",
             )
             .bind(name)
             .bind(codec::encode(fact)?),

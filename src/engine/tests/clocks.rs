@@ -62,6 +62,28 @@ fn so_does_a_gate_without_a_reset() {
 }
 
 #[test]
+fn a_gate_without_a_reset_that_is_past_stays_so_and_knows_who_went_through() {
+    for by in HOURS.map(hours) {
+        let mut world = World::with(rules(2));
+        world.finish(throttle(Some(secs(30))));
+        world.sleep();
+        assert_eq!(world.starts.len(), 2, "the probe");
+        let before: Vec<_> = world.engine.gates.values().cloned().collect();
+        world.set_clock(by);
+        let after: Vec<_> = world.engine.gates.values().cloned().collect();
+        assert_eq!(after.len(), 1);
+        assert!(after[0].until <= world.now.wall, "it closed again");
+        assert_eq!(
+            (after[0].places, &after[0].through),
+            (before[0].places, &before[0].through)
+        );
+        world.finish(success());
+        assert_eq!(world.state(), RunState::Running);
+        assert_eq!(world.starts.len(), 3, "what waits goes on at once");
+    }
+}
+
+#[test]
 fn a_reset_is_a_moment_of_the_calendar() {
     let waiting = || {
         let mut world = World::with(rules(1));

@@ -138,7 +138,7 @@ async fn only_what_is_not_over_is_live() {
 }
 
 #[tokio::test]
-async fn a_gate_that_opens_further_stands_where_it_was_closed() {
+async fn a_gate_that_opens_further_or_moves_with_the_clock_stands_where_it_was_closed() {
     let home = Home::new();
     let ledger = home.open().await;
     let run = submit(&ledger, &plan("a", 1), 0).await;
@@ -162,6 +162,14 @@ async fn a_gate_that_opens_further_stands_where_it_was_closed() {
         ledger.live_facts().await.unwrap(),
         expected,
         "the probe has gone through it"
+    );
+
+    commit(&ledger, 1, [closed(-1, 2)]).await;
+    let expected = [submitted.clone(), fact(1, closed(-1, 2)), fact(3, probe.clone())];
+    assert_eq!(
+        ledger.live_facts().await.unwrap(),
+        expected,
+        "it was past, and the clock was set back"
     );
 
     commit(&ledger, 5, [closed(900, 1)]).await;
