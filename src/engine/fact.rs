@@ -404,7 +404,8 @@ pub enum Subject<'a> {
     Day(&'a AccountId),
 }
 
-/// A question's id, such as `q3-12-1`: it is named after the attempt that gave rise to it.
+/// A question's id, such as `q3-12-1`: it is named after the attempt that gave rise to it. The second about the same attempt
+/// that is open at once is `q3-12-1-2`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct QuestionId(pub String);

@@ -111,13 +111,22 @@ impl Engine {
     }
 
     /// When it is the turn of a sheet that waits, and whose own budget is used up: a person is asked then, whatever those
-    /// wait for that it goes before.
+    /// wait for that it goes before, unless something keeps it longer.
     fn asks_at(&self, run: &Run, now: Timestamp) -> Option<Timestamp> {
         let limits = run.rules.cost_limits.filter(|_| !run.is_running());
         limits.and_then(|limits| limits.per_sheet)?;
         let poor = |no: &SheetNo| self.budget_of(run, *no, now) == Budget::UsedUp(Code::E701);
         let ends = run.waits().filter(|(no, wait)| wait.until > now && poor(no));
-        ends.map(|(_, wait)| wait.until).min()
+        let is_asked = |at: &Timestamp| {
+            matches!(
+                self.next_of(run, *at),
+                Next::Held {
+                    why: Hold::Money(..),
+                    ..
+                }
+            )
+        };
+        ends.map(|(_, wait)| wait.until).filter(is_asked).min()
     }
 
     /// Whether something would start, were it not for what keeps this conductor.

@@ -55,7 +55,7 @@ impl Draft {
             cut_off && (resume || again.contains(&no))
         });
         if plan.is_some() {
-            self.block_anew(run);
+            self.block_anew(run, false);
         }
         if resume && matches!(was, Phase::Paused(_)) {
             self.fact(FactKind::RunResumed { run });
@@ -124,8 +124,14 @@ impl Draft {
         }
     }
 
-    /// With other dependencies, or after another verdict, others wait for what has failed.
-    fn block_anew(&mut self, run: RunId) {
+    /// With other dependencies, or after another verdict, others wait for what has failed. In a run that is `over`, which
+    /// a person would have to resume, nothing waits for what was cancelled.
+    fn block_anew(&mut self, run: RunId, over: bool) {
+        let goes_on = |live: &Run| !over && live.failed.is_none() && !live.out_of_time;
+        if self.engine.run(run).is_some_and(goes_on) {
+            // What it was cancelled for is no more.
+            self.open_again(run, |_, sheet| sheet.state == SheetState::Done(Verdict::Cancelled));
+        }
         let Some(live) = self.engine.run(run) else { return };
         let state = |no: SheetNo| live.sheets.get(no).map(|sheet| &sheet.state);
         let is_blocked = |state: &SheetState| matches!(state, SheetState::Done(Verdict::Blocked { .. }));
@@ -134,7 +140,7 @@ impl Draft {
             // One that was cancelled because another had failed is not run again either, until a resume.
             let stays = match &failed.state {
                 SheetState::Done(Verdict::Failed { code, .. }) => !live.rules.is_accounts(*code),
-                SheetState::Done(Verdict::Cancelled) => !live.has_ended(),
+                SheetState::Done(Verdict::Cancelled) => !over,
                 SheetState::Pending
                 | SheetState::Running(_)
                 | SheetState::Over(_)
@@ -216,7 +222,7 @@ impl Draft {
     /// What becomes of the run: over where nothing is left to do; as it was where it was over and a sheet still has failed;
     /// else a person resumes it.
     fn settle_recovered(&mut self, run: RunId, was: Phase) {
-        self.block_anew(run);
+        self.block_anew(run, matches!(was, Phase::Ended(_)));
         let Some(live) = self.engine.run(run) else { return };
         let counts = live.counts;
         let state = match was {

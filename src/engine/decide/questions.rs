@@ -10,7 +10,8 @@ use crate::engine::sheet::{SheetState, next_attempt};
 use crate::model::{AccountId, AttemptRef, Code, Cost, RunId, SheetNo};
 
 impl Draft {
-    /// Asks a person, where nobody was asked the same yet. It is named after the attempt that gave rise to it.
+    /// Asks a person, where nobody was asked the same yet. It is named after the attempt that gave rise to it, with a number
+    /// behind it where another question of that attempt is open.
     pub(super) fn ask(&mut self, attempt: AttemptRef, about: About, text: String, choices: &[Choice]) {
         let same = |other: &Question| match (&other.about, &about) {
             (About::Account { account, .. }, About::Account { account: this, .. }) => account == this,
@@ -20,8 +21,13 @@ impl Draft {
             (About::Account { .. } | About::Limit { .. } | About::Budget { .. } | About::Day { .. }, _) => false,
         };
         if !self.engine.questions.values().any(same) {
+            let numbered = (2..).map(|number| QuestionId(format!("q{attempt}-{number}")));
+            let mut ids = std::iter::once(QuestionId(format!("q{attempt}"))).chain(numbered);
+            let Some(id) = ids.find(|id| !self.engine.questions.contains_key(id)) else {
+                return;
+            };
             let question = Question {
-                id: QuestionId(format!("q{attempt}")),
+                id,
                 about,
                 text,
                 choices: choices.to_vec(),

@@ -1,10 +1,10 @@
 //! Budgets of money.
 
 use super::world::*;
-use crate::engine::event::{Spent, Today};
+use crate::engine::event::{NewPlan, Spent, Today};
 use crate::engine::rules::RunRules;
 use crate::engine::{Choice, Event, FactKind, Whose, charge};
-use crate::job::plan::{CircuitBreaker, CostLimits, FailFast, Parallel};
+use crate::job::plan::{CircuitBreaker, CostLimits, FailFast, OnLimit, Parallel};
 use crate::model::{AccountId, Cause, Code, Cost, Outcome, RunId, RunState, SheetStatus, Span, Timestamp};
 
 fn limits(per_sheet: Option<f64>, per_job: Option<f64>) -> Option<CostLimits> {
@@ -332,6 +332,37 @@ fn a_larger_budget_in_the_settings_needs_no_answer() {
     world.budget_of_the_day(3.0);
     assert_eq!(world.engine.questions().count(), 0);
     assert_eq!(budgets(&world), [1.0]);
+}
+
+/// The day's question is named after an attempt that another account then pays for.
+#[test]
+fn two_questions_about_one_attempt_have_two_names() {
+    let mut world = World::new(9);
+    world.budget_of_the_day(1.0);
+    world.submit(1, rules(1));
+    world.finish(costs(transient(), 1.0));
+    world.submit(2, rules(1));
+    assert_eq!(world.engine.questions().count(), 1);
+    let rules = RunRules {
+        on_limit: OnLimit::Ask,
+        ..of_account("another", 1)
+    };
+    let plan = Some(Box::new(NewPlan {
+        same_sessions: false,
+        rules,
+        other_work: Vec::new(),
+    }));
+    world.event(&Event::ModifyRequested {
+        run: RunId(1),
+        plan,
+        resume: false,
+    });
+    world.sleep();
+    world.finish(usage(Some(world.now.wall.plus(secs(600)))));
+    let names: Vec<_> = world.engine.questions().map(|question| question.id.0.clone()).collect();
+    assert_eq!(names, ["q1-1-2", "q1-1-2-2"]);
+    world.restart();
+    assert_eq!(world.engine.questions().count(), 2);
 }
 
 #[test]

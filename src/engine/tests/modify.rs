@@ -425,11 +425,16 @@ fn a_recovery_completes_what_holds_and_runs_nothing() {
     assert_eq!(world.state(), RunState::Completed);
 }
 
+/// The same, but a failure cancels all that is at work.
+fn cancelling(sheets: u32, dependencies: &[Dependency]) -> RunRules {
+    let mut rules = free(sheets, dependencies);
+    rules.parallel.as_mut().expect("side by side").fail_fast = FailFast::Cancel;
+    rules
+}
+
 #[test]
 fn who_waits_for_what_was_cancelled_by_the_old_plan_is_blocked() {
-    let mut cancelling = free(3, &[]);
-    cancelling.parallel.as_mut().expect("side by side").fail_fast = FailFast::Cancel;
-    let mut world = World::with(cancelling);
+    let mut world = World::with(cancelling(3, &[]));
     end(&mut world, 3, hopeless());
     end(&mut world, 2, interrupted());
     give(&mut world, free(4, &[waits_for(4, 2)]), &[], false);
@@ -442,6 +447,63 @@ fn who_waits_for_what_was_cancelled_by_the_old_plan_is_blocked() {
         ),
         "nothing is left that could start"
     );
+}
+
+#[test]
+fn what_was_cancelled_for_a_failure_that_a_new_plan_undoes_is_open_again() {
+    let mut world = World::with(cancelling(3, &[]));
+    end(&mut world, 3, hopeless());
+    end(&mut world, 2, interrupted());
+    give(&mut world, free(4, &[waits_for(4, 2)]), &[3], false);
+    for sheet in [1, 2, 3, 4] {
+        end(&mut world, sheet, success());
+    }
+    assert_eq!(
+        (world.sheets(), world.state()),
+        (vec![Completed; 4], RunState::Completed)
+    );
+}
+
+#[test]
+fn what_was_cancelled_for_a_failure_that_is_recovered_waits_for_a_resume() {
+    let mut world = World::with(cancelling(4, &[waits_for(4, 1)]));
+    end(&mut world, 3, hopeless());
+    end(&mut world, 1, interrupted());
+    end(&mut world, 2, interrupted());
+    let cancelled = SheetStatus::Cancelled;
+    assert_eq!(
+        (world.sheets(), world.state()),
+        (vec![cancelled, cancelled, Failed, Pending], RunState::Failed)
+    );
+    recover(&mut world, &[3]);
+    assert_eq!(
+        (world.sheets(), world.state()),
+        (vec![Pending, Pending, Completed, Pending], RunState::Paused)
+    );
+    world.resume();
+    for sheet in [1, 2, 4] {
+        end(&mut world, sheet, success());
+    }
+    assert_eq!(world.state(), RunState::Completed);
+}
+
+#[test]
+fn so_does_what_an_old_plan_cancelled_in_a_paused_run() {
+    let mut world = World::with(cancelling(4, &[waits_for(4, 1)]));
+    end(&mut world, 3, hopeless());
+    end(&mut world, 1, interrupted());
+    world.pause(false);
+    give(&mut world, free(4, &[waits_for(4, 1)]), &[], false);
+    end(&mut world, 2, success());
+    recover(&mut world, &[3]);
+    assert_eq!(
+        (world.sheets(), world.state()),
+        (vec![Pending, Completed, Completed, Pending], RunState::Paused)
+    );
+    world.resume();
+    end(&mut world, 1, success());
+    end(&mut world, 4, success());
+    assert_eq!(world.state(), RunState::Completed);
 }
 
 #[test]
