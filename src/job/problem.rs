@@ -164,9 +164,9 @@ pub fn report(problems: &[Problem], file: &str, text: &str, color: bool) -> Stri
             text.to_owned()
         }
     };
-    // Only those that are shown are kept: a file may have millions.
+    // Only those that are shown are looked for and kept: a file may have millions.
     let told: BTreeSet<u32> = problems.iter().filter_map(|problem| problem.line).collect();
-    let lines: BTreeMap<u32, &str> = (1..)
+    let lines: BTreeMap<u32, &str> = (1..=told.last().copied().unwrap_or_default())
         .zip(text.lines())
         .filter(|(line, _)| told.contains(line))
         .collect();

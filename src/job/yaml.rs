@@ -29,15 +29,15 @@ pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Levels of lists and maps within each other.
 const MAX_DEPTH: usize = 64;
 /// Nodes in all, each use of an alias counted anew.
-const MAX_NODES: usize = 100_000;
+const MAX_NODES: usize = 50_000;
 /// Lines; far more than any job needs, and a bound for what the parser keeps in memory.
 const MAX_LINES: usize = 200_000;
 /// Characters that may open or separate nodes in flow style or on one line; the same bound for one long line.
-const MAX_INDICATORS: usize = 100_000;
+const MAX_INDICATORS: usize = 50_000;
 /// Brackets times indicators: the parser looks at every open bracket for each token, and whether a bracket is a
-/// list or just a character of a text is not known before. A tenth of a second of work at most; the largest job
-/// files seen need a hundredth of it.
-const MAX_BRACKET_WORK: usize = 100_000_000;
+/// list or just a character of a text is not known before. Half a tenth of a second of work at most; the largest job
+/// files seen need a fiftieth of it.
+const MAX_BRACKET_WORK: usize = 50_000_000;
 /// Characters between two known byte offsets.
 const STRIDE: usize = 64;
 

@@ -64,28 +64,55 @@ enum Token<'t> {
 
 use Token::{Mark, Number, Text, Word};
 
+/// Tokens of one tag that need little stack, and so do that many blocks within each other, or `elif`.
+const SHALLOW: Shape = Shape {
+    tokens: 50,
+    blocks: 16,
+    elifs: 32,
+};
+
+/// What an engine goes through by recursion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Shape {
+    /// Of the longest tag.
+    tokens: usize,
+    /// Within each other.
+    blocks: usize,
+    /// In all.
+    elifs: usize,
+}
+
 /// How much a plain template's largest tag has in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Weight(usize);
+pub(super) struct Weight {
+    heaviest: usize,
+    shape: Shape,
+}
 
 impl Weight {
     /// The weight of a plain template; `None` if it is not plain.
     pub(super) fn of(prompt: &Prompt, engine: TemplateEngine) -> Option<Self> {
         // A template may take in another only with a statement that is not plain.
-        weigh(&prompt.template, engine).map(Self)
+        weigh(&prompt.template, engine)
+    }
+
+    /// Whether an ordinary thread's stack is enough for it.
+    pub(super) fn is_shallow(self) -> bool {
+        let Shape { tokens, blocks, elifs } = self.shape;
+        tokens <= SHALLOW.tokens && blocks <= SHALLOW.blocks && elifs <= SHALLOW.elifs
     }
 
     /// Whether it is plain with these variables too.
     pub(super) fn carries(self, variables: &BTreeMap<String, Value>) -> bool {
         let size = variables.values().map(size).fold(0, usize::saturating_add);
-        size <= MAX_VARIABLES && size.saturating_mul(self.0) <= MAX_SIZE
+        size <= MAX_VARIABLES && size.saturating_mul(self.heaviest) <= MAX_SIZE
     }
 }
 
 /// Whether an expression, which stands in no tag, is plain with these variables.
 pub(super) fn is_plain_expression(text: &str, variables: &BTreeMap<String, Value>) -> bool {
     let wrapped = format!("{{{{ {text} }}}}");
-    weigh(&wrapped, TemplateEngine::Jinja).is_some_and(|weight| Weight(weight).carries(variables))
+    weigh(&wrapped, TemplateEngine::Jinja).is_some_and(|weight| weight.carries(variables))
 }
 
 fn size(value: &Value) -> usize {
@@ -101,8 +128,8 @@ fn size(value: &Value) -> usize {
     inner.saturating_add(16)
 }
 
-fn weigh(text: &str, engine: TemplateEngine) -> Option<usize> {
-    let mut heaviest = 1;
+fn weigh(text: &str, engine: TemplateEngine) -> Option<Weight> {
+    let (mut heaviest, mut open, mut shape) = (1, 0_usize, Shape::default());
     let mut rest = text;
     while let Some(start) = rest.find('{') {
         rest = &rest[start..];
@@ -128,9 +155,17 @@ fn weigh(text: &str, engine: TemplateEngine) -> Option<usize> {
             return None;
         }
         heaviest = heaviest.max(tokens.iter().map(weight).sum());
+        shape.tokens = shape.tokens.max(tokens.len());
+        match tokens.first() {
+            Some(Word("if" | "for")) => open += 1,
+            Some(Word("endif" | "endfor")) => open = open.saturating_sub(1),
+            Some(Word("elif")) => shape.elifs += 1,
+            _ => {}
+        }
+        shape.blocks = shape.blocks.max(open);
         rest = after;
     }
-    Some(heaviest)
+    Some(Weight { heaviest, shape })
 }
 
 fn weight(token: &Token<'_>) -> usize {

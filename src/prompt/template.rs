@@ -2,7 +2,8 @@
 //!
 //! Both engines parse by recursion and have chains (`a.b.c…`, `elif`, filters) that they do not count, so
 //! templates are compiled and rendered on a thread with a stack that is large enough for every template that
-//! passes the guard here; a small stack would overflow, which ends the whole process.
+//! passes the guard here; a small stack would overflow, which ends the whole process. Most are shallow, and need no
+//! thread.
 //!
 //! Memory and time of one step are bounded by no engine, so what is not plain is rendered [`elsewhere`].
 
@@ -82,7 +83,12 @@ enum Engine<'p> {
 
 impl<'p> Compiled<'p> {
     /// `original` is `prompt` as it was before [`history::indexed`].
-    fn new(original: &'p Prompt, prompt: &'p Prompt, engine: TemplateEngine) -> Result<Self, RenderError> {
+    fn new(
+        original: &'p Prompt,
+        prompt: &'p Prompt,
+        engine: TemplateEngine,
+        weight: Option<Weight>,
+    ) -> Result<Self, RenderError> {
         let mut compiled = Self {
             prompt: original,
             engine,
@@ -90,7 +96,6 @@ impl<'p> Compiled<'p> {
             elsewhere: OnceLock::new(),
         };
         let bounded = elsewhere::is_there();
-        let weight = Weight::of(original, engine);
         if bounded && weight.is_none() {
             let template = elsewhere::Template::new(original, engine)?;
             compiled.elsewhere = OnceLock::from(Ok(template));
@@ -150,7 +155,8 @@ pub(crate) fn with_template<T: Send>(
         guard(name, text)?;
     }
     let indexed = &*history::indexed(prompt, engine);
-    let job = || Ok(work(&Compiled::new(prompt, indexed, engine)?));
+    let weight = Weight::of(prompt, engine);
+    let job = || Ok(work(&Compiled::new(prompt, indexed, engine, weight)?));
     let failed = |message: &str| RenderError {
         kind: RenderFault::Other,
         message: message.to_owned(),
@@ -158,6 +164,10 @@ pub(crate) fn with_template<T: Send>(
         template: prompt.template_name.clone(),
         name: None,
     };
+    if weight.is_some_and(Weight::is_shallow) {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+        return done.unwrap_or_else(|_| Err(failed("the template engine failed")));
+    }
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("template".to_owned())

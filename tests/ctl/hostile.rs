@@ -22,27 +22,30 @@ fn cases() -> Vec<Case> {
         case("brackets", format!("x: {}", long("[", 100_000)), "too many", 2),
         case(
             "closed",
-            format!("x: {}{}", long("[", 6_000), long("]", 6_000)),
+            format!("x: {}{}", long("[", 4_900), long("]", 4_900)),
             "levels deep",
             2,
         ),
         case("braces", format!("x: {}", long("{a: ", 50_000)), "too many", 2),
-        case("dashes", format!("x:\n  {}y\n", long("- ", 99_000)), "levels deep", 2),
-        case("questions", format!("{}\n", long("? ", 99_000)), "levels deep", 2),
+        case("dashes", format!("x:\n  {}y\n", long("- ", 49_000)), "levels deep", 2),
+        case("questions", format!("{}\n", long("? ", 49_000)), "levels deep", 2),
         case(
             "indented",
             (0..2_000).map(|n| format!("{}a:\n", long(" ", n))).collect(),
             "levels deep",
             2,
         ),
-        case("items", format!("x:\n{}", long("- y\n", 98_000)), "no field `x`", 1),
+        case("items", format!("x:\n{}", long("- y\n", 48_000)), "no field `x`", 1),
         case(
             "more-items",
             format!("x:\n{}", long("- y\n", 150_000)),
             "too many lists and maps",
             2,
         ),
+        case("fields", fields(24_000), "no field", 1),
+        case("more-fields", fields(90_000), "too many lists and maps", 2),
         case("lines", long("\n", 8_000_000), "lines", 2),
+        case("comments", long("# x x x x\n", 800_000), "lines", 2),
         case(
             "scalar",
             format!("description: {}\n", long("x", 9_000_000)),
@@ -50,7 +53,7 @@ fn cases() -> Vec<Case> {
             2,
         ),
         case("again", "name: other\n".into(), "stood on line 1 already", 1),
-        case("many-again", long("name: x\n", 40_000), "stands here twice", 1),
+        case("many-again", long("name: x\n", 20_000), "stands here twice", 1),
         case("tab", "retry:\n\tmax_retries: 1\n".into(), "tab", 2),
         case(
             "tag",
@@ -120,6 +123,10 @@ fn cases() -> Vec<Case> {
             1,
         ),
     ]
+}
+
+fn fields(number: u32) -> String {
+    (0..number).map(|n| format!("f{n}: 1\n")).collect()
 }
 
 fn rule(pattern: &str) -> String {
@@ -229,6 +236,6 @@ fn hostile_files_are_told_soon_and_in_little_memory() {
         let start: String = all.chars().take(2_000).collect();
         assert_eq!(shown.status.code(), Some(code), "{name}: {start}");
         assert!(all.contains(says), "{name}: `{says}` in {start}");
-        assert!(all.len() < 100_000, "{name}: {} bytes are said", all.len());
+        assert!(all.len() < 200_000, "{name}: {} bytes are said", all.len());
     }
 }

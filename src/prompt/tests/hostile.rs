@@ -1,5 +1,6 @@
 //! Templates that would take for ever, fill the memory or overflow the stack end with an error.
 
+use super::super::plain::Weight;
 use super::super::template::{RenderFault, with_template};
 use super::*;
 use crate::job::plan::TemplateEngine;
@@ -72,6 +73,51 @@ fn deep_chains_do_not_overflow_the_stack() {
             // An error or a text, but an answer.
             let _answer = with_template(&plan.prompt, engine, |template| template.render(&variables).is_ok());
         }
+    }
+}
+
+/// As deep as a template may be that is rendered on the thread that asks for it, with less stack than any has.
+#[test]
+fn shallow_templates_fit_an_ordinary_stack() {
+    let nested = |tag: &str| {
+        let (open, close) = (
+            "{% if 1 %}{% for a in s %}".repeat(8),
+            "{% endfor %}{% endif %}".repeat(8),
+        );
+        let elifs = "{% elif 0 %}".repeat(32);
+        format!("{open}{tag}{close}{{% if 0 %}}{elifs}{{% endif %}}")
+    };
+    let tags = [
+        format!("{{{{ {}1{} }}}}", "(".repeat(24), ")".repeat(24)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(49)),
+        format!("{{{{ {}1 }}}}", "-".repeat(49)),
+        format!("{{{{ {}1 }}}}", "1+".repeat(24)),
+        format!("{{{{ s{} }}}}", "|lower".repeat(24)),
+        format!("{{{{ s{} }}}}", ".a".repeat(24)),
+        format!("{{{{ 1 {} }}}}", "if 1 else 1 ".repeat(12)),
+    ];
+    for tag in tags {
+        for engine in [TemplateEngine::Jinja, TemplateEngine::Tera] {
+            let mut plan = plan_of(JOB);
+            plan.prompt.template = nested(&tag);
+            let weight = Weight::of(&plan.prompt, engine).expect("it is plain");
+            assert!(weight.is_shallow(), "{tag}");
+            let render = move || {
+                let variables = variables(&plan, &plan.sheets[0]);
+                let _answer = with_template(&plan.prompt, engine, |template| template.render(&variables).is_ok());
+            };
+            let thread = std::thread::Builder::new().stack_size(1024 * 1024);
+            thread.spawn(render).unwrap().join().unwrap();
+        }
+    }
+    for deeper in [
+        format!("{{{{ {}1 }}}}", "-".repeat(50)),
+        format!("{}{}", "{% if 1 %}".repeat(17), "{% endif %}".repeat(17)),
+        format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(33)),
+    ] {
+        let mut plan = plan_of(JOB);
+        plan.prompt.template = deeper;
+        assert!(!Weight::of(&plan.prompt, TemplateEngine::Jinja).unwrap().is_shallow());
     }
 }
 
