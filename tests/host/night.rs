@@ -585,6 +585,46 @@ fn cancel_and_timeout_leave_no_process_of_a_session_of_the_service() {
     });
 }
 
+/// The unit of a session has its sheet's time, and the CLI its sheet's model.
+#[test]
+fn a_sheet_has_the_time_and_the_model_of_its_own() {
+    let script = |_: &Desk| {
+        json!({"rules": [
+            {"match": "Write chapter 2 ", "turns": [{"hang": 120}]},
+            {"turns": [{"say": "Written."}]},
+        ]})
+    };
+    let Some(night) = Night::new(true, script) else { return };
+    let job = night.job("own", 2, 300, "retry: {max_retries: 0, transient_retries: 0}\n");
+    let text = fs::read_to_string(&job).expect("the job file");
+    let own = "timeout_seconds: 300, sheet_overrides: {2: {timeout_seconds: 15, cli_model: claude-haiku-4-5-20251001}}";
+    fs::write(&job, text.replace("timeout_seconds: 300", own)).expect("the job file");
+    night.detach(&job);
+    wait_until("the second sheet asks", LONG, || {
+        !night.asked("Write chapter 2 ").is_empty()
+    });
+    let units = night.service.units();
+    let [unit] = &units[..] else { panic!("{units:?}") };
+    let time = systemctl(&["show", "-P", "RuntimeMaxUSec", unit]);
+    assert!(String::from_utf8_lossy(&time.stdout).starts_with("15"), "{time:?}");
+    let wait = output(night.ctl(["wait", "own"]));
+    assert_eq!(wait.status.code(), Some(1), "{}", said(&wait));
+    let status = night.service.status("own");
+    assert_eq!(
+        (sheet_states(&status), &status["sheets"][1]["code"]),
+        (vec!["completed".to_owned(), "failed".to_owned()], &json!("E001"))
+    );
+    let model = |chapter: &str| {
+        let asked = night.asked(chapter);
+        asked
+            .first()
+            .and_then(|request| request["model"].as_str().map(str::to_owned))
+    };
+    let own = "claude-haiku-4-5-20251001";
+    assert_eq!(model("Write chapter 2 ").as_deref(), Some(own));
+    assert!(model("Write chapter 1 ").is_some_and(|model| model != own));
+}
+
 #[test]
 fn cancel_and_timeout_leave_no_process_of_a_supervised_session() {
     let Some(program) = Some(()).filter(|()| inside()).and_then(|()| program()) else {
