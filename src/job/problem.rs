@@ -41,6 +41,11 @@ impl Finding<'_> {
         self.edit(|problem| problem.auto_fixable = true)
     }
 
+    /// Whether there are so many problems that this one is not shown.
+    pub(crate) fn is_left_out(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn edit(mut self, edit: impl FnOnce(&mut Problem)) -> Self {
         if let Some(problem) = self.0.as_deref_mut() {
             edit(problem);

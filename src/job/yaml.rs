@@ -38,6 +38,8 @@ const MAX_INDICATORS: usize = 50_000;
 /// list or just a character of a text is not known before. Half a tenth of a second of work at most; the largest job
 /// files seen need a fiftieth of it.
 const MAX_BRACKET_WORK: usize = 50_000_000;
+/// Bytes of one text: more than is ever sent, and what is larger has a file of its own.
+const MAX_TEXT: usize = 1024 * 1024;
 /// Characters between two known byte offsets.
 const STRIDE: usize = 64;
 
@@ -305,6 +307,13 @@ fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
             message: format!("this is not YAML: the character {character} is not allowed"),
         });
     }
+    if let Some(index) = long_text(text) {
+        let line = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        return Err(NotYaml {
+            at: Some(Mark { line, column: 1 }),
+            message: too_long(),
+        });
+    }
     // Each `- ` or `? ` at a line's beginning opens one level more.
     let levels = |line: &str| {
         line.split_ascii_whitespace()
@@ -340,6 +349,44 @@ fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
         });
     }
     Ok(())
+}
+
+/// The line from which on a text is too long, where that can be seen without the parser, which would keep it several times:
+/// a line, or what stands behind `|` or `>`.
+fn long_text(text: &str) -> Option<usize> {
+    let mut block: Option<(usize, usize, usize)> = None;
+    for (index, line) in text.lines().enumerate() {
+        if line.len() > MAX_TEXT {
+            return Some(index);
+        }
+        let inner = line.trim_start_matches(' ');
+        let indent = line.len() - inner.len();
+        if let Some((begin, _, bytes)) = block
+            .as_mut()
+            .filter(|(_, outside, _)| inner.is_empty() || indent > *outside)
+        {
+            *bytes += line.len();
+            if *bytes > MAX_TEXT {
+                return Some(*begin);
+            }
+        } else {
+            block = block_begins(line).map(|outside| (index, outside, 0));
+        }
+    }
+    None
+}
+
+/// How far what a block belongs to is indented, if one begins behind this line.
+fn block_begins(line: &str) -> Option<usize> {
+    let head = line
+        .trim_end()
+        .trim_end_matches(|c: char| matches!(c, '+' | '-') || c.is_ascii_digit());
+    let head = head.strip_suffix(['|', '>'])?.strip_suffix(' ')?.trim_end();
+    let key = head.strip_suffix(':').map(|key| key.trim_start_matches([' ', '-']));
+    match key {
+        Some(key) => Some(head.len() - 1 - key.len()),
+        None => head.strip_suffix('-').map(str::len),
+    }
 }
 
 /// The text by lines, as libyaml counts them, with every place found in constant time.
@@ -503,6 +550,10 @@ fn too_deep() -> String {
     format!("lists and maps are nested more than {MAX_DEPTH} levels deep")
 }
 
+fn too_long() -> String {
+    "this text has more than 1 MiB; put it into a file of its own (`prompt.template_file`)".to_owned()
+}
+
 fn too_many() -> String {
     format!("the file makes more than {MAX_NODES} values once its aliases are expanded")
 }
@@ -596,6 +647,9 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Node, E> {
+        if value.len() > MAX_TEXT {
+            return Err(self.reader.refuse(too_long()));
+        }
         Err(self.reader.keep(Typed::Text(value.to_owned())))
     }
 

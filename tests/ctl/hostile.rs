@@ -52,6 +52,21 @@ fn cases() -> Vec<Case> {
             "larger than 8 MiB",
             2,
         ),
+        case(
+            "text",
+            format!("description: '{}'\n", long("x; ", 2_600_000)),
+            "more than 1 MiB",
+            2,
+        ),
+        case(
+            "block",
+            format!(
+                "description: |\n{}",
+                long("  many words of a long text that goes on\n", 190_000)
+            ),
+            "more than 1 MiB",
+            2,
+        ),
         case("again", "name: other\n".into(), "stood on line 1 already", 1),
         case("many-again", long("name: x\n", 20_000), "stands here twice", 1),
         case("tab", "retry:\n\tmax_retries: 1\n".into(), "tab", 2),

@@ -191,7 +191,8 @@ impl Lowering<'_> {
                 told.insert(index);
             }
         }
-        let mut kinds: HashMap<PathBuf, bool> = HashMap::new();
+        let mut kinds: HashMap<&Path, PathKind> = HashMap::new();
+        let mut kind = |path| *kinds.entry(path).or_insert_with(|| self.files.kind(path));
         for rules in filled.chunk_by(|one, other| one.sheet == other.sheet) {
             let files: BTreeSet<&Path> = rules
                 .iter()
@@ -214,13 +215,11 @@ impl Lowering<'_> {
                     .skip(1)
                     .take(DEPTH)
                     .take_while(|above| above.starts_with(whole.workspace));
-                let file = above.into_iter().find(|above| {
-                    files.contains(above)
-                        || *kinds
-                            .entry((*above).to_owned())
-                            .or_insert_with(|| self.files.kind(above) == PathKind::File)
-                });
-                if self.files.kind(path) == PathKind::Directory {
+                let file = above
+                    .into_iter()
+                    .find(|above| files.contains(above) || kind(above) == PathKind::File);
+                let nowhere = path.parent().is_some_and(|parent| kind(parent) == PathKind::Missing);
+                if !nowhere && kind(path) == PathKind::Directory {
                     let message = format!("{} is a directory, and a rule asks for a regular file", path.display());
                     self.doubt(
                         "V215",

@@ -326,6 +326,9 @@ impl Checker<'_> {
         let finding = self
             .problems
             .error("E301", Some(key.at), &here, format!("{place} has no field `{written}`"));
+        if finding.is_left_out() {
+            return;
+        }
         if let Some(name) = nearest(written, fields.iter().map(|field| field.name).chain(batch_words(path))) {
             finding.suggest(format!("did you mean `{name}`?"));
         } else if let Some(elsewhere) = find_elsewhere(written) {

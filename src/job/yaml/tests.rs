@@ -251,6 +251,33 @@ fn tags_that_are_not_yamls_own_are_faults() {
 }
 
 #[test]
+fn a_long_text_has_a_file_of_its_own() {
+    let lines =
+        |indent: &str, bytes: usize| format!("{indent}some words of a text\n").repeat(bytes / (indent.len() + 21));
+    let long = 1_200_000;
+    for (text, line) in [
+        (format!("a: b\nc: {}\n", "x".repeat(long)), 2),
+        (format!("a: b\nc: |\n{}", lines("  ", long)), 2),
+        (format!("a:\n- b: 1\n  c: >-\n{}", lines("    ", long)), 3),
+        (format!("a:\n- |2\n{}", lines("   ", long)), 2),
+        (format!("a: \"\n{}  \"\n", lines("  ", long)), 1),
+        (format!("a: &t |\n{}", lines("  ", long)), 1),
+    ] {
+        let (at, message) = refusal(text.as_bytes());
+        assert_eq!(at.map(|at| at.0), Some(line), "{message}");
+        assert!(message.contains("has more than 1 MiB"), "{message}");
+    }
+    // Each is short enough.
+    let half = lines("    ", long / 2);
+    for fine in [
+        format!("a: |\n{half}b: |\n{half}c: {}\n", "x".repeat(long / 2)),
+        format!("a:\n- b: |\n{half}  c: |\n{half}- |\n{half}- d: >+\n{half}"),
+    ] {
+        assert_eq!(read(fine.as_bytes()).unwrap().faults, []);
+    }
+}
+
+#[test]
 fn a_bomb_of_aliases_ends_with_an_error_soon() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
