@@ -1,7 +1,11 @@
 //! How long a job file takes to be read and planned: `mozartctl validate` as a whole process, and plans of many sheets in
-//! memory, all of it: syntax, schema, every sheet rendered once, every rule filled in.
+//! memory, all of it: syntax, schema, every sheet rendered once, every rule filled in. And how soon files that were made to
+//! hurt are refused.
 
 #![expect(clippy::print_stdout, reason = "its table is what it is for")]
+
+#[path = "../tests/ctl/hostile/files.rs"]
+mod hostile;
 
 use std::error::Error;
 use std::path::Path;
@@ -44,6 +48,23 @@ fn main() -> Outcome<()> {
         let took = measured(times, || planned(&text, 10_000, directory.path()))?;
         row(&format!("planning 10,000 sheets, {what}"), "≤ 100 ms", &took, None);
     }
+
+    // Of each file the fastest of some goes: what it takes where nothing else is at work.
+    let mut refused = Vec::new();
+    for (name, text, says, code) in hostile::cases() {
+        let file = directory.path().join(format!("{name}.yaml"));
+        std::fs::write(&file, [hostile::BEGIN, &text].concat())?;
+        let took = measured(times.min(5), || refusal(ctl, &file, says, code))?;
+        refused.push((took.first().copied().unwrap_or_default(), name));
+    }
+    refused.sort();
+    let slowest = refused.last().map_or("", |(_, name)| name);
+    let took: Vec<_> = refused.iter().map(|(took, _)| *took).collect();
+    let what = format!(
+        "`mozartctl validate` of {} hostile files; `{slowest}` is the slowest",
+        took.len()
+    );
+    row(&what, "≤ 100 ms", &took, Some(&bare));
     Ok(())
 }
 
@@ -80,6 +101,21 @@ fn whole(program: &Path, arguments: &[&std::ffi::OsStr]) -> Outcome<()> {
         Ok(())
     } else {
         Err(format!("{}: {status}", program.display()).into())
+    }
+}
+
+/// `validate` says that of the file, with that exit code.
+fn refusal(program: &Path, file: &Path, says: &str, code: i32) -> Outcome<()> {
+    let output = Command::new(program)
+        .arg("validate")
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.code() == Some(code) && said.contains(says) {
+        Ok(())
+    } else {
+        Err(format!("{}: {}: `{says}` is not in {said:.2000}", file.display(), output.status).into())
     }
 }
 
