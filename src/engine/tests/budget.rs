@@ -1,7 +1,7 @@
 //! Budgets of money.
 
 use super::world::*;
-use crate::engine::event::{NewPlan, Spent, Today};
+use crate::engine::event::{EngineSettings, NewPlan, Spent, Today};
 use crate::engine::rules::RunRules;
 use crate::engine::{Choice, Event, FactKind, Whose, charge};
 use crate::job::plan::{CircuitBreaker, CostLimits, FailFast, OnLimit, Parallel};
@@ -377,6 +377,28 @@ fn a_day_holds_its_first_moment_and_not_its_last() {
 }
 
 #[test]
+fn a_day_that_is_told_beside_another_event_counts_for_it() {
+    let mut world = World::new(5);
+    world.set(EngineSettings {
+        daily_budget: Some(Cost::from_usd(4.0)),
+        ..EngineSettings::default()
+    });
+    let spent = Spent {
+        cost: Cost::from_usd(4.0),
+        sessions: 2,
+    };
+    let today = Today {
+        begins: world.now.wall,
+        ends: world.now.wall.plus(DAY),
+        spent: [(AccountId("claude".into()), spent)].into(),
+    };
+    world.engine.tell_day(today);
+    world.submit(1, rules(1));
+    assert!(world.machine.is_empty(), "nothing is left for it");
+    assert_eq!(world.engine.questions().count(), 1);
+}
+
+#[test]
 fn what_is_reserved_overnight_is_kept_from_the_next_day() {
     let mut world = World::new(5);
     world.budget_of_the_day(4.0);
@@ -433,6 +455,15 @@ fn a_job_without_a_past_reserves_by_what_its_account_has_spent_today() {
 }
 
 #[test]
+fn a_session_that_cost_nothing_says_nothing_of_the_next() {
+    let mut world = World::with(in_order(3, None, Some(100.0)));
+    for usd in [0.0, 2.0] {
+        world.finish(costs(success(), usd));
+    }
+    assert_eq!(budgets(&world), [3.0], "half as much again as the mean of one");
+}
+
+#[test]
 fn who_wants_no_word_of_a_budget_gets_none() {
     let mut world = World::with(RunRules {
         cost_limits: limits(None, Some(5.0)).map(|limits| CostLimits {
@@ -442,6 +473,7 @@ fn who_wants_no_word_of_a_budget_gets_none() {
         ..rules(2)
     });
     assert_eq!(world.finish(costs(success(), 4.9)).warnings, []);
+    assert_eq!(world.engine.nearly_used_up(RUN, world.now.wall), []);
 }
 
 // field: cost_limits.warn_at_percent

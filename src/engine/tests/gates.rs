@@ -47,6 +47,17 @@ fn answers(world: &mut World) {
 // field: circuit_breaker.cross_workspace_coordination
 // field: circuit_breaker.honor_other_jobs_rate_limits
 #[test]
+fn a_run_whose_last_session_is_at_work_is_not_stopped_by_an_answer_about_its_account() {
+    let mut world = World::new(5);
+    world.submit(1, rules(2));
+    world.submit(2, rules(1));
+    world.finish_of(1, failure(Cause::Fatal, Code::E502));
+    world.answer(Choice::Stop);
+    assert_eq!(world.status_of(1).state, RunState::Cancelled);
+    assert_eq!(world.status_of(2).state, RunState::Running);
+}
+
+#[test]
 fn however_many_wait_one_session_finds_out() {
     let mut world = with_places(10);
     for run in 1..=50 {

@@ -425,6 +425,14 @@ fn a_recovery_completes_what_holds_and_runs_nothing() {
     assert_eq!(world.state(), RunState::Completed);
 }
 
+#[test]
+fn what_has_begun_cannot_come_to_wait_for_what_has_failed() {
+    let mut world = World::with(free(2, &[]));
+    end(&mut world, 2, hopeless());
+    let refusal = refused(&give(&mut world, free(2, &[waits_for(1, 2)]), &[], false));
+    assert!(refusal.contains("it waits for sheet 2, which is not done"), "{refusal}");
+}
+
 /// The same, but a failure cancels all that is at work.
 fn cancelling(sheets: u32, dependencies: &[Dependency]) -> RunRules {
     let mut rules = free(sheets, dependencies);

@@ -22,6 +22,18 @@ fn failed_for_want_of_time(world: &World, sheet: u32) -> bool {
 }
 
 #[test]
+fn a_run_that_waits_and_had_more_than_it_may_have_now_fails() {
+    let mut world = an_hour(rules(3));
+    world.pass(minutes(20));
+    world.finish(transient());
+    world.allow(minutes(21));
+    assert_eq!(world.state(), RunState::Waiting);
+    world.allow(minutes(20));
+    assert_eq!(world.state(), RunState::Failed);
+    assert!(failed_for_want_of_time(&world, 1));
+}
+
+#[test]
 fn sessions_at_work_for_too_long_are_stopped_and_the_run_fails() {
     let mut world = an_hour(rules(3));
     world.pass(minutes(20));
