@@ -137,13 +137,14 @@ mod tests {
 
     #[test]
     fn what_goes_out_of_sight_comes_back() {
-        for (first, second) in [(3, 200), (64, 65), (4096, 4097), (4100, 1), (70, 70)] {
+        for (first, second) in [(3, 200), (64, 65), (70, 80), (4096, 4097), (4100, 1), (8200, 8300)] {
             let mut sheets = Sheets::new(first);
             sheets.get_mut(SheetNo(first)).expect("is there").attempts = 7;
             sheets.resize(second);
             assert_eq!((sheets.len(), sheets.iter().count()), (second, second as usize));
             assert!(sheets.get(SheetNo(second + 1)).is_none() && sheets.get(SheetNo(second)).is_some());
             sheets.resize(first.max(second));
+            assert_eq!(sheets.stored(), first.max(second) as usize);
             assert_eq!(sheets.get(SheetNo(first)).map(|sheet| sheet.attempts), Some(7));
             assert_eq!(sheets.iter().filter(|(_, sheet)| sheet.attempts > 0).count(), 1);
         }

@@ -47,6 +47,27 @@ fn answers(world: &mut World) {
 // field: circuit_breaker.cross_workspace_coordination
 // field: circuit_breaker.honor_other_jobs_rate_limits
 #[test]
+fn who_waits_behind_a_gate_is_counted_while_it_is_closed_and_while_it_opens() {
+    let mut world = World::new(5);
+    for run in 1..=3 {
+        world.submit(run, rules(1));
+    }
+    for run in 1..=3 {
+        world.finish_of(run, usage(Some(world.now.wall.plus(secs(600)))));
+    }
+    let behind = |world: &World| {
+        let keys = world.engine.gates.keys();
+        keys.map(|key| world.engine.waiting_behind(key, world.now))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(behind(&world), [3]);
+    while world.machine.is_empty() {
+        world.sleep();
+    }
+    assert_eq!(behind(&world), [2], "one finds out whether it is open");
+}
+
+#[test]
 fn a_run_whose_last_session_is_at_work_is_not_stopped_by_an_answer_about_its_account() {
     let mut world = World::new(5);
     world.submit(1, rules(2));

@@ -4,7 +4,7 @@ use super::world::*;
 use crate::engine::event::NewPlan;
 use crate::engine::rules::RunRules;
 use crate::engine::{Choice, Decision, Event, Refusal, SheetState, Verdict};
-use crate::job::plan::{CostLimits, Dependency, FailFast, Parallel, SheetRange};
+use crate::job::plan::{CostLimits, Dependency, FailFast, OnLimit, Parallel, SheetRange};
 use crate::model::{AccountId, Ask, AttemptKind, Cause, Code, Cost, RunState, SheetNo, SheetStatus};
 
 use SheetStatus::{Completed, Failed, Pending, Running, Skipped, Waiting};
@@ -423,6 +423,28 @@ fn a_recovery_completes_what_holds_and_runs_nothing() {
     world.finish(hopeless());
     recover(&mut world, &[4]);
     assert_eq!(world.state(), RunState::Completed);
+}
+
+#[test]
+fn a_new_plan_takes_back_the_question_of_its_own_run_only() {
+    let asking = |account: &str| RunRules {
+        on_limit: OnLimit::Ask,
+        account: Some(AccountId(account.into())),
+        ..rules(1)
+    };
+    let mut world = World::new(5);
+    for (run, account) in [(1, "one"), (2, "another")] {
+        world.submit(run, asking(account));
+        world.finish_of(run, usage(Some(world.now.wall.plus(secs(600)))));
+    }
+    assert_eq!(world.engine.questions().count(), 2);
+    let waiting = RunRules {
+        on_limit: OnLimit::Wait,
+        ..asking("one")
+    };
+    give(&mut world, waiting, &[], false);
+    let left: Vec<_> = world.engine.questions().map(|question| question.id.0.clone()).collect();
+    assert_eq!(left, ["q2-1-1"]);
 }
 
 #[test]

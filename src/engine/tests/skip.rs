@@ -85,6 +85,16 @@ fn a_skipped_sheet_satisfies_its_dependents() {
 }
 
 #[test]
+fn a_misspelt_name_in_a_rule_is_told_with_the_one_that_is_near() {
+    let mut world = World::with(skipping(2, &[(2, "shets[1].exit_code == 0")]));
+    world.finish(success());
+    let SheetState::Done(Verdict::Failed { message, .. }) = world.sheet(2) else {
+        panic!("{:?}", world.sheet(2))
+    };
+    assert!(message.contains("did you mean `sheets`?"), "{message}");
+}
+
+#[test]
 fn a_rule_that_cannot_be_evaluated_fails_the_sheet() {
     let mut world = World::with(skipping(3, &[(2, "sheets[1].exit_code > 0")]));
     world.finish(Outcome {

@@ -497,6 +497,11 @@ fn a_signal_after_a_usage_limit_waits_for_the_limit() {
         .prints(&events)
         .is(RateLimit, Code::E104);
     Attempt::exits(143).prints(&events).is(RateLimit, Code::E104);
+    // One that told its result had got through.
+    let [begin, refusal] = events;
+    Attempt::ends(Exit::Signal(9), "signal")
+        .prints(&[begin, refusal, done("ok")])
+        .is(Transient, Code::E002);
 }
 
 #[test]
