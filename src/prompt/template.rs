@@ -164,9 +164,10 @@ pub(crate) fn with_template<T: Send>(
         template: prompt.template_name.clone(),
         name: None,
     };
+    let broken = |_| Err(failed("the template engine failed"));
     if weight.is_some_and(Weight::is_shallow) {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-        return done.unwrap_or_else(|_| Err(failed("the template engine failed")));
+        return done.unwrap_or_else(broken);
     }
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
@@ -174,9 +175,7 @@ pub(crate) fn with_template<T: Send>(
             .stack_size(STACK)
             .spawn_scoped(scope, job);
         match thread {
-            Ok(thread) => thread
-                .join()
-                .unwrap_or_else(|_| Err(failed("the template engine failed"))),
+            Ok(thread) => thread.join().unwrap_or_else(broken),
             Err(error) => Err(failed(&format!("no thread could be started for it: {error}"))),
         }
     })

@@ -138,16 +138,10 @@ impl Draft {
         let mut behind: BTreeMap<SheetNo, SheetNo> = BTreeMap::new();
         for (by, failed) in live.sheets() {
             // One that was cancelled because another had failed is not run again either, until a resume.
-            let stays = match &failed.state {
-                SheetState::Done(Verdict::Failed { code, .. }) => !live.rules.is_accounts(*code),
-                SheetState::Done(Verdict::Cancelled) => !over,
-                SheetState::Pending
-                | SheetState::Running(_)
-                | SheetState::Over(_)
-                | SheetState::Waiting(_)
-                | SheetState::Done(_) => false,
-            };
-            if !stays {
+            let cancelled = !over && failed.state == SheetState::Done(Verdict::Cancelled);
+            if !cancelled
+                && !matches!(&failed.state, SheetState::Done(Verdict::Failed { code, .. }) if !live.rules.is_accounts(*code))
+            {
                 continue;
             }
             let mut next = vec![by];

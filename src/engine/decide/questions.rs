@@ -21,11 +21,12 @@ impl Draft {
             (About::Account { .. } | About::Limit { .. } | About::Budget { .. } | About::Day { .. }, _) => false,
         };
         if !self.engine.questions.values().any(same) {
-            let numbered = (2..).map(|number| QuestionId(format!("q{attempt}-{number}")));
-            let mut ids = std::iter::once(QuestionId(format!("q{attempt}"))).chain(numbered);
-            let Some(id) = ids.find(|id| !self.engine.questions.contains_key(id)) else {
-                return;
-            };
+            let mut id = QuestionId(format!("q{attempt}"));
+            let mut number = 1;
+            while self.engine.questions.contains_key(&id) {
+                number += 1;
+                id = QuestionId(format!("q{attempt}-{number}"));
+            }
             let question = Question {
                 id,
                 about,

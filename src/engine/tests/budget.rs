@@ -1,7 +1,8 @@
 //! Budgets of money.
 
+use super::modify::give;
 use super::world::*;
-use crate::engine::event::{EngineSettings, NewPlan, Spent, Today};
+use crate::engine::event::{EngineSettings, Spent, Today};
 use crate::engine::rules::RunRules;
 use crate::engine::{Choice, Event, FactKind, Whose, charge};
 use crate::job::plan::{CircuitBreaker, CostLimits, FailFast, OnLimit, Parallel};
@@ -347,16 +348,7 @@ fn two_questions_about_one_attempt_have_two_names() {
         on_limit: OnLimit::Ask,
         ..of_account("another", 1)
     };
-    let plan = Some(Box::new(NewPlan {
-        same_sessions: false,
-        rules,
-        other_work: Vec::new(),
-    }));
-    world.event(&Event::ModifyRequested {
-        run: RunId(1),
-        plan,
-        resume: false,
-    });
+    give(&mut world, rules, &[], false);
     world.sleep();
     world.finish(usage(Some(world.now.wall.plus(secs(600)))));
     let names: Vec<_> = world.engine.questions().map(|question| question.id.0.clone()).collect();

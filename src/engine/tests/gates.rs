@@ -43,9 +43,6 @@ fn answers(world: &mut World) {
     }
 }
 
-/// Fifty runs of two hundred sheets wait for one window: one start is refused after the first refusal was read.
-// field: circuit_breaker.cross_workspace_coordination
-// field: circuit_breaker.honor_other_jobs_rate_limits
 #[test]
 fn who_waits_behind_a_gate_is_counted_while_it_is_closed_and_while_it_opens() {
     let mut world = World::new(5);
@@ -78,6 +75,9 @@ fn a_run_whose_last_session_is_at_work_is_not_stopped_by_an_answer_about_its_acc
     assert_eq!(world.status_of(2).state, RunState::Running);
 }
 
+/// Fifty runs of two hundred sheets wait for one window: one start is refused after the first refusal was read.
+// field: circuit_breaker.cross_workspace_coordination
+// field: circuit_breaker.honor_other_jobs_rate_limits
 #[test]
 fn however_many_wait_one_session_finds_out() {
     let mut world = with_places(10);

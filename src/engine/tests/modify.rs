@@ -9,7 +9,7 @@ use crate::model::{AccountId, Ask, AttemptKind, Cause, Code, Cost, RunState, She
 
 use SheetStatus::{Completed, Failed, Pending, Running, Skipped, Waiting};
 
-fn give(world: &mut World, rules: RunRules, other_work: &[u32], resume: bool) -> Decision {
+pub(super) fn give(world: &mut World, rules: RunRules, other_work: &[u32], resume: bool) -> Decision {
     let plan = NewPlan {
         same_sessions: rules.resumable,
         rules,
@@ -56,6 +56,13 @@ fn free(sheets: u32, dependencies: &[Dependency]) -> RunRules {
         dependencies: dependencies.to_vec(),
         ..rules(sheets)
     }
+}
+
+/// The same, but a failure cancels all that is at work.
+fn cancelling(sheets: u32, dependencies: &[Dependency]) -> RunRules {
+    let mut rules = free(sheets, dependencies);
+    rules.parallel.as_mut().expect("side by side").fail_fast = FailFast::Cancel;
+    rules
 }
 
 fn end(world: &mut World, sheet: u32, outcome: crate::model::Outcome) {
@@ -453,13 +460,6 @@ fn what_has_begun_cannot_come_to_wait_for_what_has_failed() {
     end(&mut world, 2, hopeless());
     let refusal = refused(&give(&mut world, free(2, &[waits_for(1, 2)]), &[], false));
     assert!(refusal.contains("it waits for sheet 2, which is not done"), "{refusal}");
-}
-
-/// The same, but a failure cancels all that is at work.
-fn cancelling(sheets: u32, dependencies: &[Dependency]) -> RunRules {
-    let mut rules = free(sheets, dependencies);
-    rules.parallel.as_mut().expect("side by side").fail_fast = FailFast::Cancel;
-    rules
 }
 
 #[test]

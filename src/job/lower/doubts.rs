@@ -210,14 +210,12 @@ impl Lowering<'_> {
                 if told.contains(rule) {
                     continue;
                 }
-                let above = path
+                let mut above = path
                     .ancestors()
                     .skip(1)
                     .take(DEPTH)
                     .take_while(|above| above.starts_with(whole.workspace));
-                let file = above
-                    .into_iter()
-                    .find(|above| files.contains(above) || kind(above) == PathKind::File);
+                let file = above.find(|above| files.contains(above) || kind(above) == PathKind::File);
                 let nowhere = path.parent().is_some_and(|parent| kind(parent) == PathKind::Missing);
                 if !nowhere && kind(path) == PathKind::Directory {
                     let message = format!("{} is a directory, and a rule asks for a regular file", path.display());

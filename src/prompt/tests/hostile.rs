@@ -5,9 +5,14 @@ use super::super::template::{RenderFault, with_template};
 use super::*;
 use crate::job::plan::TemplateEngine;
 
-fn fault(engine: TemplateEngine, template: &str) -> RenderFault {
+fn templated(template: &str) -> Plan {
     let mut plan = plan_of(JOB);
     plan.prompt.template = template.to_owned();
+    plan
+}
+
+fn fault(engine: TemplateEngine, template: &str) -> RenderFault {
+    let mut plan = templated(template);
     let many = Value::List((0..2000).map(Value::Int).collect());
     plan.prompt.variables = BTreeMap::from([
         ("many".to_owned(), many),
@@ -67,8 +72,7 @@ fn deep_chains_do_not_overflow_the_stack() {
     ];
     for template in chains {
         for engine in [TemplateEngine::Jinja, TemplateEngine::Tera] {
-            let mut plan = plan_of(JOB);
-            plan.prompt.template.clone_from(&template);
+            let plan = templated(&template);
             let variables = variables(&plan, &plan.sheets[0]);
             // An error or a text, but an answer.
             let _answer = with_template(&plan.prompt, engine, |template| template.render(&variables).is_ok());
@@ -98,8 +102,7 @@ fn shallow_templates_fit_an_ordinary_stack() {
     ];
     for tag in tags {
         for engine in [TemplateEngine::Jinja, TemplateEngine::Tera] {
-            let mut plan = plan_of(JOB);
-            plan.prompt.template = nested(&tag);
+            let plan = templated(&nested(&tag));
             let weight = Weight::of(&plan.prompt, engine).expect("it is plain");
             assert!(weight.is_shallow(), "{tag}");
             let render = move || {
@@ -115,8 +118,7 @@ fn shallow_templates_fit_an_ordinary_stack() {
         format!("{}{}", "{% if 1 %}".repeat(17), "{% endif %}".repeat(17)),
         format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(33)),
     ] {
-        let mut plan = plan_of(JOB);
-        plan.prompt.template = deeper;
+        let plan = templated(&deeper);
         assert!(!Weight::of(&plan.prompt, TemplateEngine::Jinja).unwrap().is_shallow());
     }
 }
