@@ -10,6 +10,7 @@
 //!
 //! The input is hostile: its size, depth and number of nodes (aliases expanded) are bounded.
 
+mod bounds;
 mod scalar;
 
 use std::cell::RefCell;
@@ -20,26 +21,12 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::value::Value;
+use bounds::{MAX_DEPTH, MAX_LINES, MAX_NODES, MAX_TEXT, too_deep, too_long};
 use scalar::{Source, resolve};
 
+pub use bounds::MAX_BYTES;
 pub use scalar::plain;
 
-/// Bytes that a job file may have: 8 MiB.
-pub const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Levels of lists and maps within each other.
-const MAX_DEPTH: usize = 64;
-/// Nodes in all, each use of an alias counted anew.
-const MAX_NODES: usize = 50_000;
-/// Lines; far more than any job needs, and a bound for what the parser keeps in memory.
-const MAX_LINES: usize = 200_000;
-/// Characters that may open or separate nodes in flow style or on one line; the same bound for one long line.
-const MAX_INDICATORS: usize = 50_000;
-/// Brackets times indicators: the parser looks at every open bracket for each token, and whether a bracket is a
-/// list or just a character of a text is not known before. Half a tenth of a second of work at most; the largest job
-/// files seen need a fiftieth of it.
-const MAX_BRACKET_WORK: usize = 50_000_000;
-/// Bytes of one text: more than is ever sent, and what is larger has a file of its own.
-const MAX_TEXT: usize = 1024 * 1024;
 /// Characters between two known byte offsets.
 const STRIDE: usize = 64;
 
@@ -209,9 +196,9 @@ impl Node {
 /// The error says why the bytes are no YAML (or more of it than a job file may have): empty, binary, not UTF-8,
 /// a syntax error, several documents, a tag of the writer's own, too large, too deep, too many nodes.
 pub fn read(bytes: &[u8]) -> Result<Document, NotYaml> {
-    let text = check_text(bytes)?;
+    let text = bounds::text_of(bytes)?;
     let lines = Lines::of(text);
-    check_size(text, &lines)?;
+    bounds::check(text, lines.starts.len())?;
     let reader = Reader {
         lines,
         state: RefCell::default(),
@@ -238,154 +225,6 @@ pub fn read(bytes: &[u8]) -> Result<Document, NotYaml> {
             at: None,
             message: "this is not YAML: the file holds nothing".to_owned(),
         }),
-    }
-}
-
-/// Size, encoding and characters, before the parser sees anything.
-fn check_text(bytes: &[u8]) -> Result<&str, NotYaml> {
-    let fail = |at, message: String| Err(NotYaml { at, message });
-    if bytes.len() > MAX_BYTES {
-        return fail(
-            None,
-            format!(
-                "the file has {} bytes; a job file may have at most {MAX_BYTES} (8 MiB)",
-                bytes.len()
-            ),
-        );
-    }
-    if bytes.is_empty() {
-        return fail(None, "this is not YAML: the file is empty".to_owned());
-    }
-    if let Some(position) = bytes.iter().position(|byte| *byte == 0) {
-        return fail(
-            None,
-            format!("this is not YAML: the file holds a NUL byte at byte {position}, it is probably binary"),
-        );
-    }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        Err(error) => {
-            let line = bytes[..error.valid_up_to()]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count();
-            fail(
-                Some(Mark {
-                    line: u32::try_from(line).unwrap_or(u32::MAX).saturating_add(1),
-                    column: 1,
-                }),
-                format!("this is not YAML: byte {} is not UTF-8 text", error.valid_up_to()),
-            )
-        }
-    }
-}
-
-/// Bounds what the parser may have to keep: it reads the whole text into events before the first is looked at.
-fn check_size(text: &str, lines: &Lines<'_>) -> Result<(), NotYaml> {
-    if lines.starts.len() > MAX_LINES {
-        return Err(NotYaml {
-            at: None,
-            message: format!("the file has more than {MAX_LINES} lines"),
-        });
-    }
-    // The parser would say only how many characters stand before it.
-    let forbidden = |c: &char| (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')) || *c == '\u{feff}';
-    if let Some((number, line)) = text
-        .lines()
-        .enumerate()
-        .find(|(_, line)| line.chars().any(|c| forbidden(&c)))
-    {
-        let column = line.chars().position(|c| forbidden(&c)).unwrap_or_default();
-        let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
-        let character = line.chars().find(forbidden).unwrap_or_default().escape_unicode();
-        return Err(NotYaml {
-            at: Some(Mark {
-                line: place(number),
-                column: place(column),
-            }),
-            message: format!("this is not YAML: the character {character} is not allowed"),
-        });
-    }
-    if let Some(index) = long_text(text) {
-        let line = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
-        return Err(NotYaml {
-            at: Some(Mark { line, column: 1 }),
-            message: too_long(),
-        });
-    }
-    // Each `- ` or `? ` at a line's beginning opens one level more.
-    let levels = |line: &str| {
-        line.split_ascii_whitespace()
-            .take_while(|word| matches!(*word, "-" | "?"))
-            .count()
-    };
-    if let Some(index) = text.lines().position(|line| levels(line) > MAX_DEPTH) {
-        let line = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
-        return Err(NotYaml {
-            at: Some(Mark { line, column: 1 }),
-            message: too_deep(),
-        });
-    }
-    let bytes = text.as_bytes();
-    let brackets = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    let indicators = bytes.iter().enumerate().filter(|(index, byte)| match byte {
-        b'[' | b'{' | b']' | b'}' | b',' => true,
-        b'-' | b'?' | b':' => matches!(bytes.get(index + 1), None | Some(b' ' | b'\n' | b'\t')),
-        _ => false,
-    });
-    let indicators = indicators.count();
-    if indicators > MAX_INDICATORS {
-        return Err(NotYaml {
-            at: None,
-            message: "the file has too many lists and maps for a job file".to_owned(),
-        });
-    }
-    if brackets.saturating_mul(indicators) > MAX_BRACKET_WORK {
-        let message = "the file has too many brackets; write long lists and maps with one item on each line";
-        return Err(NotYaml {
-            at: None,
-            message: message.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// The line from which on a text is too long, where that can be seen without the parser, which would keep it several times:
-/// a line, or what stands behind `|` or `>`.
-fn long_text(text: &str) -> Option<usize> {
-    let mut block: Option<(usize, usize, usize)> = None;
-    for (index, line) in text.lines().enumerate() {
-        if line.len() > MAX_TEXT {
-            return Some(index);
-        }
-        let inner = line.trim_start_matches(' ');
-        let indent = line.len() - inner.len();
-        if let Some((begin, _, bytes)) = block
-            .as_mut()
-            .filter(|(_, outside, _)| inner.is_empty() || indent > *outside)
-        {
-            *bytes += line.len();
-            if *bytes > MAX_TEXT {
-                return Some(*begin);
-            }
-        } else {
-            block = block_begins(line).map(|outside| (index, outside, 0));
-        }
-    }
-    None
-}
-
-/// How far what a block belongs to is indented, if one begins behind this line.
-fn block_begins(line: &str) -> Option<usize> {
-    let head = line
-        .trim_end()
-        .trim_end_matches(|c: char| matches!(c, '+' | '-') || c.is_ascii_digit());
-    let head = head.strip_suffix(['|', '>'])?.strip_suffix(' ')?.trim_end();
-    let key = head.strip_suffix(':').map(|key| key.trim_start_matches([' ', '-']));
-    match key {
-        Some(key) => Some(head.len() - 1 - key.len()),
-        None => head.strip_suffix('-').map(str::len),
     }
 }
 
@@ -544,14 +383,6 @@ impl Reader<'_> {
             self.foreign_tag(first.at, tag);
         }
     }
-}
-
-fn too_deep() -> String {
-    format!("lists and maps are nested more than {MAX_DEPTH} levels deep")
-}
-
-fn too_long() -> String {
-    "this text has more than 1 MiB; put it into a file of its own (`prompt.template_file`)".to_owned()
 }
 
 fn too_many() -> String {

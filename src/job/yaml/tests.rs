@@ -262,16 +262,39 @@ fn a_long_text_has_a_file_of_its_own() {
         (format!("a:\n- |2\n{}", lines("   ", long)), 2),
         (format!("a: \"\n{}  \"\n", lines("  ", long)), 1),
         (format!("a: &t |\n{}", lines("  ", long)), 1),
+        // In quotes it need not be indented, and may look like anything.
+        (
+            format!("b: 'it''s'\na: 'it''s\n{}'\n", "words of a text: |\n".repeat(long / 19)),
+            2,
+        ),
+        (format!("- \"b\": !!str \"\\\"\n{}\"\n", lines("", long)), 1),
+        (format!("a: {{b: 1, c: [d, \"\n{}\"]}}\n", lines("", long)), 1),
+        (
+            format!("a: words # it's\nb: |\n  'c\nd: words\n{}", lines("  ", long)),
+            4,
+        ),
+        (format!("a:\n  words, and\n{}", lines("  ", long)), 2),
+        (format!("---\na:\n-  - words\n{}", lines("     ", long)), 3),
     ] {
         let (at, message) = refusal(text.as_bytes());
         assert_eq!(at.map(|at| at.0), Some(line), "{message}");
         assert!(message.contains("has more than 1 MiB"), "{message}");
+        assert!(bounds::text_of(text.as_bytes()).is_err(), "only the parser saw it");
     }
     // Each is short enough.
     let half = lines("    ", long / 2);
     for fine in [
         format!("a: |\n{half}b: |\n{half}c: {}\n", "x".repeat(long / 2)),
         format!("a:\n- b: |\n{half}  c: |\n{half}- |\n{half}- d: >+\n{half}"),
+        format!("a: words\n{half}b: '{half}'\nc: \"{half}\"\nd:\n  - words\n{half}  - words\n{half}"),
+        (0..2_000)
+            .map(|n| {
+                format!(
+                    "# it's\nb{n}:\n- c: 'it''s'\n  d: [e,\n    f]\n  g: it's {}\n",
+                    "word ".repeat(long / 10_000)
+                )
+            })
+            .collect(),
     ] {
         assert_eq!(read(fine.as_bytes()).unwrap().faults, []);
     }

@@ -62,6 +62,21 @@ pub(crate) fn cases() -> Vec<Case> {
             "more than 1 MiB",
             2,
         ),
+        case(
+            "folded",
+            format!("description: words\n{}", long("  and more words of it\n", 190_000)),
+            "more than 1 MiB",
+            2,
+        ),
+        case(
+            "quoted",
+            format!(
+                "description: \"words\n{}\"\n",
+                long("words: and more words of it\n", 190_000)
+            ),
+            "more than 1 MiB",
+            2,
+        ),
         case("again", "name: other\n".into(), "stood on line 1 already", 1),
         case("many-again", long("name: x\n", 20_000), "stands here twice", 1),
         case("tab", "retry:\n\tmax_retries: 1\n".into(), "tab", 2),
