@@ -14,23 +14,17 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [mozartd, directory, count, width, command @ ..] = arguments.as_slice() else {
+    let [helper, directory, count, width, command @ ..] = arguments.as_slice() else {
         return Err("usage: bare MOZARTD DIRECTORY COUNT WIDTH COMMAND…".into());
     };
     let directory = Path::new(directory);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(run(mozartd, directory, count.parse()?, width.parse()?, command))
+        .block_on(run(helper, directory, count.parse()?, width.parse()?, command))
 }
 
-async fn run(
-    mozartd: &str,
-    directory: &Path,
-    count: u32,
-    width: u32,
-    command: &[String],
-) -> Result<(), Box<dyn Error>> {
+async fn run(helper: &str, directory: &Path, count: u32, width: u32, command: &[String]) -> Result<(), Box<dyn Error>> {
     let bus = Connection::session().await?;
     call(&bus, "Subscribe", &()).await?;
     let rule = MatchRule::builder()
@@ -42,7 +36,7 @@ async fn run(
     let mut started = 0;
     while started < count.min(width) {
         started += 1;
-        start(&bus, mozartd, directory, started, command).await?;
+        start(&bus, helper, directory, started, command).await?;
     }
     let mut over = 0;
     while over < count
@@ -57,7 +51,7 @@ async fn run(
         over += 1;
         if started < count {
             started += 1;
-            start(&bus, mozartd, directory, started, command).await?;
+            start(&bus, helper, directory, started, command).await?;
         }
     }
     Ok(())
@@ -65,7 +59,7 @@ async fn run(
 
 async fn start(
     bus: &Connection,
-    mozartd: &str,
+    helper: &str,
     directory: &Path,
     number: u32,
     command: &[String],
@@ -77,7 +71,7 @@ async fn start(
     let arguments = command.iter().map(|argument| argument.replace('$', "$$")).collect();
     let start: Command = vec![(command[0].clone(), arguments, false)];
     let record = ["mozart", "--mozart-exit-record"].map(str::to_owned).to_vec();
-    let record: Command = vec![(mozartd.to_owned(), record, true)];
+    let record: Command = vec![(helper.to_owned(), record, true)];
     let properties = vec![
         ("Type", Variant::from("exec")),
         ("Slice", Variant::from("background-mozart.slice")),

@@ -242,7 +242,7 @@ def bare_units(count, width, command):
     scratch = disk / "bare"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    run(str(bare), str(programs / "mozartd"), str(scratch), str(count), str(width), *command)
+    run(str(bare), str(programs / "mozart-helper"), str(scratch), str(count), str(width), *command)
     return scratch
 
 

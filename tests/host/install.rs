@@ -11,6 +11,7 @@ fn install_enables_the_service_and_uninstall_keeps_the_data() {
     for path in [
         ".local/bin/mozartd",
         ".local/bin/mozartctl",
+        ".local/bin/mozart-helper",
         ".local/share/systemd/user/mozart.service",
         ".local/share/systemd/user/mozart.socket",
         ".local/share/systemd/user/background-mozart.slice",
@@ -92,6 +93,34 @@ fn uninstall_refuses_while_sessions_run() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("sessions at work: 1;"));
     assert!(home(".local/bin/mozartd").is_file());
+}
+
+#[test]
+fn sessions_begin_and_end_with_the_small_program_and_without_it_all_the_same() {
+    if !inside() {
+        return;
+    }
+    install();
+    let session = |name: &str| {
+        let job = format!(
+            "name: {name}\nworkspace: ./{name}\nsheet: {{size: 1, total_items: 1}}\n\
+             backend: {{type: command, command: [sh, -e]}}\n\
+             prompt: {{template: XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user show --value -p ExecStart -p ExecStopPost 'mozart-*' > {name}/told, append: {{requirements: false, lessons: false}}}}\n\
+             validations: [{{type: file_exists, path: '{{workspace}}/told'}}]\n"
+        );
+        std::fs::write(home(&format!("{name}.yaml")), job).expect("the home directory is writable");
+        said(&format!(".local/bin/mozartctl run {name}.yaml && cat {name}/told"))
+    };
+    let told = session("with");
+    assert_eq!(
+        told.matches("/home/tester/.local/bin/mozart-helper ;").count(),
+        2,
+        "{told}"
+    );
+    std::fs::remove_file(home(".local/bin/mozart-helper")).expect("it was installed");
+    said("systemctl --user restart mozart.service");
+    let told = session("without");
+    assert_eq!(told.matches("/home/tester/.local/bin/mozartd ;").count(), 2, "{told}");
 }
 
 #[test]

@@ -18,6 +18,20 @@ use super::record::Record;
 use super::spool::{ExecError, Order, Spool, Started};
 use crate::model::{Code, Timestamp};
 
+/// The hidden argument of the first; behind it the spool.
+pub(super) const EXEC: &str = "--mozart-exec";
+/// The hidden argument of the second.
+pub(super) const EXIT_RECORD: &str = "--mozart-exit-record";
+
+/// The program that is made for both and nothing else.
+const HELPER: &str = "mozart-helper";
+
+/// The program that runs them: the small one where it lies beside `own`, else `own`, which can do it too.
+pub(super) fn helper(own: &Path) -> PathBuf {
+    let small = own.with_file_name(HELPER);
+    if small.is_file() { small } else { own.to_owned() }
+}
+
 /// Exit statuses of the exec helper where it cannot become the program; systemd's own (`systemd.exec(5)`).
 const EXIT_CHDIR: u8 = 200;
 const EXIT_EXEC: u8 = 203;

@@ -177,7 +177,7 @@ impl Launcher {
     /// # Errors
     /// Where there is no user manager, or it does not answer.
     pub async fn systemd(self_exe: PathBuf) -> Result<Self, LaunchError> {
-        Systemd::connect(self_exe).await.map(Self::Systemd)
+        Systemd::connect(&self_exe).await.map(Self::Systemd)
     }
 
     /// The launcher that needs nothing but Linux. `spool_root` is the directory of all spools.
@@ -428,7 +428,7 @@ fn lost(spool: &Spool) -> Certificate {
 /// else; `args` are those of the process, its own name first. `None`: go on as usual; templates that may grow are then
 /// rendered by such a helper.
 pub fn early(args: &[OsString]) -> Option<ExitCode> {
-    let hidden = args.get(1).and_then(|verb| hidden(verb.to_str()?, args));
+    let hidden = in_unit(args).or_else(|| hidden(args.get(1)?.to_str()?, args));
     if hidden.is_none() {
         // The process itself renders what it is asked for.
         elsewhere::render_in(render::open);
@@ -436,10 +436,18 @@ pub fn early(args: &[OsString]) -> Option<ExitCode> {
     hidden
 }
 
+/// What runs inside a session's unit before and after the session, if that is what `args` ask for: the part of
+/// [`early`] that `mozart-helper` has too.
+pub fn in_unit(args: &[OsString]) -> Option<ExitCode> {
+    match (args.get(1)?.to_str()?, args.get(2)) {
+        (exec::EXEC, Some(spool)) => Some(exec::exec(Path::new(spool))),
+        (exec::EXIT_RECORD, _) => Some(exec::exit_record()),
+        _ => None,
+    }
+}
+
 fn hidden(verb: &str, args: &[OsString]) -> Option<ExitCode> {
     match (verb, args.get(2)) {
-        ("--mozart-exec", Some(spool)) => Some(exec::exec(Path::new(spool))),
-        ("--mozart-exit-record", _) => Some(exec::exit_record()),
         (render::RENDER, _) => Some(render::render()),
         // Behind the spool stands the unit, for those who look for it.
         (supervisor::SUPERVISE, Some(spool)) => {

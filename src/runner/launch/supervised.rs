@@ -83,9 +83,7 @@ impl Supervised {
 
     /// The user manager, for attempts that are its units.
     pub(super) async fn manager(&self) -> Result<&Systemd, LaunchError> {
-        self.manager
-            .get_or_try_init(|| Systemd::connect(self.self_exe.clone()))
-            .await
+        self.manager.get_or_try_init(|| Systemd::connect(&self.self_exe)).await
     }
 
     /// Lets go of a unit, if one was asked about.

@@ -23,7 +23,7 @@ use rustix::process::{
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::exec::now;
+use super::exec::{EXEC, helper, now};
 use super::record::{Record, signal_name};
 use super::spool::{Order, Spool, append_private};
 use crate::runner::classify::{START_FAILED, TIMEOUT};
@@ -214,8 +214,8 @@ async fn end_the_rest(main: Pid, status: &mut Option<WaitStatus>, child: &mut Si
 
 fn spawn(spool: &Spool, stdout: &File) -> io::Result<Pid> {
     // The secrets are in this process's own environment; the helper takes those that the order names.
-    let child = Command::new(std::env::current_exe()?)
-        .arg("--mozart-exec")
+    let child = Command::new(helper(&std::env::current_exe()?))
+        .arg(EXEC)
         .arg(spool.directory())
         .stdin(Stdio::null())
         .stdout(stdout.try_clone()?)

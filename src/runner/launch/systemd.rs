@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{sleep, timeout};
 use zbus::Message;
 use zbus::wire::Variant;
 
-use super::exec::now;
+use super::exec::{EXEC, EXIT_RECORD, helper, now};
 use super::spool::{Spool, Started};
 use super::{Evidence, Launch, LaunchError, StartOutcome, left_behind, lost, may_have_gone_down, sensible};
 use crate::model::{Certificate, Span, StopHow};
@@ -40,6 +40,9 @@ const SLICE: &str = "background-mozart.slice";
 const JOB_LOOK: Duration = Duration::from_secs(5);
 const JOB_LOOKS: u32 = 20;
 
+/// A start waits so long at most for others to be over.
+const TURN: Duration = Duration::from_secs(1);
+
 /// First and longest wait before a lost manager is looked for again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
@@ -53,28 +56,31 @@ const STALE_CREDENTIALS: Duration = Duration::from_secs(300);
 /// Starts each session as a transient unit.
 #[derive(Debug)]
 pub struct Systemd {
-    self_exe: PathBuf,
+    helper: PathBuf,
     runtime_directory: PathBuf,
     link: Mutex<Option<Arc<Link>>>,
     /// Units (with `.service`) that are to be held over every connection until their release.
     held: Mutex<BTreeSet<String>>,
     /// The signals of units that were started and not yet waited for.
     started: Mutex<BTreeMap<String, Watching>>,
+    /// For starts that the manager is at work on: as many as processors can work on.
+    turns: Semaphore,
 }
 
 impl Systemd {
-    pub(super) async fn connect(self_exe: PathBuf) -> Result<Self, LaunchError> {
+    pub(super) async fn connect(self_exe: &Path) -> Result<Self, LaunchError> {
         let runtime_directory = std::env::var_os("XDG_RUNTIME_DIR")
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
             .unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw())));
         let link = Link::open(&runtime_directory).await?;
         let systemd = Self {
-            self_exe,
+            helper: helper(self_exe),
             runtime_directory,
             link: Mutex::new(Some(Arc::new(link))),
             held: Mutex::default(),
             started: Mutex::default(),
+            turns: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         };
         systemd.sweep_credentials();
         Ok(systemd)
@@ -130,6 +136,8 @@ impl Systemd {
         let body = (unit.as_str(), "fail", properties, none);
         let newly_held = self.held.lock().await.insert(unit.clone());
         probe::pass(Point::Ordered);
+        // Of many that are to start at once the first are at work soon, instead of all of them late.
+        let turn = timeout(TURN, self.turns.acquire()).await;
         let job = match link.call(ROOT, MANAGER, "StartTransientUnit", &body).await {
             Ok(reply) => match reply.body().deserialize::<zbus::wire::OwnedObjectPath>() {
                 Ok(job) => job,
@@ -154,7 +162,7 @@ impl Systemd {
         let Some(result) = job_result(&link, &unit, &job, &mut watching).await else {
             return StartOutcome::Unknown;
         };
-        drop(credentials);
+        drop((turn, credentials));
         if result != "done" && result != "failed" {
             return StartOutcome::Unknown;
         }
@@ -165,7 +173,7 @@ impl Systemd {
         if result == "failed"
             && spool.exec_error().is_none()
             && let Ok(process) = &asked
-            && let Some(message) = refused_by_manager(process.status, &self.self_exe, &spool)
+            && let Some(message) = refused_by_manager(process.status, &self.helper, &spool)
         {
             return StartOutcome::failed(message);
         }
@@ -188,21 +196,17 @@ impl Systemd {
     ) -> Vec<(&'a str, Variant<'a>)> {
         let text = |path: &Path| Variant::from(path.to_string_lossy().into_owned());
         let micros = |span: Span| Variant::from(u64::try_from(span.0).unwrap_or(0));
-        let program = self.self_exe.to_string_lossy().into_owned();
+        let program = self.helper.to_string_lossy().into_owned();
         // The manager expands `$` in arguments but not in the program's path.
         let directory = launch.spool.to_string_lossy().replace('$', "$$");
         let start = vec![(
             program.clone(),
-            vec!["mozart".to_owned(), "--mozart-exec".to_owned(), directory],
+            vec!["mozart".to_owned(), EXEC.to_owned(), directory],
             false,
         )];
         // Plain, and without any `$`: all else is lost or read differently after a daemon-reload. A failing record
         // must not turn a good run into a bad one.
-        let record = vec![(
-            program,
-            vec!["mozart".to_owned(), "--mozart-exit-record".to_owned()],
-            true,
-        )];
+        let record = vec![(program, vec!["mozart".to_owned(), EXIT_RECORD.to_owned()], true)];
         let mut properties = vec![
             ("Description", Variant::from(launch.description.clone())),
             ("Type", Variant::from("exec")),
