@@ -181,6 +181,7 @@ impl<'a> Lowering<'a> {
         let retry = self.retry();
         let rate_limit = self.rate_limit();
         let idle_timeout = self.idle_timeout(&backend);
+        let first_event_timeout = self.first_event_timeout().filter(|_| idle_timeout.is_some());
         let name = name?;
         let checkpoint_path = match self.path("state_path") {
             Some(path) => paths::resolve(Path::new(&workspace), &path)
@@ -221,6 +222,7 @@ impl<'a> Lowering<'a> {
             retry,
             rate_limit,
             idle_timeout,
+            first_event_timeout,
             validations,
             priority,
             checkpoint_path,

@@ -43,6 +43,9 @@ pub struct Plan {
     /// A session that prints nothing for so long is taken for hanging and ended; `None`: it may be silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Span>,
+    /// The same for its first output, where that is another time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_event_timeout: Option<Span>,
     /// What a limit does to the run.
     pub on_limit: OnLimit,
     /// Which sheets wait for which.

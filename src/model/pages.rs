@@ -65,7 +65,8 @@ fn text(code: Code) -> (&'static str, &'static str, &'static str) {
             "The session printed nothing for `stale_detection.idle_timeout_seconds` and was ended; it counts as a \
              transient fault.",
             "a session that waits for an answer on a terminal that is not there",
-            "See with `mozartctl logs` what it did last. If so long a silence is normal, raise `idle_timeout_seconds`.",
+            "See with `mozartctl logs` what it did last. If so long a silence is normal, raise `idle_timeout_seconds`; \
+             before its first output `first_event_timeout_seconds` counts, where the job file has it.",
         ),
         Code::E009 => (
             "The program ended with an exit code that says nothing more. For `type: command` every failure is one.",

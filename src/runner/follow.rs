@@ -54,7 +54,7 @@ impl Follower {
     /// Of an attempt whose process begins now or is taken up now.
     pub(super) fn new(spec: &AttemptSpec, spool: &Spool) -> Self {
         let patience = spec.plan.idle_timeout.map(|limit| Patience {
-            first: limit.to_duration(),
+            first: spec.plan.first_event_timeout.unwrap_or(limit).to_duration(),
             gap: limit.to_duration(),
         });
         Self {

@@ -357,6 +357,7 @@ fn plan() -> Plan {
             max_quota_waits: 0,
         },
         idle_timeout: None,
+        first_event_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,

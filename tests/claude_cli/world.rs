@@ -384,6 +384,7 @@ fn plan(cli: ClaudeCli, workspace: &str) -> Plan {
             max_quota_waits: 1,
         },
         idle_timeout: None,
+        first_event_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,

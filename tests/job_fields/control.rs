@@ -266,6 +266,25 @@ fn a_session_that_is_silent_for_too_long_is_ended_and_tried_again() {
     }
 }
 
+// field: stale_detection.first_event_timeout_seconds
+#[test]
+fn a_session_that_begins_with_silence_has_a_time_of_its_own() {
+    let more = "retry: {max_retries: 0, transient_retries: 0}\n\
+                stale_detection: {first_event_timeout_seconds: 1.5, idle_timeout_seconds: 600}\n";
+    let person = Person::new();
+    let failed = person.fails(&person.job(1, "exec sleep 60", more, &[]));
+    assert_eq!(
+        (&failed["code"], &failed["message"]),
+        (
+            &"E006".into(),
+            &"The session hung: it printed nothing in its first 1.5s.".into()
+        )
+    );
+
+    let person = Person::new();
+    person.completes(&person.job(1, "echo begun; sleep 3", more, &[]));
+}
+
 // field: sheet.skip_when
 #[test]
 fn a_sheet_is_skipped_for_what_the_sheets_before_it_came_to() {

@@ -165,4 +165,11 @@ impl Lowering<'_> {
         }
         Some(Span::from_secs_f64(seconds))
     }
+
+    /// How long a session may take to its first output, where the job file says so.
+    pub(super) fn first_event_timeout(&mut self) -> Option<Span> {
+        const FIELD: &str = "stale_detection.first_event_timeout_seconds";
+        self.node(FIELD)?;
+        Some(Span::from_secs_f64(self.number(FIELD, 900.0)))
+    }
 }

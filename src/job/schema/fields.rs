@@ -564,6 +564,12 @@ const STALE_DETECTION: &[Field] = &[
     works("idle_timeout_seconds", Number(above(0.0)))
         .about("A session that prints nothing for so long is ended; the CLI itself is silent for up to 366.")
         .default("900"),
+    works("first_event_timeout_seconds", Number(above(0.0)))
+        .about(
+            "The same before it has printed anything at all; the CLI prints its first line before it asks for an answer. As \
+             long as `idle_timeout_seconds`, unless said otherwise.",
+        )
+        .example("120"),
     dormant("check_interval_seconds", Number(above(0.0)))
         .about("Accepted from older files; output is followed as it comes."),
 ];

@@ -95,6 +95,7 @@ fn spec(kind: BackendKind) -> AttemptSpec {
             max_quota_waits: 1,
         },
         idle_timeout: None,
+        first_event_timeout: None,
         on_limit: OnLimit::Wait,
         dependencies: Vec::new(),
         parallel: None,

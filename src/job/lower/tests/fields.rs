@@ -538,6 +538,7 @@ fn rate_limit_has_its_defaults_and_its_values() {
 // field: stale_detection
 // field: stale_detection.enabled
 // field: stale_detection.idle_timeout_seconds
+// field: stale_detection.first_event_timeout_seconds
 #[test]
 fn silence_counts_by_default_for_the_cli_alone() {
     const COMMAND: &str = "backend: {type: command, command: [x]}";
@@ -556,6 +557,13 @@ fn silence_counts_by_default_for_the_cli_alone() {
     assert_eq!(
         patience(&format!("{COMMAND}\nstale_detection: {{idle_timeout_seconds: 0.5}}")),
         Some(Span(500_000))
+    );
+    let first = |line: &str| plan(&plus(line)).first_event_timeout;
+    assert_eq!(plan(GOOD).first_event_timeout, None);
+    assert_eq!(first("stale_detection: {first_event_timeout_seconds: 90}"), seconds(90));
+    assert_eq!(
+        first("stale_detection: {enabled: no, first_event_timeout_seconds: 90}"),
+        None
     );
     // A plan that was stored before there was such a thing.
     let mut stored = serde_json::to_value(plan(GOOD)).unwrap();
