@@ -1,5 +1,5 @@
 //! What sheets cost the machine without Mozart: the same command as bare transient units with the same `ExecStopPost`,
-//! over one open bus connection, so many at a time. `bare MOZARTD DIRECTORY COUNT WIDTH COMMAND…`
+//! over one open bus connection, so many at a time. `bare HELPER DIRECTORY COUNT WIDTH COMMAND…`
 
 use std::error::Error;
 use std::path::Path;
@@ -15,7 +15,7 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [helper, directory, count, width, command @ ..] = arguments.as_slice() else {
-        return Err("usage: bare MOZARTD DIRECTORY COUNT WIDTH COMMAND…".into());
+        return Err("usage: bare HELPER DIRECTORY COUNT WIDTH COMMAND…".into());
     };
     let directory = Path::new(directory);
     tokio::runtime::Builder::new_current_thread()

@@ -181,7 +181,7 @@ impl<'a> Lowering<'a> {
         let retry = self.retry();
         let rate_limit = self.rate_limit();
         let idle_timeout = self.idle_timeout(&backend);
-        let first_event_timeout = self.first_event_timeout().filter(|_| idle_timeout.is_some());
+        let first_event_timeout = self.first_event_timeout(&backend).filter(|_| idle_timeout.is_some());
         let name = name?;
         let checkpoint_path = match self.path("state_path") {
             Some(path) => paths::resolve(Path::new(&workspace), &path)

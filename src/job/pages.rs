@@ -100,7 +100,8 @@ const CHECKS: &[Page] = &[
         "A session that does real work needs minutes, and the Claude CLI alone may wait 366 s for an API that does not \
          answer. What ends sooner fails for the wrong reason.",
         "backend: {timeout_seconds: 30}",
-        "Raise it: 1800 s is the default of `timeout_seconds`, 900 s of `idle_timeout_seconds`.",
+        "Raise it: 1800 s is the default of `timeout_seconds`, 900 s of `idle_timeout_seconds`; \
+         `first_event_timeout_seconds` can be left out.",
     ),
     check(
         "V104",

@@ -33,7 +33,7 @@ pub(crate) fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where this build's mozartctl and mozartd are.
+/// Where this build's programs are.
 pub(crate) fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_mozartctl"))
         .parent()

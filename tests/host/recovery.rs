@@ -286,12 +286,17 @@ fn a_new_binary_and_a_removed_one_lose_no_session() {
     });
 
     // Gone while a session runs: what would write its exit record is not there.
-    fs::rename(&binary, binary.with_extension("away")).expect("a rename");
+    let helper = home.join(".local/bin/mozart-helper");
+    for program in [&binary, &helper] {
+        fs::rename(program, program.with_extension("away")).expect("a rename");
+    }
     desk.write("go-2", "");
     wait_until("the session ended", Duration::from_secs(10), || {
         service.units().is_empty() || service.status("upgraded")["state"] != "running"
     });
-    fs::rename(binary.with_extension("away"), &binary).expect("a rename");
+    for program in [&binary, &helper] {
+        fs::rename(program.with_extension("away"), program).expect("a rename");
+    }
     let wait = output(service.ctl(["wait", "upgraded"]));
     let status = service.status("upgraded");
     assert!(wait.status.success(), "{}\n{status:#}", said(&wait));
@@ -308,13 +313,14 @@ fn sessions_outlive_a_service_that_is_dead_and_has_no_binary() {
     let more = format!("retry: {{max_retries: 0, transient_retries: 0}}\n{WROTE_ITS_FILE}");
     let job = desk.job("removed", 3, script, &more);
     service.submit(&job);
-    let binary = home(".local/bin/mozartd");
-    let away = binary.with_extension("away");
+    let programs = [home(".local/bin/mozartd"), home(".local/bin/mozart-helper")];
     let started = |sheet, times| {
         wait_until("its session runs", LONG, || desk.starts().get(&sheet) == Some(&times));
     };
     let gone = || {
-        fs::rename(&binary, &away).expect("a rename");
+        for program in &programs {
+            fs::rename(program, program.with_extension("away")).expect("a rename");
+        }
         systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
         // systemd tries it each second, in vain.
         wait_until("the service is dead", LONG, || {
@@ -323,7 +329,9 @@ fn sessions_outlive_a_service_that_is_dead_and_has_no_binary() {
         });
     };
     let back = || {
-        fs::rename(&away, &binary).expect("a rename");
+        for program in &programs {
+            fs::rename(program.with_extension("away"), program).expect("a rename");
+        }
         wait_until("the service is back", LONG, || service.pid().is_some());
     };
 

@@ -247,6 +247,7 @@ fn uninstalling_keeps_the_data_and_says_where() {
     for left in [
         ".local/bin/mozartctl",
         ".local/bin/mozartd",
+        ".local/bin/mozart-helper",
         ".local/share/dbus-1/services/org.mozart.Mozart1.service",
     ] {
         assert!(!std::path::Path::new(&home).join(left).exists(), "{left} is left");

@@ -25,6 +25,9 @@ const DETECTION_PATTERNS: &[&str] = &[
 /// The Claude CLI waits so long by itself for an API that does not answer, and prints nothing meanwhile.
 pub(super) const OWN_SILENCE: f64 = 366.0;
 
+/// To its first line it takes about a second, and far longer where many begin at once or a server of its tools is slow.
+const SLOW_START: f64 = 60.0;
+
 impl Lowering<'_> {
     pub(super) fn retry(&mut self) -> RetryPolicy {
         let base_delay = self.number("retry.base_delay_seconds", 10.0);
@@ -167,9 +170,18 @@ impl Lowering<'_> {
     }
 
     /// How long a session may take to its first output, where the job file says so.
-    pub(super) fn first_event_timeout(&mut self) -> Option<Span> {
+    pub(super) fn first_event_timeout(&mut self, backend: &Backend) -> Option<Span> {
         const FIELD: &str = "stale_detection.first_event_timeout_seconds";
         self.node(FIELD)?;
-        Some(Span::from_secs_f64(self.number(FIELD, 900.0)))
+        let seconds = self.number(FIELD, 900.0);
+        if matches!(backend.kind, BackendKind::ClaudeCli(_)) && seconds < SLOW_START {
+            let message = format!(
+                "where many start at once, or one of its servers is slow, the CLI may take {SLOW_START} s to its first line"
+            );
+            self.problems
+                .warning("V103", self.at(FIELD), FIELD, message)
+                .suggest("without it the first output has as long as any other");
+        }
+        Some(Span::from_secs_f64(seconds))
     }
 }

@@ -163,8 +163,10 @@ struct Text {
 
 #[derive(Debug, Clone, Copy)]
 enum Until {
-    /// A line that is indented by fewer columns.
-    Indent(usize),
+    /// Behind `|` or `>`: a line that is indented by fewer columns.
+    Block(usize),
+    /// Without quotes: that, or a line that begins a value or a comment, which such a text cannot hold.
+    Plain(usize),
     /// A quote.
     Quote(char),
 }
@@ -174,16 +176,17 @@ impl Text {
     fn behind(line: &str, index: usize, open: Option<Self>) -> Option<Self> {
         let mut quoted = None;
         match open.map(|text| text.until) {
-            Some(Until::Indent(least)) if belongs(line, least) => return open,
+            Some(Until::Block(least)) if belongs(line, least) => return open,
+            Some(Until::Plain(least)) if belongs(line, least) && !is_more(line) => return open,
             Some(Until::Quote(quote)) => quoted = open.map(|text| (quote, text.line)),
-            Some(Until::Indent(_)) | None => {}
+            Some(Until::Block(_) | Until::Plain(_)) | None => {}
         }
         let is_new = quoted.is_none();
         if let Some((quote, line)) = open_quote(line, index, quoted) {
             let until = Until::Quote(quote);
             return Some(Self { line, until });
         }
-        let until = Until::Indent(least_below(line).filter(|_| is_new)?);
+        let until = begun(line).filter(|_| is_new)?;
         Some(Self { line: index, until })
     }
 }
@@ -194,13 +197,31 @@ fn belongs(line: &str, least: usize) -> bool {
     inner.is_empty() || line.len() - inner.len() >= least
 }
 
+/// Whether a line holds what no text without quotes does.
+fn is_more(line: &str) -> bool {
+    split_key(line).is_some() || without_comment(line).len() < line.trim_end().len()
+}
+
+/// Key and value, where a line has both or the first.
+fn split_key(line: &str) -> Option<(&str, &str)> {
+    let ends = |at: &usize| matches!(line.as_bytes().get(at + 1), None | Some(b' ' | b'\t'));
+    let at = line.match_indices(':').map(|(at, _)| at).find(ends)?;
+    Some((&line[..at], line[at + 1..].trim_start_matches(BLANK)))
+}
+
+fn without_comment(line: &str) -> &str {
+    let comment = line.find(" #").or_else(|| line.find("\t#"));
+    line[..comment.unwrap_or(line.len())].trim_end()
+}
+
 /// The quote that is open at the end of a line and the line it opened on, where `open` was at its beginning.
 fn open_quote(line: &str, index: usize, mut open: Option<(char, usize)>) -> Option<(char, usize)> {
     if !line.contains(['"', '\'']) {
         return open;
     }
     let mut closed = None;
-    let mut begins = true;
+    // Where a value may begin: behind the dashes of a line, in a list or map in flow style, behind a key.
+    let (mut begins, mut leads, mut flows) = (true, true, false);
     let mut before = ' ';
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
@@ -211,45 +232,59 @@ fn open_quote(line: &str, index: usize, mut open: Option<(char, usize)>) -> Opti
                 begins = false;
             }
             (Some(_), _) => {}
-            (None, '#') if before == ' ' => return None,
+            (None, '#') if BLANK.contains(&before) => return None,
             // Doubled, it stands for itself.
             (None, '\'') if before == c => open = closed,
             (None, '"' | '\'') if begins => open = Some((c, index)),
-            (None, '&' | '!') if begins => drop(chars.find(|c| *c == ' ')),
-            (None, ' ') => begins = begins || matches!(before, ':' | '-' | '?'),
-            (None, _) => begins = matches!(c, '[' | '{' | ','),
+            (None, '&' | '!') if begins => {
+                chars.find(|c| *c == ' ');
+                before = ' ';
+                continue;
+            }
+            (None, ' ' | '\t') => begins = begins || before == ':' || (leads && matches!(before, '-' | '?')),
+            (None, ':') => begins = closed.is_some() && matches!(before, '"' | '\''),
+            (None, ',') => begins = flows,
+            (None, _) => {
+                begins = matches!(c, '[' | '{');
+                flows |= begins;
+            }
         }
+        leads &= matches!(c, ' ' | '-' | '?');
         before = c;
     }
     open
 }
 
-/// How far a line has to be indented to belong to the text without quotes, or behind `|` or `>`, that begins on this
-/// line, if one does.
-fn least_below(line: &str) -> Option<usize> {
+const BLANK: [char; 2] = [' ', '\t'];
+
+/// The text without quotes, or behind `|` or `>`, that begins on this line and may go on below it.
+fn begun(line: &str) -> Option<Until> {
     let column = |rest: &str| line.len() - rest.len();
-    let mut rest = line.trim_start_matches(' ');
+    let mut rest = line.trim_start_matches(BLANK);
     let mut least = column(rest);
     if least == 0 && ["---", "...", "%"].iter().any(|marker| rest.starts_with(marker)) {
         return None;
     }
     while let Some(item) = rest.strip_prefix("- ").or_else(|| rest.strip_prefix("? ")) {
         least = column(rest) + 1;
-        rest = item.trim_start_matches(' ');
+        rest = item.trim_start_matches(BLANK);
     }
-    if let Some((_, value)) = rest.split_once(": ") {
+    if let Some((_, value)) = split_key(rest) {
         least = column(rest) + 1;
-        rest = value.trim_start_matches(' ');
+        rest = value;
     }
     while rest.starts_with(['&', '!']) {
         let (_, value) = rest.split_once(' ')?;
-        rest = value.trim_start_matches(' ');
+        rest = value.trim_start_matches(BLANK);
     }
-    let rest = rest.trim_end();
-    let no_text = rest.is_empty()
+    if rest.starts_with(['|', '>']) {
+        return Some(Until::Block(least));
+    }
+    let rest = without_comment(rest);
+    let no_text = matches!(rest, "" | "-" | "?")
         || rest.starts_with(['"', '\'', '[', ']', '{', '}', '*', '#'])
         || rest.ends_with([',', '[', '{', ':']);
-    (!no_text).then_some(least)
+    (!no_text).then_some(Until::Plain(least))
 }
 
 pub(super) fn too_deep() -> String {

@@ -295,6 +295,34 @@ fn a_long_text_has_a_file_of_its_own() {
                 )
             })
             .collect(),
+        format!(
+            "{{\n\t\"a\": [\n\t\t2\n\t],\n{}\t\"z\": 1\n}}\n",
+            (0..2_000)
+                .map(|n| format!("\t\"k{n}\":\t[\n\t\t\"{}\"\n\t],\n", "x".repeat(long / 2_000)))
+                .collect::<String>()
+        ),
+        format!(
+            "a:\n{}",
+            format!("  -\n    b: |\n{}", lines("      ", long / 20)).repeat(20)
+        ),
+        format!(
+            "{{\n\"a\": [\n1,\n2\n],\n{}\"z\": 1\n}}\n",
+            (0..2_000)
+                .map(|n| format!("\"k{n}\": \"{}\",\n", "x".repeat(long / 2_000)))
+                .collect::<String>()
+        ),
+        format!(
+            "a: the classes of '98, '99 - 'n\n{}",
+            (0..20)
+                .map(|n| format!("b{n}: |\n{}", lines("  ", long / 20)))
+                .collect::<String>()
+        ),
+        format!(
+            "a: &b # see: 'x\n  c: d\n{}",
+            (0..20)
+                .map(|n| format!("b{n}: |\n{}", lines("  ", long / 20)))
+                .collect::<String>()
+        ),
     ] {
         assert_eq!(read(fine.as_bytes()).unwrap().faults, []);
     }

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -29,7 +30,8 @@ const HELPER: &str = "mozart-helper";
 /// The program that runs them: the small one where it lies beside `own`, else `own`, which can do it too.
 pub(super) fn helper(own: &Path) -> PathBuf {
     let small = own.with_file_name(HELPER);
-    if small.is_file() { small } else { own.to_owned() }
+    let runs = fs::metadata(&small).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+    if runs { small } else { own.to_owned() }
 }
 
 /// Exit statuses of the exec helper where it cannot become the program; systemd's own (`systemd.exec(5)`).

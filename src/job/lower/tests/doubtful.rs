@@ -210,6 +210,10 @@ fn doubtful_things_are_warned_of() {
             "WARNING V103 6:41 stale_detection.idle_timeout_seconds: the CLI itself waits up to 366 s for an answer without printing anything, and is ended sooner here; 900 is the default",
         ),
         (
+            plus("stale_detection: {first_event_timeout_seconds: 30}"),
+            "WARNING V103 6:48 stale_detection.first_event_timeout_seconds: where many start at once, or one of its servers is slow, the CLI may take 60 s to its first line; without it the first output has as long as any other",
+        ),
+        (
             plus("backend: {timeout_overrides: {2: 30}}"),
             "WARNING V103 6:34 backend.timeout_overrides.2: a timeout of 30 s is short; a session that does real work needs minutes",
         ),
