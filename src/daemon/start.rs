@@ -130,7 +130,7 @@ async fn restore_from(
 /// The launcher that the settings name; `auto`: systemd where a user manager answers.
 async fn launcher(choice: LauncherChoice, self_exe: PathBuf, spool_root: &Path) -> Result<Launcher, StartError> {
     if choice != LauncherChoice::Supervised {
-        match Launcher::systemd(self_exe.clone()).await {
+        match Launcher::systemd(&self_exe).await {
             Ok(launcher) => return Ok(launcher),
             Err(error) if choice == LauncherChoice::Systemd => {
                 return Err(StartError::Other(format!("launcher: systemd, but {error}")));

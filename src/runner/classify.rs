@@ -159,7 +159,10 @@ fn process(input: &ClassifyInput<'_>) -> Option<Box<Failure>> {
             Code::E006,
             &own_word(told).unwrap_or_else(|| "the session hung".to_owned()),
         )
-        .hint("If it works in silence for that long, raise stale_detection.idle_timeout_seconds; for the first output first_event_timeout_seconds counts, where it is set."),
+        .hint(
+            "If it works in silence for that long, raise stale_detection.idle_timeout_seconds; for the first output \
+             first_event_timeout_seconds counts, where it is set.",
+        ),
         OOM_KILL => fail(Cause::Transient, Code::E005, "the session ran out of memory"),
         SHUTDOWN => fail(
             Cause::Interrupted,

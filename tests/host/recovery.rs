@@ -286,21 +286,33 @@ fn a_new_binary_and_a_removed_one_lose_no_session() {
     });
 
     // Gone while a session runs: what would write its exit record is not there.
-    let helper = home.join(".local/bin/mozart-helper");
-    for program in [&binary, &helper] {
-        fs::rename(program, program.with_extension("away")).expect("a rename");
-    }
+    take_programs_away();
     desk.write("go-2", "");
     wait_until("the session ended", Duration::from_secs(10), || {
         service.units().is_empty() || service.status("upgraded")["state"] != "running"
     });
-    for program in [&binary, &helper] {
-        fs::rename(program.with_extension("away"), program).expect("a rename");
-    }
+    bring_programs_back();
     let wait = output(service.ctl(["wait", "upgraded"]));
     let status = service.status("upgraded");
     assert!(wait.status.success(), "{}\n{status:#}", said(&wait));
     assert_eq!(desk.starts(), BTreeMap::from([(1, 1), (2, 1)]));
+}
+
+/// The service's program, and the one that writes exit records.
+fn programs() -> [PathBuf; 2] {
+    ["mozartd", "mozart-helper"].map(|program| home(".local/bin").join(program))
+}
+
+fn take_programs_away() {
+    for program in programs() {
+        fs::rename(&program, program.with_extension("away")).expect("a rename");
+    }
+}
+
+fn bring_programs_back() {
+    for program in programs() {
+        fs::rename(program.with_extension("away"), &program).expect("a rename");
+    }
 }
 
 #[test]
@@ -313,14 +325,11 @@ fn sessions_outlive_a_service_that_is_dead_and_has_no_binary() {
     let more = format!("retry: {{max_retries: 0, transient_retries: 0}}\n{WROTE_ITS_FILE}");
     let job = desk.job("removed", 3, script, &more);
     service.submit(&job);
-    let programs = [home(".local/bin/mozartd"), home(".local/bin/mozart-helper")];
     let started = |sheet, times| {
         wait_until("its session runs", LONG, || desk.starts().get(&sheet) == Some(&times));
     };
     let gone = || {
-        for program in &programs {
-            fs::rename(program, program.with_extension("away")).expect("a rename");
-        }
+        take_programs_away();
         systemctl(&["kill", "--signal=KILL", "--kill-whom=main", "mozart.service"]);
         // systemd tries it each second, in vain.
         wait_until("the service is dead", LONG, || {
@@ -329,9 +338,7 @@ fn sessions_outlive_a_service_that_is_dead_and_has_no_binary() {
         });
     };
     let back = || {
-        for program in &programs {
-            fs::rename(program.with_extension("away"), program).expect("a rename");
-        }
+        bring_programs_back();
         wait_until("the service is back", LONG, || service.pid().is_some());
     };
 

@@ -141,7 +141,7 @@ impl Bench {
 pub(crate) async fn launcher(kind: Kind, root: &Path) -> Launcher {
     let exe = PathBuf::from(env!("CARGO_BIN_EXE_mozartd"));
     match kind {
-        Kind::Systemd => Launcher::systemd(exe).await.unwrap(),
+        Kind::Systemd => Launcher::systemd(&exe).await.unwrap(),
         Kind::Supervised => Launcher::supervised(exe, root.to_owned()),
     }
 }

@@ -20,6 +20,9 @@ const MAX_BRACKET_WORK: usize = 50_000_000;
 /// Bytes of one text: more than is ever sent, and what is larger has a file of its own.
 pub(super) const MAX_TEXT: usize = 1024 * 1024;
 
+/// What separates the parts of a line.
+const BLANK: [char; 2] = [' ', '\t'];
+
 /// The text of a file, where its size and encoding are right, and no text in it is too long.
 pub(super) fn text_of(bytes: &[u8]) -> Result<&str, NotYaml> {
     let fail = |at, message: String| Err(NotYaml { at, message });
@@ -174,20 +177,28 @@ enum Until {
 impl Text {
     /// The text that is open at the end of a line, where `open` was at its beginning.
     fn behind(line: &str, index: usize, open: Option<Self>) -> Option<Self> {
-        let mut quoted = None;
-        match open.map(|text| text.until) {
-            Some(Until::Block(least)) if belongs(line, least) => return open,
-            Some(Until::Plain(least)) if belongs(line, least) && !is_more(line) => return open,
-            Some(Until::Quote(quote)) => quoted = open.map(|text| (quote, text.line)),
-            Some(Until::Block(_) | Until::Plain(_)) | None => {}
-        }
-        let is_new = quoted.is_none();
+        let quoted = match open {
+            Some(Self {
+                line,
+                until: Until::Quote(quote),
+            }) => Some((quote, line)),
+            Some(Self {
+                until: Until::Block(least),
+                ..
+            }) if belongs(line, least) => return open,
+            Some(Self {
+                until: Until::Plain(least),
+                ..
+            }) if belongs(line, least) && !is_more(line) => return open,
+            Some(_) | None => None,
+        };
         if let Some((quote, line)) = open_quote(line, index, quoted) {
             let until = Until::Quote(quote);
             return Some(Self { line, until });
         }
-        let until = begun(line).filter(|_| is_new)?;
-        Some(Self { line: index, until })
+        // Behind a quote that ends here no text without quotes begins.
+        let until = if quoted.is_none() { begun(line) } else { None };
+        until.map(|until| Self { line: index, until })
     }
 }
 
@@ -199,14 +210,14 @@ fn belongs(line: &str, least: usize) -> bool {
 
 /// Whether a line holds what no text without quotes does.
 fn is_more(line: &str) -> bool {
-    split_key(line).is_some() || without_comment(line).len() < line.trim_end().len()
+    value(line).is_some() || without_comment(line).len() < line.trim_end().len()
 }
 
-/// Key and value, where a line has both or the first.
-fn split_key(line: &str) -> Option<(&str, &str)> {
+/// What stands behind the first key of a line, if it has one.
+fn value(line: &str) -> Option<&str> {
     let ends = |at: &usize| matches!(line.as_bytes().get(at + 1), None | Some(b' ' | b'\t'));
     let at = line.match_indices(':').map(|(at, _)| at).find(ends)?;
-    Some((&line[..at], line[at + 1..].trim_start_matches(BLANK)))
+    Some(line[at + 1..].trim_start_matches(BLANK))
 }
 
 fn without_comment(line: &str) -> &str {
@@ -255,8 +266,6 @@ fn open_quote(line: &str, index: usize, mut open: Option<(char, usize)>) -> Opti
     open
 }
 
-const BLANK: [char; 2] = [' ', '\t'];
-
 /// The text without quotes, or behind `|` or `>`, that begins on this line and may go on below it.
 fn begun(line: &str) -> Option<Until> {
     let column = |rest: &str| line.len() - rest.len();
@@ -269,7 +278,7 @@ fn begun(line: &str) -> Option<Until> {
         least = column(rest) + 1;
         rest = item.trim_start_matches(BLANK);
     }
-    if let Some((_, value)) = split_key(rest) {
+    if let Some(value) = value(rest) {
         least = column(rest) + 1;
         rest = value;
     }

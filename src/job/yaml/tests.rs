@@ -283,23 +283,22 @@ fn a_long_text_has_a_file_of_its_own() {
     }
     // Each is short enough.
     let half = lines("    ", long / 2);
+    let word = "x".repeat(long / 2_000);
+    let each = |times: u32, entry: &dyn Fn(u32) -> String| (0..times).map(entry).collect::<String>();
+    let blocks = each(20, &|n| format!("b{n}: |\n{}", lines("  ", long / 20)));
     for fine in [
         format!("a: |\n{half}b: |\n{half}c: {}\n", "x".repeat(long / 2)),
         format!("a:\n- b: |\n{half}  c: |\n{half}- |\n{half}- d: >+\n{half}"),
         format!("a: words\n{half}b: '{half}'\nc: \"{half}\"\nd:\n  - words\n{half}  - words\n{half}"),
-        (0..2_000)
-            .map(|n| {
-                format!(
-                    "# it's\nb{n}:\n- c: 'it''s'\n  d: [e,\n    f]\n  g: it's {}\n",
-                    "word ".repeat(long / 10_000)
-                )
-            })
-            .collect(),
+        each(2_000, &|n| {
+            format!(
+                "# it's\nb{n}:\n- c: 'it''s'\n  d: [e,\n    f]\n  g: it's {}\n",
+                "word ".repeat(long / 10_000)
+            )
+        }),
         format!(
             "{{\n\t\"a\": [\n\t\t2\n\t],\n{}\t\"z\": 1\n}}\n",
-            (0..2_000)
-                .map(|n| format!("\t\"k{n}\":\t[\n\t\t\"{}\"\n\t],\n", "x".repeat(long / 2_000)))
-                .collect::<String>()
+            each(2_000, &|n| format!("\t\"k{n}\":\t[\n\t\t\"{word}\"\n\t],\n"))
         ),
         format!(
             "a:\n{}",
@@ -307,22 +306,10 @@ fn a_long_text_has_a_file_of_its_own() {
         ),
         format!(
             "{{\n\"a\": [\n1,\n2\n],\n{}\"z\": 1\n}}\n",
-            (0..2_000)
-                .map(|n| format!("\"k{n}\": \"{}\",\n", "x".repeat(long / 2_000)))
-                .collect::<String>()
+            each(2_000, &|n| format!("\"k{n}\": \"{word}\",\n"))
         ),
-        format!(
-            "a: the classes of '98, '99 - 'n\n{}",
-            (0..20)
-                .map(|n| format!("b{n}: |\n{}", lines("  ", long / 20)))
-                .collect::<String>()
-        ),
-        format!(
-            "a: &b # see: 'x\n  c: d\n{}",
-            (0..20)
-                .map(|n| format!("b{n}: |\n{}", lines("  ", long / 20)))
-                .collect::<String>()
-        ),
+        format!("a: the classes of '98, '99 - 'n\n{blocks}"),
+        format!("a: &b # see: 'x\n  c: d\n{blocks}"),
     ] {
         assert_eq!(read(fine.as_bytes()).unwrap().faults, []);
     }

@@ -176,8 +176,8 @@ impl Launcher {
     ///
     /// # Errors
     /// Where there is no user manager, or it does not answer.
-    pub async fn systemd(self_exe: PathBuf) -> Result<Self, LaunchError> {
-        Systemd::connect(&self_exe).await.map(Self::Systemd)
+    pub async fn systemd(self_exe: &Path) -> Result<Self, LaunchError> {
+        Systemd::connect(self_exe).await.map(Self::Systemd)
     }
 
     /// The launcher that needs nothing but Linux. `spool_root` is the directory of all spools.
@@ -428,7 +428,7 @@ fn lost(spool: &Spool) -> Certificate {
 /// else; `args` are those of the process, its own name first. `None`: go on as usual; templates that may grow are then
 /// rendered by such a helper.
 pub fn early(args: &[OsString]) -> Option<ExitCode> {
-    let hidden = in_unit(args).or_else(|| hidden(args.get(1)?.to_str()?, args));
+    let hidden = hidden(args);
     if hidden.is_none() {
         // The process itself renders what it is asked for.
         elsewhere::render_in(render::open);
@@ -446,15 +446,15 @@ pub fn in_unit(args: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-fn hidden(verb: &str, args: &[OsString]) -> Option<ExitCode> {
-    match (verb, args.get(2)) {
+fn hidden(args: &[OsString]) -> Option<ExitCode> {
+    match (args.get(1)?.to_str()?, args.get(2)) {
         (render::RENDER, _) => Some(render::render()),
         // Behind the spool stands the unit, for those who look for it.
         (supervisor::SUPERVISE, Some(spool)) => {
             let guard = args.get(4).and_then(|guard| guard.to_str());
             Some(supervisor::supervise(Path::new(spool), guard))
         }
-        _ => None,
+        _ => in_unit(args),
     }
 }
 
