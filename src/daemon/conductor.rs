@@ -4,7 +4,7 @@
 //! them, and a request is answered after all three. Where the ledger cannot be written nothing was applied:
 //! what sessions report is kept and decided again, what people ask is refused with the reason.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -121,8 +121,8 @@ pub(super) struct Conductor {
     starved: BTreeMap<AttemptRef, String>,
     /// The journal was told that storage is blocked.
     storage_told: bool,
-    /// What happened while the ledger could not be written, in order; decided before anything else is.
-    backlog: VecDeque<(Event, Option<Evidence>)>,
+    /// What happened while the ledger could not be written; decided before anything else is.
+    backlog: Happened,
     drained: Vec<Reply<()>>,
     /// When it leaves although sessions that were stopped have not ended.
     pub(super) leave_at: Option<Instant>,
@@ -135,8 +135,24 @@ pub(super) struct Conductor {
     pub(super) shown: watch::Sender<ManagerView>,
 }
 
-/// What is kept of an attempt that ended.
-type Evidence = (AttemptRef, Box<AttemptReport>);
+/// Of what sessions say at once, so much is decided and committed together.
+pub(super) const AT_ONCE: usize = 32;
+
+/// What happened at once, and is decided and committed as one.
+#[derive(Debug, Default)]
+struct Happened {
+    /// In order.
+    events: Vec<Event>,
+    /// What is kept of the attempts that ended with them.
+    reports: Vec<(AttemptRef, Box<AttemptReport>)>,
+}
+
+impl Happened {
+    fn append(&mut self, mut later: Self) {
+        self.events.append(&mut later.events);
+        self.reports.append(&mut later.reports);
+    }
+}
 
 /// What comes with an event, to be stored with what follows from it.
 #[derive(Default)]
@@ -148,6 +164,8 @@ pub(super) enum Brought {
     Source(RunId, Arc<Plan>, Arc<SubmitContext>),
     /// What the rules of sheets gave without a session.
     Checked(Vec<(SheetNo, ValidationReport)>),
+    /// What is kept of attempts that ended.
+    Reports(Vec<(AttemptRef, Box<AttemptReport>)>),
 }
 
 /// Whether an event cannot be refused, because it is no wish: it is kept until it can be decided.
@@ -161,6 +179,16 @@ fn happened(event: &Event) -> bool {
             | Event::AttemptFinished { .. }
             | Event::Restored { .. }
     )
+}
+
+/// What is kept of events that could not be decided: what happened, and no wish.
+fn kept(mut events: Vec<Event>, brought: Brought) -> Happened {
+    events.retain(happened);
+    let reports = match brought {
+        Brought::Reports(reports) => reports,
+        Brought::Nothing | Brought::Source(..) | Brought::Checked(_) => Vec::new(),
+    };
+    Happened { events, reports }
 }
 
 /// Why a step was not taken.
@@ -223,7 +251,7 @@ impl Conductor {
             blocked: None,
             starved: BTreeMap::new(),
             storage_told: false,
-            backlog: VecDeque::new(),
+            backlog: Happened::default(),
             drained: Vec::new(),
             leave_at: None,
             holds: Holds::of(host),
@@ -307,6 +335,7 @@ impl Conductor {
     /// # Errors
     /// The ledger turned out to be damaged: the next start sets it aside.
     pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) -> Result<(), String> {
+        let mut said = Vec::new();
         loop {
             if let Some(why) = self.ledger.damage() {
                 journal::ledger_damaged(why);
@@ -335,7 +364,8 @@ impl Conductor {
                     journal::left_running(self.running.len());
                     break;
                 }
-                Some((attempt, progress)) = self.progress.recv() => self.report(attempt, progress).await,
+                // Whatever was said while the last of it was committed.
+                1.. = self.progress.recv_many(&mut said, AT_ONCE) => self.hear(said.drain(..)).await,
                 request = self.requests.recv() => match request {
                     Some(request) => self.answer(request).await,
                     None => break,
@@ -403,107 +433,115 @@ impl Conductor {
     /// Decides what happened while the ledger could not be written, in the order in which it happened.
     async fn catch_up(&mut self) -> Result<(), StepError> {
         let now = clock::now();
-        if !self.backlog.is_empty() && !self.knows_the_day(now) {
+        if !self.backlog.events.is_empty() && !self.knows_the_day(now) {
             // What ended is booked on the day that it is now.
             let today = self.spent_today_or_block(now).await?;
             self.engine.tell_day(today);
         }
-        while let Some((event, report)) = self.backlog.pop_front() {
-            match self.follow(event, report, Brought::Nothing).await {
-                Err(error @ StepError::Storage(_)) => return Err(error),
-                Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, "a late report changes nothing"),
-                Ok(()) => {}
+        let mut happened = std::mem::take(&mut self.backlog);
+        if let [Event::Restored { .. }, ..] = happened.events[..] {
+            // What is looked for then is looked for before anything else is heard of it.
+            let restored = vec![happened.events.remove(0)];
+            if let Err(error) = self.follow(restored, Brought::Nothing).await {
+                self.backlog.append(happened);
+                return Err(error);
             }
         }
-        Ok(())
+        if happened.events.is_empty() {
+            return Ok(());
+        }
+        self.follow(happened.events, Brought::Reports(happened.reports)).await
     }
 
-    /// A session's task says something.
-    pub(super) async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
-        let (event, report) = match progress {
-            Progress::Started { at, invocation } => {
-                self.starved.remove(&attempt);
-                if self.adopting.remove(&attempt)
-                    && let Some(live) = self.live.get(&attempt.run)
-                {
-                    journal::adopted(&live.job, live.no, attempt);
+    /// Sessions' tasks say something.
+    pub(super) async fn hear(&mut self, said: impl IntoIterator<Item = (AttemptRef, Progress)>) {
+        let mut happened = Happened::default();
+        for (attempt, progress) in said {
+            let event = match progress {
+                Progress::Started { at, invocation } => {
+                    self.starved.remove(&attempt);
+                    if self.adopting.remove(&attempt)
+                        && let Some(live) = self.live.get(&attempt.run)
+                    {
+                        journal::adopted(&live.job, live.no, attempt);
+                    }
+                    Event::AttemptStarted {
+                        attempt,
+                        at,
+                        invocation,
+                    }
                 }
-                let event = Event::AttemptStarted {
-                    attempt,
-                    at,
-                    invocation,
-                };
-                (event, None)
-            }
-            Progress::Heard(Heard::Answered) => (Event::AttemptAnswered { attempt }, None),
-            // The engine hears of limits from sessions that are over.
-            Progress::Heard(Heard::Limit { limit, refused }) => (
-                Event::LimitSeen {
+                Progress::Heard(Heard::Answered) => Event::AttemptAnswered { attempt },
+                // The engine hears of limits from sessions that are over.
+                Progress::Heard(Heard::Limit { limit, refused }) => Event::LimitSeen {
                     attempt,
                     limit,
                     refused,
                 },
-                None,
-            ),
-            Progress::NoRoom(why) => return self.starve(attempt, why).await,
-            Progress::SkipCheckFailed(why) => {
-                if let Some(live) = self.live.get(&attempt.run) {
-                    journal::skip_check_failed(&live.job, live.no, attempt, &why);
+                Progress::NoRoom(why) => {
+                    self.starve(attempt, why).await;
+                    continue;
                 }
-                return;
-            }
-            Progress::NeverRan => {
-                self.adopting.remove(&attempt);
-                self.running.remove(&attempt);
-                (Event::NeverRan { attempt }, None)
-            }
-            Progress::Finished(report) => {
-                self.running.remove(&attempt);
-                let outcome = report.outcome.clone();
-                (Event::AttemptFinished { attempt, outcome }, Some((attempt, report)))
-            }
-        };
-        if self.blocked.is_some() {
-            self.backlog.push_back((event, report));
+                Progress::SkipCheckFailed(why) => {
+                    if let Some(live) = self.live.get(&attempt.run) {
+                        journal::skip_check_failed(&live.job, live.no, attempt, &why);
+                    }
+                    continue;
+                }
+                Progress::NeverRan => {
+                    self.adopting.remove(&attempt);
+                    self.running.remove(&attempt);
+                    Event::NeverRan { attempt }
+                }
+                Progress::Finished(report) => {
+                    self.running.remove(&attempt);
+                    let outcome = report.outcome.clone();
+                    happened.reports.push((attempt, report));
+                    Event::AttemptFinished { attempt, outcome }
+                }
+            };
+            happened.events.push(event);
+        }
+        if happened.events.is_empty() {
             return;
         }
-        match self.step(event, report).await {
+        if self.blocked.is_some() {
+            return self.backlog.append(happened);
+        }
+        match self.step_all(happened.events, Brought::Reports(happened.reports)).await {
             Ok(()) | Err(StepError::Storage(_)) => {}
-            Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, %attempt, "a late report changes nothing"),
+            Err(StepError::Refused(refusal)) => tracing::warn!(?refusal, "what sessions say changes nothing"),
         }
     }
 
     async fn step_or_log(&mut self, event: Event) {
-        if let Err(StepError::Refused(refusal)) = self.step(event, None).await {
+        if let Err(StepError::Refused(refusal)) = self.step(event).await {
             tracing::error!(?refusal, "the engine refused its own event");
         }
     }
 
-    /// Decide, commit, apply, act. `report` is the evidence of an attempt that ended.
-    pub(super) async fn step(&mut self, event: Event, report: Option<Evidence>) -> Result<(), StepError> {
-        self.step_with(event, report, Brought::Nothing).await
+    /// Decide, commit, apply, act.
+    pub(super) async fn step(&mut self, event: Event) -> Result<(), StepError> {
+        self.step_with(event, Brought::Nothing).await
     }
 
     /// The same, with what comes along.
-    pub(super) async fn step_with(
-        &mut self,
-        event: Event,
-        report: Option<Evidence>,
-        brought: Brought,
-    ) -> Result<(), StepError> {
+    pub(super) async fn step_with(&mut self, event: Event, brought: Brought) -> Result<(), StepError> {
+        self.step_all(vec![event], brought).await
+    }
+
+    async fn step_all(&mut self, events: Vec<Event>, brought: Brought) -> Result<(), StepError> {
         // What is decided now would be decided from a state that lacks what happened before.
         let ready = match self.catch_up().await {
             // Before anything else it is decided what became of what ran.
-            Ok(()) if !matches!(event, Event::Restored { .. }) => self.look_around().await,
+            Ok(()) if !matches!(events[..], [Event::Restored { .. }]) => self.look_around().await,
             done => done,
         };
         if let Err(error) = ready {
-            if happened(&event) {
-                self.backlog.push_back((event, report));
-            }
+            self.backlog.append(kept(events, brought));
             return Err(error);
         }
-        self.follow(event, report, brought).await
+        self.follow(events, brought).await
     }
 
     /// Tells the engine what holds starts, where that is not what it was told last.
@@ -514,7 +552,7 @@ impl Conductor {
         let now = clock::now();
         if !self.knows_the_day(now) {
             let today = self.spent_today_or_block(now).await?;
-            self.follow(Event::DayBegan { today }, None, Brought::Nothing).await?;
+            self.follow(vec![Event::DayBegan { today }], Brought::Nothing).await?;
         }
         let holds = self.holds.look(now, &self.settings);
         if self.engine.holds() == holds {
@@ -525,7 +563,7 @@ impl Conductor {
             shown.collect()
         };
         let news = shown(&holds) != shown(self.engine.holds());
-        self.follow(Event::HoldsChanged { holds }, None, Brought::Nothing)
+        self.follow(vec![Event::HoldsChanged { holds }], Brought::Nothing)
             .await?;
         if !news {
             return Ok(());
@@ -568,9 +606,9 @@ impl Conductor {
     }
 
     /// A step with nothing left to be decided before it.
-    async fn follow(&mut self, event: Event, report: Option<Evidence>, brought: Brought) -> Result<(), StepError> {
+    async fn follow(&mut self, events: Vec<Event>, brought: Brought) -> Result<(), StepError> {
         let now = clock::now();
-        let decision = self.engine.decide(now, &event);
+        let decision = self.engine.decide_all(now, &events);
         if let Some(refusal) = decision.refusal {
             return Err(StepError::Refused(refusal));
         }
@@ -581,7 +619,11 @@ impl Conductor {
             }
         }
         probe::reach(Point::Decided).map_err(StepError::Storage)?;
-        let commit = if !decision.facts.is_empty() || report.is_some() {
+        let reports = match &brought {
+            Brought::Reports(reports) => &reports[..],
+            Brought::Nothing | Brought::Source(..) | Brought::Checked(_) => &[],
+        };
+        let commit = if !decision.facts.is_empty() || !reports.is_empty() {
             self.look_at_calendar(now);
             let batch = Batch {
                 facts: &decision.facts,
@@ -591,13 +633,16 @@ impl Conductor {
                         plan,
                         context,
                     }),
-                    Brought::Nothing | Brought::Checked(_) => None,
+                    Brought::Nothing | Brought::Checked(_) | Brought::Reports(_) => None,
                 },
                 checked: match &brought {
                     Brought::Checked(checked) => checked,
-                    Brought::Nothing | Brought::Source(..) => &[],
+                    Brought::Nothing | Brought::Source(..) | Brought::Reports(_) => &[],
                 },
-                report: report.as_ref().map(|(attempt, report)| (*attempt, report.as_ref())),
+                reports: reports
+                    .iter()
+                    .map(|(attempt, report)| (*attempt, report.as_ref()))
+                    .collect(),
                 at: now.wall,
                 day: &self.day.date,
             };
@@ -616,9 +661,8 @@ impl Conductor {
                         _ => error.to_string(),
                     };
                     self.block(text.clone(), now);
-                    if happened(&event) {
-                        self.backlog.push_front((event, report));
-                    }
+                    let later = std::mem::replace(&mut self.backlog, kept(events, brought));
+                    self.backlog.append(later);
                     return Err(StepError::Storage(text));
                 }
             }
@@ -628,17 +672,20 @@ impl Conductor {
         #[cfg(test)]
         probe::committed(now, &decision.facts);
         probe::reach(Point::Committed).map_err(StepError::Storage)?;
-        if matches!(event, Event::Restored { same_boot: false }) {
+        if matches!(events[..], [Event::Restored { same_boot: false }]) {
             // Only after what follows from it. Where it fails, the next conductor is as careful as this one.
             if let Err(error) = self.ledger.note_boot(&boot_id()).await {
                 tracing::warn!(%error, "the boot cannot be noted");
             }
         }
-        if self.backlog.is_empty() {
+        if self.backlog.events.is_empty() {
             self.blocked = None;
         }
         // Only now: a stop or settings that could not be followed are not to be half in force.
-        self.engine.observe(now, &event);
+        for event in &events {
+            self.engine.observe(now, event);
+        }
+        let released: Vec<_> = reports.iter().map(|(attempt, _)| *attempt).collect();
         if let Brought::Source(run, plan, context) = brought {
             self.insert(run, plan, context);
         }
@@ -646,8 +693,8 @@ impl Conductor {
             self.engine.apply(fact);
         }
         self.wakeup = self.engine.next_wakeup(now);
-        if let Some((attempt, _)) = &report {
-            self.release(*attempt);
+        for attempt in released {
+            self.release(attempt);
         }
         probe::reach(Point::Applied).map_err(StepError::Storage)?;
         for command in decision.commands {
@@ -657,7 +704,7 @@ impl Conductor {
             self.act(command).await;
         }
         probe::pass(Point::Acted);
-        if self.backlog.is_empty() {
+        if self.backlog.events.is_empty() {
             self.starved.retain(|attempt, _| self.running.contains_key(attempt));
             if self.storage_told {
                 self.tell_storage();

@@ -53,7 +53,7 @@ impl Conductor {
                     plan: new_plan.map(Box::new),
                     resume,
                 };
-                self.step_with(event, None, brought).await.map_err(ApiError::from)
+                self.step_with(event, brought).await.map_err(ApiError::from)
             }
         };
         let sheets = match &run {

@@ -196,7 +196,7 @@ impl Conductor {
         };
         let now = self.changeable(&selector).await?;
         self.take_up(&now).await?;
-        let done = self.step_with(event, None, Brought::Checked(checked)).await;
+        let done = self.step_with(event, Brought::Checked(checked)).await;
         self.put_back(row.id);
         Ok(done?)
     }

@@ -196,14 +196,11 @@ impl Conductor {
     async fn pause(&mut self, selector: &RunSelector, now: bool) -> Result<(), ApiError> {
         let run = self.live_run(selector, "pause").await?;
         Ok(self
-            .step(
-                Event::PauseRequested {
-                    run,
-                    now,
-                    why: PauseWhy::Person,
-                },
-                None,
-            )
+            .step(Event::PauseRequested {
+                run,
+                now,
+                why: PauseWhy::Person,
+            })
             .await?)
     }
 
@@ -213,7 +210,7 @@ impl Conductor {
             return Ok(());
         }
         let run = self.live_run(selector, "cancel").await?;
-        Ok(self.step(Event::CancelRequested { run }, None).await?)
+        Ok(self.step(Event::CancelRequested { run }).await?)
     }
 
     /// Goes on with a paused run, or opens the next generation of an ended one.
@@ -225,7 +222,7 @@ impl Conductor {
     async fn go_on(&mut self, selector: &RunSelector, event: impl FnOnce(RunId) -> Event) -> Result<(), ApiError> {
         let row = self.changeable(selector).await?;
         self.take_up(&row).await?;
-        let done = self.step(event(row.id), None).await;
+        let done = self.step(event(row.id)).await;
         self.put_back(row.id);
         Ok(done?)
     }
@@ -300,7 +297,7 @@ impl Conductor {
             return Err(StepError::Refused(refusal).into());
         };
         let choice = *choice;
-        Ok(self.step(Event::Answered { question, choice }, None).await?)
+        Ok(self.step(Event::Answered { question, choice }).await?)
     }
 
     async fn clear_gates(&mut self, account: Option<String>) -> Result<(), ApiError> {
@@ -315,7 +312,7 @@ impl Conductor {
                 )));
             }
         }
-        Ok(self.step(Event::GatesCleared { account }, None).await?)
+        Ok(self.step(Event::GatesCleared { account }).await?)
     }
 
     async fn costs(&self, request: CostRequest) -> Result<Vec<CostSummary>, ApiError> {
@@ -340,7 +337,7 @@ impl Conductor {
             self.ending = Ending::Now;
             return send(reply, Ok(()));
         }
-        match self.step(Event::ShutdownRequested { stop_sessions }, None).await {
+        match self.step(Event::ShutdownRequested { stop_sessions }).await {
             Ok(()) => {
                 self.ending = Ending::Drained;
                 let patience = Duration::from_secs(u64::from(self.settings.shutdown_timeout_seconds));
@@ -361,7 +358,7 @@ impl Conductor {
                 now,
                 why: PauseWhy::Interrupted,
             };
-            if let Err(StepError::Storage(text)) = self.step(event, None).await {
+            if let Err(StepError::Storage(text)) = self.step(event).await {
                 return send(reply, Err(ApiError::Storage(text)));
             }
         }
@@ -397,7 +394,7 @@ impl Conductor {
         let event = Event::SettingsChanged {
             settings: settings.engine.clone(),
         };
-        self.step(event, None).await?;
+        self.step(event).await?;
         let before = std::mem::replace(&mut self.settings, settings);
         self.limit_memory(before.resource_limits.max_memory_mb);
         journal::reloaded();

@@ -114,7 +114,7 @@ impl Conductor {
             completed,
         };
         let job = plan.name.clone();
-        self.step_with(event, None, Brought::Source(run, plan, Arc::new(context)))
+        self.step_with(event, Brought::Source(run, plan, Arc::new(context)))
             .await?;
         probe::pass(Point::Submitted);
         Ok(Submitted {

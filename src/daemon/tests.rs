@@ -176,6 +176,10 @@ impl Conductor {
         status.unwrap().0
     }
 
+    async fn report(&mut self, attempt: AttemptRef, progress: Progress) {
+        self.hear([(attempt, progress)]).await;
+    }
+
     async fn view_of(&mut self, job: &str) -> Result<RunState, ApiError> {
         let view = self.ask(|reply| Request::GetRun(newest(job), reply)).await?;
         Ok(view.summary.state)
@@ -229,7 +233,7 @@ async fn a_ledger_that_cannot_be_written_at_the_start_delays_what_would_be_start
     let mut conductor = desk.conductor(true).await;
     assert!(!conductor.storage().is_empty());
     desk.ledger.refuse_writes(false).await;
-    conductor.step(Event::Tick, None).await.unwrap();
+    conductor.step(Event::Tick).await.unwrap();
     assert_eq!(conductor.sheet_status(1, 1), SheetStatus::Running);
     assert_eq!(conductor.storage(), "");
 }
@@ -304,7 +308,7 @@ async fn one_that_only_shows_starts_nothing_and_writes_no_checkpoint() {
     let mut shows = desk.conductor(false).await;
     // Whatever is asked of it, a sheet that could start stays.
     shows.submit(desk.submit("b")).await.unwrap();
-    shows.step(Event::Tick, None).await.unwrap();
+    shows.step(Event::Tick).await.unwrap();
     assert_eq!(shows.sheet_status(2, 1), SheetStatus::Pending);
     shows.close().await;
     assert!(!desk.path("a/a.json").exists());
@@ -578,7 +582,7 @@ async fn throttle(conductor: &mut Conductor) -> Vec<Change> {
         attempt: first(1),
         outcome: throttled(),
     };
-    conductor.step(finished, None).await.unwrap();
+    conductor.step(finished).await.unwrap();
     std::iter::from_fn(|| changes.try_recv().ok()).collect()
 }
 

@@ -5,6 +5,8 @@ mod modify;
 mod questions;
 mod requests;
 
+use std::collections::BTreeSet;
+
 use super::Engine;
 use super::budget::Budget;
 use super::event::{Command, Decision, Event, Refusal, SessionChoice};
@@ -20,82 +22,35 @@ use crate::model::{
     StopHow, Timestamp,
 };
 
-/// Decides what follows from `event`.
-pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
+/// Decides what follows from `events`, in their order. Who starts is decided once all of them are followed: what the last
+/// one says may hold what the first one would have had started.
+pub(super) fn decide(engine: &Engine, now: Now, events: &[Event]) -> Decision {
+    let ends = events.iter().filter_map(|event| {
+        if let Event::AttemptFinished { attempt, .. } = event {
+            Some(*attempt)
+        } else {
+            None
+        }
+    });
     let mut draft = Draft {
         engine: engine.clone(),
         now,
+        over: ends.collect(),
         decision: Decision::default(),
     };
     if let Some(by) = engine.overlay.clock.step(now) {
         draft.move_waits(by);
     }
-    draft.engine.observe(now, event);
-    let followed = match event {
-        Event::Submitted {
-            run,
-            job,
-            no,
-            rules,
-            completed,
-        } => draft.submit(*run, job, *no, rules, completed),
-        Event::AttemptStarted {
-            attempt,
-            at,
-            invocation,
-        } => {
-            draft.attempt_started(*attempt, *at, invocation.clone());
-            Ok(())
+    for event in events {
+        draft.engine.observe(now, event);
+        if let Err(refusal) = draft.follow(event) {
+            debug_assert!(events.len() == 1, "{event:?} is not alone and refused: {refusal:?}");
+            draft.decision.refusal = Some(refusal);
         }
-        Event::NeverRan { attempt } => {
-            draft.never_ran(*attempt);
-            Ok(())
-        }
-        Event::AttemptFinished { attempt, outcome } => {
-            draft.attempt_finished(*attempt, outcome.clone());
-            Ok(())
-        }
-        Event::AttemptAnswered { attempt } => {
-            draft.attempt_answered(*attempt);
-            Ok(())
-        }
-        Event::LimitSeen {
-            attempt,
-            limit,
-            refused,
-        } => {
-            if *refused {
-                draft.limit_refused(*attempt, limit);
-            }
-            Ok(())
-        }
-        Event::Answered { question, choice } => draft.answered(question, *choice),
-        Event::GatesCleared { account } => {
-            draft.clear_gates(account.as_ref());
-            Ok(())
-        }
-        Event::PauseRequested { run, now, why } => draft.pause(*run, *now, *why),
-        Event::ResumeRequested { run } => draft.resume(*run),
-        Event::RetryRequested { run, from } => draft.retry(*run, *from),
-        Event::ModifyRequested { run, plan, resume } => draft.modify(*run, plan.as_deref(), *resume),
-        Event::RecoverRequested { run, passed } => draft.recover(*run, passed),
-        Event::CancelRequested { run } => draft.cancel(*run),
-        Event::ShutdownRequested { stop_sessions } => {
-            if *stop_sessions {
-                draft.stop_everything();
-            }
-            Ok(())
-        }
-        Event::Restored { same_boot } => {
-            draft.take_up_again(*same_boot);
-            Ok(())
-        }
-        Event::Tick | Event::DayBegan { .. } | Event::SettingsChanged { .. } | Event::HoldsChanged { .. } => Ok(()),
-    };
+    }
     draft.end_overdue();
     draft.drop_questions();
     draft.go_on();
-    draft.decision.refusal = followed.err();
     draft.decision
 }
 
@@ -103,10 +58,77 @@ pub(super) fn decide(engine: &Engine, now: Now, event: &Event) -> Decision {
 struct Draft {
     engine: Engine,
     now: Now,
+    /// Attempts whose end is among the events: whatever comes before it in them, it is too late to stop those.
+    over: BTreeSet<AttemptRef>,
     decision: Decision,
 }
 
 impl Draft {
+    /// What an event itself leads to.
+    fn follow(&mut self, event: &Event) -> Result<(), Refusal> {
+        match event {
+            Event::Submitted {
+                run,
+                job,
+                no,
+                rules,
+                completed,
+            } => self.submit(*run, job, *no, rules, completed),
+            Event::AttemptStarted {
+                attempt,
+                at,
+                invocation,
+            } => {
+                self.attempt_started(*attempt, *at, invocation.clone());
+                Ok(())
+            }
+            Event::NeverRan { attempt } => {
+                self.never_ran(*attempt);
+                Ok(())
+            }
+            Event::AttemptFinished { attempt, outcome } => {
+                self.attempt_finished(*attempt, outcome.clone());
+                Ok(())
+            }
+            Event::AttemptAnswered { attempt } => {
+                self.attempt_answered(*attempt);
+                Ok(())
+            }
+            Event::LimitSeen {
+                attempt,
+                limit,
+                refused,
+            } => {
+                if *refused {
+                    self.limit_refused(*attempt, limit);
+                }
+                Ok(())
+            }
+            Event::Answered { question, choice } => self.answered(question, *choice),
+            Event::GatesCleared { account } => {
+                self.clear_gates(account.as_ref());
+                Ok(())
+            }
+            Event::PauseRequested { run, now, why } => self.pause(*run, *now, *why),
+            Event::ResumeRequested { run } => self.resume(*run),
+            Event::RetryRequested { run, from } => self.retry(*run, *from),
+            Event::ModifyRequested { run, plan, resume } => self.modify(*run, plan.as_deref(), *resume),
+            Event::RecoverRequested { run, passed } => self.recover(*run, passed),
+            Event::CancelRequested { run } => self.cancel(*run),
+            Event::ShutdownRequested { stop_sessions } => {
+                if *stop_sessions {
+                    self.stop_everything();
+                }
+                Ok(())
+            }
+            Event::Restored { same_boot } => {
+                self.take_up_again(*same_boot);
+                Ok(())
+            }
+            Event::Tick | Event::DayBegan { .. } | Event::SettingsChanged { .. } | Event::HoldsChanged { .. } => Ok(()),
+        }
+    }
+
     /// Decides a fact. One that the state does not allow is no decision: it is dropped, and a fault of this module.
     fn fact(&mut self, kind: FactKind) {
         let fact = Fact {
@@ -472,7 +494,7 @@ impl Draft {
         let Some(live) = self.engine.run(run) else { return };
         let asked: Vec<_> = live
             .running()
-            .filter(|(_, running)| !running.stop_asked)
+            .filter(|(attempt, running)| !running.stop_asked && !self.over.contains(attempt))
             .map(|(attempt, _)| attempt)
             .collect();
         for attempt in asked {

@@ -219,7 +219,13 @@ impl Engine {
     /// Decides what follows from an event. Changes nothing: commit the facts, [`Self::apply`] them, then carry the
     /// commands out.
     pub fn decide(&self, now: Now, event: &Event) -> Decision {
-        decide::decide(self, now, event)
+        self.decide_all(now, std::slice::from_ref(event))
+    }
+
+    /// The same for what happened at once, in its order: none of it a wish, which might be refused. All that was decided is
+    /// one decision; each event is to be observed before its facts are applied.
+    pub fn decide_all(&self, now: Now, events: &[Event]) -> Decision {
+        decide::decide(self, now, events)
     }
 
     /// Follows a fact. One that does not follow on the present state (late, repeated) changes nothing.

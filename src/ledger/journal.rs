@@ -27,7 +27,7 @@ pub struct Batch<'a> {
     /// With the facts that take sheets for completed without a session: what their rules gave.
     pub checked: &'a [(SheetNo, ValidationReport)],
     /// With the fact that ends an attempt: its report. Without such a fact it is kept as late evidence.
-    pub report: Option<(AttemptRef, &'a AttemptReport)>,
+    pub reports: Vec<(AttemptRef, &'a AttemptReport)>,
     /// When: told of late evidence, facts have their own times.
     pub at: Timestamp,
     /// The day of the calendar on which what was spent is booked.
@@ -119,11 +119,11 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be written (a full disk, say), or the facts do not fit to it. Then nothing was kept.
     pub async fn commit(&self, batch: Batch<'_>) -> Result<Committed, StoreError> {
-        if batch.facts.is_empty() && batch.submission.is_none() && batch.report.is_none() {
+        if batch.facts.is_empty() && batch.submission.is_none() && batch.reports.is_empty() {
             return Ok(Committed::default());
         }
         let lasting = batch.submission.is_some()
-            || batch.report.is_some()
+            || !batch.reports.is_empty()
             || batch.facts.iter().any(|fact| fact.kind.is_acted_on());
         let mut store = self.store().await?;
         store.begin_with(lasting).await.map_err(self.writing())?;
@@ -196,15 +196,14 @@ impl Ledger {
             }
             self.write_source(connection, submission).await?;
         }
-        let reported = batch.report.map(|(attempt, _)| attempt);
-        let (before, beside) = self.load(connection, batch.facts, reported).await?;
+        let mut reports = batch.reports.clone();
+        let (before, beside) = self.load(connection, batch.facts, &reports).await?;
         let beside = |attempt: AttemptRef| beside.get(&(attempt.run, attempt.sheet));
         let tails = |attempt: AttemptRef| {
             let known = beside(attempt).map(|known| known.tails);
             known.ok_or(StoreError::NoSuchRun(attempt.run.0))
         };
         let mut rows = before.clone();
-        let mut report = batch.report;
         let mut appended = Vec::new();
         for fact in batch.facts {
             if let Some(subject) = fact.kind.subject() {
@@ -214,7 +213,8 @@ impl Ledger {
             }
             let evidence = match &fact.kind {
                 FactKind::AttemptEnded { attempt, outcome } => {
-                    let given = report.take_if(|(of, _)| of == attempt).map(|(_, given)| given);
+                    let given = reports.iter().position(|(of, _)| of == attempt);
+                    let given = given.map(|place| reports.remove(place).1);
                     if let Some(given) = given {
                         self.write_cost(connection, given).await?;
                     }
@@ -239,7 +239,7 @@ impl Ledger {
             appended.push((fact, codec::encode(fact)?, evidence));
         }
         self.append(connection, &mut appended, &mut rows).await?;
-        if let Some((attempt, report)) = report {
+        for (attempt, report) in reports {
             self.write_late(connection, batch.at, attempt, report, tails(attempt)?)
                 .await?;
         }
@@ -253,7 +253,7 @@ impl Ledger {
         &self,
         connection: &mut SqliteConnection,
         facts: &[Fact],
-        reported: Option<AttemptRef>,
+        reports: &[(AttemptRef, &AttemptReport)],
     ) -> Result<(Rows, BTreeMap<(RunId, SheetNo), Beside>), StoreError> {
         let mut asked: BTreeMap<(RunId, Option<SheetNo>), bool> = BTreeMap::new();
         for fact in facts {
@@ -261,7 +261,7 @@ impl Ledger {
             let ends = matches!(fact.kind, FactKind::AttemptEnded { .. });
             *asked.entry((run, fact.kind.sheet())).or_default() |= ends;
         }
-        if let Some(attempt) = reported {
+        for (attempt, _) in reports {
             asked.insert((attempt.run, Some(attempt.sheet)), true);
         }
         let (mut rows, mut beside) = (Rows::default(), BTreeMap::new());

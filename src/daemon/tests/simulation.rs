@@ -24,7 +24,7 @@ use std::sync::{Mutex, OnceLock};
 use super::faults::{opened, quick_directory, recorded};
 use super::*;
 use crate::daemon::clock;
-use crate::daemon::conductor::seed_of;
+use crate::daemon::conductor::{AT_ONCE, seed_of};
 use crate::daemon::holds::Holds;
 use crate::engine::event::Start;
 use crate::engine::tests::audit::Audit;
@@ -33,6 +33,7 @@ use crate::ledger::faults::template;
 use crate::ledger::tests::{failure, report};
 use crate::model::{AttemptReport, Cause, Code, Cost, Limit, LimitKind, Now, Span};
 use crate::probe::{self, Mutant, Point, Seen};
+use crate::runner::backend::Heard;
 use audit::audit;
 use dice::Dice;
 use people::Act;
@@ -58,6 +59,8 @@ struct Simulation {
     dice: Dice,
     /// For what a person changes of runs, so that weeks without it stay what they are.
     changes: Dice,
+    /// For what a conductor hears of at once.
+    together: Dice,
     directory: TempDir,
     settings: Settings,
     ledger: Option<Arc<Ledger>>,
@@ -144,6 +147,7 @@ impl Simulation {
             runs: BTreeMap::new(),
             directory,
             changes: Dice(!seed),
+            together: Dice(seed.rotate_left(32)),
             dice,
         };
         simulation.plan_the_week();
@@ -338,7 +342,7 @@ impl Simulation {
                 break;
             } else {
                 for run in paused {
-                    let resumed = self.conductor().step(Event::ResumeRequested { run }, None).await;
+                    let resumed = self.conductor().step(Event::ResumeRequested { run }).await;
                     resumed.expect("what goes on by itself would have");
                 }
             }

@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::engine::event::EngineSettings;
 use crate::engine::rules::RunRules;
-use crate::engine::{Engine, Event, Fact, SheetState, Verdict};
+use crate::engine::{Engine, Event, Fact, FactKind, SheetState, Verdict};
 use crate::job::plan::{Dependency, FailFast, Parallel, SheetRange};
 use crate::model::{AttemptRef, Cause, Code, JobName, RunId, RunNo, RunState, SheetNo, SheetStatus};
 
@@ -63,6 +63,50 @@ fn of(world: &World, sheet: u32) -> AttemptRef {
 fn end(world: &mut World, sheet: u32, outcome: crate::model::Outcome) {
     let attempt = of(world, sheet);
     world.finish_attempt(attempt, outcome);
+}
+
+#[test]
+fn a_session_whose_end_is_heard_with_a_failure_is_not_taken_for_stopped_by_it() {
+    let mut world = World::with(at_once(4, 3, FailFast::Cancel));
+    let (first, second, third) = (of(&world, 1), of(&world, 2), of(&world, 3));
+    world.finish_together([(first, fatal()), (second, validation(2, 3)), (third, success())]);
+    assert_eq!(world.sheets(), [Failed, Cancelled, Completed, Pending]);
+    assert_eq!(world.stops, [], "they had ended");
+    let told = world.journal.iter().find_map(|fact| match &fact.kind {
+        FactKind::AttemptEnded { attempt, outcome } if *attempt == second => outcome.failure.as_ref(),
+        _ => None,
+    });
+    assert_eq!(
+        told.map(|failure| failure.cause),
+        Some(Cause::Validation),
+        "its own end"
+    );
+    assert_eq!(world.state(), RunState::Failed);
+}
+
+#[test]
+fn nothing_starts_that_what_is_heard_together_forbids() {
+    let of_one_account = RunRules {
+        account: Some(crate::model::AccountId("one".to_owned())),
+        ..at_once(6, 3, FailFast::Off)
+    };
+    let mut world = World::with(of_one_account);
+    let (first, second, third) = (of(&world, 1), of(&world, 2), of(&world, 3));
+    let starts = world.starts.len();
+    world.finish_together([
+        (first, success()),
+        (second, usage(Some(START.plus(secs(3600))))),
+        (third, success()),
+    ]);
+    assert_eq!(
+        world.sheets(),
+        [Completed, Waiting, Completed, Pending, Pending, Pending]
+    );
+    assert_eq!(
+        world.starts.len(),
+        starts,
+        "one after the other the first end would have started a session"
+    );
 }
 
 #[test]

@@ -255,17 +255,22 @@ impl World {
 
     /// An event, and what the machine answers to the commands; audited.
     pub(super) fn event(&mut self, event: &Event) -> Decision {
+        self.events(std::slice::from_ref(event))
+    }
+
+    /// The same for what happens at once.
+    pub(super) fn events(&mut self, events: &[Event]) -> Decision {
         let today = self.audit.today(self.now.wall);
         let told = self.engine.today().map(|today| (today.begins, today.ends));
         if self.has_days && told != Some((today.begins, today.ends)) {
-            self.step(&Event::DayBegan { today });
+            self.step(&[Event::DayBegan { today }]);
         }
-        let decision = self.step(event);
+        let decision = self.step(events);
         for command in &decision.commands {
             if let Command::AdoptAttempt(start) = command
                 && !self.machine.contains_key(&start.attempt)
             {
-                self.step(&Event::NeverRan { attempt: start.attempt });
+                self.step(&[Event::NeverRan { attempt: start.attempt }]);
             }
         }
         self.check();
@@ -273,26 +278,28 @@ impl World {
     }
 
     /// One step of the conductor: decide, commit, apply, act.
-    fn step(&mut self, event: &Event) -> Decision {
-        let decision = self.decide_and_apply(event);
+    fn step(&mut self, events: &[Event]) -> Decision {
+        let decision = self.decide_and_apply(events);
         for command in &decision.commands {
             self.carry_out(command);
         }
         decision
     }
 
-    fn decide_and_apply(&mut self, event: &Event) -> Decision {
-        if let Event::SettingsChanged { settings } = event {
+    fn decide_and_apply(&mut self, events: &[Event]) -> Decision {
+        if let [Event::SettingsChanged { settings }] = events {
             self.audit.settings = settings.clone();
         }
-        let decision = self.engine.decide(self.now, event);
+        let decision = self.engine.decide_all(self.now, events);
         assert_eq!(
             decision,
-            self.engine.decide(self.now, event),
+            self.engine.decide_all(self.now, events),
             "the same question has the same answer"
         );
-        self.engine.observe(self.now, event);
-        self.audit.clearing = matches!(event, Event::GatesCleared { .. });
+        for event in events {
+            self.engine.observe(self.now, event);
+        }
+        self.audit.clearing = matches!(events, [Event::GatesCleared { .. }]);
         for fact in &decision.facts {
             self.audit.fact(fact, self.now);
             self.engine.try_apply(fact).expect("what was decided is legal");
@@ -338,8 +345,17 @@ impl World {
     }
 
     pub(super) fn finish_attempt(&mut self, attempt: AttemptRef, outcome: Outcome) -> Decision {
-        self.machine.remove(&attempt);
-        self.event(&Event::AttemptFinished { attempt, outcome })
+        self.finish_together([(attempt, outcome)])
+    }
+
+    /// Sessions end, and the conductor hears of all of them at once.
+    pub(super) fn finish_together(&mut self, ended: impl IntoIterator<Item = (AttemptRef, Outcome)>) -> Decision {
+        let mut events = Vec::new();
+        for (attempt, outcome) in ended {
+            self.machine.remove(&attempt);
+            events.push(Event::AttemptFinished { attempt, outcome });
+        }
+        self.events(&events)
     }
 
     /// The only session ends.

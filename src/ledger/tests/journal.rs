@@ -231,12 +231,12 @@ async fn an_engine_is_loaded_as_it_was_left() {
             plan: &plan,
             context: &context,
         });
-        let report = (step == 2).then_some((of, &limited));
+        let reports = (step == 2).then_some((of, &limited)).into_iter().collect();
         ledger
             .commit(Batch {
                 facts: &decision.facts,
                 submission,
-                report,
+                reports,
                 at: now.wall,
                 day: "2026-11-21",
                 ..Batch::default()
@@ -472,7 +472,7 @@ async fn a_full_disk_is_said_and_costs_only_the_commit() {
     let facts = [fact(1, intended(of, AttemptKind::First)), fact(2, over(of, &long))];
     let batch = || Batch {
         facts: &facts,
-        report: Some((of, &long)),
+        reports: vec![(of, &long)],
         ..Batch::default()
     };
     let error = ledger.commit(batch()).await.unwrap_err();

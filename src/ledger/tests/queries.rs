@@ -245,7 +245,7 @@ async fn a_report_says_what_the_runner_said_where_the_engine_decided_otherwise()
     ledger
         .commit(Batch {
             facts: &facts,
-            report: Some((of, &told)),
+            reports: vec![(of, &told)],
             ..Batch::default()
         })
         .await
@@ -255,6 +255,44 @@ async fn a_report_says_what_the_runner_said_where_the_engine_decided_otherwise()
         ledger.sheets(run, 1, 1).await.unwrap()[0].cause,
         Some(Cause::Interrupted)
     );
+}
+
+#[tokio::test]
+async fn what_ended_at_once_keeps_each_its_own_report() {
+    let home = Home::new();
+    let ledger = home.open().await;
+    let run = submit(&ledger, &plan("a", 3), 0).await;
+    complete(&ledger, run, 3, 1).await;
+    let cost = async || ledger.run_by_id(run).await.unwrap().unwrap().cost.unwrap().0;
+    let before = cost().await;
+    let (first, second, late) = (attempt(run, 1, 1), attempt(run, 2, 1), attempt(run, 3, 1));
+    let start = [first, second].map(|of| intended(of, AttemptKind::First));
+    commit(&ledger, 2, start).await;
+    let told = |code, cost| {
+        let mut told = report(Some(failure(Cause::Transient, code)), &[]);
+        told.outcome.cost = Some(Cost(cost));
+        told
+    };
+    let (one, two, again) = (told(Code::E002, 10), told(Code::E003, 200), told(Code::E999, 3000));
+    let facts = [fact(3, over(first, &one)), fact(3, over(second, &two))];
+    let batch = Batch {
+        facts: &facts,
+        // In whatever order, and one of an attempt that had ended.
+        reports: vec![(late, &again), (second, &two), (first, &one)],
+        ..Batch::default()
+    };
+    ledger.commit(batch).await.unwrap();
+    for (sheet, told) in [(1, &one), (2, &two)] {
+        let attempts = ledger.attempts(run, sheet).await.unwrap();
+        assert_eq!(attempts[0].report.as_ref(), Some(told), "of sheet {sheet}");
+    }
+    assert_eq!(cost().await - before, 210, "of those that ended");
+    let mut store = ledger.store().await.unwrap();
+    let kept: Vec<(u32, String)> = sqlx::query_as("SELECT sheet, json FROM late_reports")
+        .fetch_all(&mut store.connection)
+        .await
+        .unwrap();
+    assert!(matches!(&kept[..], [(3, json)] if json.contains("E999")), "{kept:?}");
 }
 
 #[tokio::test]
@@ -269,7 +307,7 @@ async fn a_late_report_is_kept_and_changes_nothing() {
     );
     let late = report(Some(failure(Cause::Fatal, Code::E999)), &[false]);
     let batch = Batch {
-        report: Some((attempt(run, 1, 1), &late)),
+        reports: vec![(attempt(run, 1, 1), &late)],
         at: at(77),
         ..Batch::default()
     };

@@ -43,7 +43,7 @@ async fn spends(ledger: &Ledger, day: &str, of: AttemptRef, cost: Option<i64>, r
     ];
     let batch = Batch {
         facts: &facts,
-        report: Some((of, &report)),
+        reports: vec![(of, &report)],
         day,
         ..Batch::default()
     };

@@ -36,7 +36,7 @@ async fn ended_run(ledger: &Ledger, plan: &Plan, seconds: i64) -> RunId {
     let late = report(None, &[true]);
     ledger
         .commit(Batch {
-            report: Some((attempt(run, 1, 1), &late)),
+            reports: vec![(attempt(run, 1, 1), &late)],
             ..Batch::default()
         })
         .await

@@ -155,7 +155,7 @@ impl Simulation {
                     let sheets = sheets.filter(|(no, _)| done >> (no.0 % 64) & 1 == 1);
                     let passed = sheets.map(|(no, sheet)| (no, sheet.attempts())).collect();
                     let event = Event::RecoverRequested { run: row.id, passed };
-                    conductor.step(event, None).await.ok();
+                    conductor.step(event).await.ok();
                     conductor.put_back(row.id);
                     self.recovering = Some(row.id);
                     self.observe();
@@ -179,10 +179,7 @@ impl Simulation {
             }
             Act::ClearGates => {
                 self.audit.clearing = true;
-                self.conductor()
-                    .step(Event::GatesCleared { account: None }, None)
-                    .await
-                    .ok();
+                self.conductor().step(Event::GatesCleared { account: None }).await.ok();
                 self.observe();
                 self.audit.clearing = false;
             }
@@ -207,7 +204,7 @@ impl Simulation {
                     settings: settings.clone(),
                 };
                 let before = std::mem::replace(&mut self.audit.settings, settings.clone());
-                match self.conductor().step(event, None).await {
+                match self.conductor().step(event).await {
                     Ok(()) => self.settings.engine = settings,
                     // Committed already, perhaps; what follows from it is judged by what was decided.
                     Err(_) if probe::has_ended() => self.settings.engine = settings,
@@ -281,9 +278,6 @@ impl Simulation {
     }
 
     pub(super) async fn answer(&mut self, question: crate::engine::QuestionId, choice: Choice) {
-        self.conductor()
-            .step(Event::Answered { question, choice }, None)
-            .await
-            .ok();
+        self.conductor().step(Event::Answered { question, choice }).await.ok();
     }
 }

@@ -188,8 +188,31 @@ impl Simulation {
         Box::new(report)
     }
 
-    /// A session has something to say.
+    /// A session has something to say. A conductor that is busy meanwhile hears of those that come next together with it.
     pub(super) async fn say(&mut self, attempt: AttemptRef) {
+        let mut said = vec![self.says(attempt)];
+        let busy = match self.together.from(0, 9) {
+            0..=5 => 0,
+            6..=8 => 2 * SECOND,
+            _ => HOUR,
+        };
+        let until = self.time + busy;
+        while let Some((at, Next::Session(attempt))) = self.next()
+            && at <= until
+            && said.len() < AT_ONCE
+        {
+            self.time = self.time.max(at);
+            said.push(self.says(attempt));
+        }
+        if said.len() > 1 {
+            tell(self.time, Told::Together);
+        }
+        self.look_at_the_clock();
+        self.conductor().hear(said).await;
+        self.settle().await;
+    }
+
+    fn says(&mut self, attempt: AttemptRef) -> (AttemptRef, Progress) {
         let time = self.time;
         let held = self.held.get_mut(&attempt).expect("is held");
         let progress = match self.sessions.get(&attempt) {
@@ -208,18 +231,14 @@ impl Simulation {
             }
             Some(session) if session.ends > time => {
                 held.answered = true;
-                let conductor = self.conductor.as_mut().expect("there is one");
-                // Of no use to anybody where it cannot be stored now.
-                conductor.step(Event::AttemptAnswered { attempt }, None).await.ok();
-                return self.settle().await;
+                Progress::Heard(Heard::Answered)
             }
             Some(session) => Progress::Finished(session.report.clone()),
         };
         if matches!(progress, Progress::NeverRan | Progress::Finished(_)) {
             self.held.remove(&attempt);
         }
-        self.conductor().report(attempt, progress).await;
-        self.settle().await;
+        (attempt, progress)
     }
 
     /// Nothing runs any more, and of some of it nothing is left.

@@ -11,6 +11,8 @@ pub(super) enum Told {
     Ends,
     LeftAlone,
     NoRoom,
+    /// More than one thing was heard at once.
+    Together,
 }
 
 thread_local! {
@@ -47,7 +49,7 @@ impl Tally {
 }
 
 /// What has to have happened where some hundred weeks are said to be survived.
-pub(super) const HAPPENS: [&str; 40] = [
+pub(super) const HAPPENS: [&str; 41] = [
     "Modify",
     "Recover",
     "Retry",
@@ -56,6 +58,7 @@ pub(super) const HAPPENS: [&str; 40] = [
     "budget_raised",
     "day_decided",
     "NoRoom",
+    "Together",
     "attempt_answered",
     "attempt_started",
     "gate_closed",
