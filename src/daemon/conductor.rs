@@ -135,7 +135,8 @@ pub(super) struct Conductor {
     pub(super) shown: watch::Sender<ManagerView>,
 }
 
-/// Of what sessions say at once, so much is decided and committed together.
+/// Of what sessions say at once, so much is decided and committed together; of what they said while the ledger could not be
+/// written, all.
 pub(super) const AT_ONCE: usize = 32;
 
 /// What happened at once, and is decided and committed as one.
@@ -179,6 +180,13 @@ fn happened(event: &Event) -> bool {
             | Event::AttemptFinished { .. }
             | Event::Restored { .. }
     )
+}
+
+/// What people see of a hold: why, and until when.
+type Shown = (String, Option<Timestamp>);
+
+fn shown(holds: &[StartHold]) -> Vec<Shown> {
+    holds.iter().map(|hold| (hold.why.clone(), hold.until)).collect()
 }
 
 /// What is kept of events that could not be decided: what happened, and no wish.
@@ -442,7 +450,7 @@ impl Conductor {
         if let [Event::Restored { .. }, ..] = happened.events[..] {
             // What is looked for then is looked for before anything else is heard of it.
             let restored = vec![happened.events.remove(0)];
-            if let Err(error) = self.follow(restored, Brought::Nothing).await {
+            if let Err(error) = self.follow_late(restored, Brought::Nothing).await {
                 self.backlog.append(happened);
                 return Err(error);
             }
@@ -450,7 +458,20 @@ impl Conductor {
         if happened.events.is_empty() {
             return Ok(());
         }
-        self.follow(happened.events, Brought::Reports(happened.reports)).await
+        self.follow_late(happened.events, Brought::Reports(happened.reports))
+            .await
+    }
+
+    /// A step for what happened a while ago: what holds starts may be other than it was then.
+    async fn follow_late(&mut self, mut events: Vec<Event>, brought: Brought) -> Result<(), StepError> {
+        let before = shown(self.engine.holds());
+        let holds = self.holds.look(clock::now(), &self.settings);
+        if self.engine.holds() != holds {
+            events.insert(0, Event::HoldsChanged { holds });
+        }
+        self.follow(events, brought).await?;
+        self.tell_holds(&before).await;
+        Ok(())
     }
 
     /// Sessions' tasks say something.
@@ -558,15 +579,17 @@ impl Conductor {
         if self.engine.holds() == holds {
             return Ok(());
         }
-        let shown = |holds: &[StartHold]| -> Vec<_> {
-            let shown = holds.iter().map(|hold| (hold.why.clone(), hold.until));
-            shown.collect()
-        };
-        let news = shown(&holds) != shown(self.engine.holds());
+        let before = shown(self.engine.holds());
         self.follow(vec![Event::HoldsChanged { holds }], Brought::Nothing)
             .await?;
-        if !news {
-            return Ok(());
+        self.tell_holds(&before).await;
+        Ok(())
+    }
+
+    /// Tells of what holds starts, where that is other than it was `before`.
+    async fn tell_holds(&mut self, before: &[Shown]) {
+        if shown(self.engine.holds()) == before {
+            return;
         }
         journal::holds_changed(self.engine.holds());
         // No fact says so, but every run that waits has another reason.
@@ -577,7 +600,6 @@ impl Conductor {
                 .await;
         }
         self.publish_status();
-        Ok(())
     }
 
     /// What was spent today; where that cannot be read, it is tried again like a write.
@@ -672,7 +694,7 @@ impl Conductor {
         #[cfg(test)]
         probe::committed(now, &decision.facts);
         probe::reach(Point::Committed).map_err(StepError::Storage)?;
-        if matches!(events[..], [Event::Restored { same_boot: false }]) {
+        if events.contains(&Event::Restored { same_boot: false }) {
             // Only after what follows from it. Where it fails, the next conductor is as careful as this one.
             if let Err(error) = self.ledger.note_boot(&boot_id()).await {
                 tracing::warn!(%error, "the boot cannot be noted");

@@ -25,19 +25,18 @@ use crate::model::{
 /// Decides what follows from `events`, in their order. Who starts is decided once all of them are followed: what the last
 /// one says may hold what the first one would have had started.
 pub(super) fn decide(engine: &Engine, now: Now, events: &[Event]) -> Decision {
-    let ends = events.iter().filter_map(|event| {
-        if let Event::AttemptFinished { attempt, .. } = event {
-            Some(*attempt)
-        } else {
-            None
-        }
-    });
     let mut draft = Draft {
         engine: engine.clone(),
         now,
-        over: ends.collect(),
+        over: BTreeSet::new(),
+        never_ran: Vec::new(),
         decision: Decision::default(),
     };
+    for event in events {
+        if let Event::AttemptFinished { attempt, .. } | Event::NeverRan { attempt } = event {
+            draft.over.insert(*attempt);
+        }
+    }
     if let Some(by) = engine.overlay.clock.step(now) {
         draft.move_waits(by);
     }
@@ -45,10 +44,12 @@ pub(super) fn decide(engine: &Engine, now: Now, events: &[Event]) -> Decision {
         draft.engine.observe(now, event);
         if let Err(refusal) = draft.follow(event) {
             debug_assert!(events.len() == 1, "{event:?} is not alone and refused: {refusal:?}");
-            draft.decision.refusal = Some(refusal);
+            // Of others nothing is to be dropped because of it.
+            draft.decision.refusal = Some(refusal).filter(|_| events.len() == 1);
         }
     }
     draft.end_overdue();
+    draft.start_anew();
     draft.drop_questions();
     draft.go_on();
     draft.decision
@@ -58,8 +59,10 @@ pub(super) fn decide(engine: &Engine, now: Now, events: &[Event]) -> Decision {
 struct Draft {
     engine: Engine,
     now: Now,
-    /// Attempts whose end is among the events: whatever comes before it in them, it is too late to stop those.
+    /// Attempts of which the events say that nothing runs: whatever else they lead to, there is nothing to stop.
     over: BTreeSet<AttemptRef>,
+    /// Those of them that never ran, to be started when all else is known.
+    never_ran: Vec<AttemptRef>,
     decision: Decision,
 }
 
@@ -83,7 +86,7 @@ impl Draft {
                 Ok(())
             }
             Event::NeverRan { attempt } => {
-                self.never_ran(*attempt);
+                self.never_ran.push(*attempt);
                 Ok(())
             }
             Event::AttemptFinished { attempt, outcome } => {
@@ -228,6 +231,13 @@ impl Draft {
                 started_at,
                 invocation,
             });
+        }
+    }
+
+    /// Starts what never ran, where it still may.
+    fn start_anew(&mut self) {
+        for attempt in std::mem::take(&mut self.never_ran) {
+            self.never_ran(attempt);
         }
     }
 

@@ -115,6 +115,17 @@ enum Needed {
     Unknown(String),
 }
 
+/// What keeps a session from being started.
+enum Barred {
+    /// There is no room; one sentence.
+    NoRoom(String),
+    /// The workspace can be worked in only when somebody has seen to it.
+    Workspace,
+}
+
+/// Why there is no room at some places, if there is none; a quota is told of only by a try to use it.
+type AskForRoom = fn(&[&Path]) -> Option<String>;
+
 /// What is ready before a start.
 struct Prepared {
     rules: Vec<SheetRule>,
@@ -285,26 +296,38 @@ impl Runner {
         self.ask_for_room(spec, room::short_of).await
     }
 
-    async fn ask_for_room(&self, spec: &AttemptSpec, ask: fn(&[&Path]) -> Option<String>) -> Option<String> {
+    async fn ask_for_room(&self, spec: &AttemptSpec, ask: AskForRoom) -> Option<String> {
         let (spools, workspace) = (self.spool_root.clone(), PathBuf::from(&spec.plan.workspace));
         let asked = tokio::task::spawn_blocking(move || ask(&[&spools, &workspace]));
         asked.await.unwrap_or_default()
     }
 
-    /// Waits until there is room for what an attempt writes, or its end is wanted. Tells why there was none, if there
-    /// was none; a quota only to one that has `failed`, as it takes a try to find it.
-    async fn until_room(&self, spec: &AttemptSpec, failed: bool, stop: &mut Stop, tell: &Tell) -> Option<String> {
-        let ask = if failed { room::refused_by } else { room::short_of };
-        let short = self.ask_for_room(spec, ask).await;
-        let mut still = short.clone();
-        while let Some(why) = still {
+    /// Waits while there is no room for what an attempt writes, as `ask` says again and again, or until its end is wanted.
+    async fn until_room(
+        &self,
+        spec: &AttemptSpec,
+        mut short: Option<String>,
+        ask: AskForRoom,
+        stop: &mut Stop,
+        tell: &Tell,
+    ) {
+        while let Some(why) = short {
             tell.say(Progress::NoRoom(why)).await;
             if pause(stop).await {
                 break;
             }
-            still = self.ask_for_room(spec, ask).await;
+            short = self.ask_for_room(spec, ask).await;
         }
-        short
+    }
+
+    /// What keeps a session from being started, if anything does.
+    async fn barred(&self, spec: &AttemptSpec) -> Option<Barred> {
+        let (spools, workspace) = (self.spool_root.clone(), PathBuf::from(&spec.plan.workspace));
+        let asked = tokio::task::spawn_blocking(move || match room::short_of(&[&spools, &workspace]) {
+            Some(why) => Some(Barred::NoRoom(why)),
+            None => room::closed(&workspace).map(|_| Barred::Workspace),
+        });
+        asked.await.unwrap_or_default()
     }
 
     /// Why the workspace can be worked in only when somebody has seen to it, if that is so.
@@ -324,7 +347,7 @@ impl Runner {
             Some(Err(why)) => return Needed::Unknown(why),
         };
         let stopped = stop.borrow().is_some();
-        if stopped || self.short_of_room(spec).await.is_some() || self.without_workspace(spec).await.is_some() {
+        if stopped || self.barred(spec).await.is_some() {
             return Needed::Yes;
         }
         let unit = self.unit_name(spec.attempt);
@@ -374,16 +397,19 @@ impl Runner {
             };
             return Some(End::new(None, certificate));
         }
-        if let Some(why) = self.short_of_room(spec).await {
-            tell.say(Progress::NoRoom(why)).await;
-            return None;
-        }
-        if self.without_workspace(spec).await.is_some() {
+        match self.barred(spec).await {
+            None => {}
+            Some(Barred::NoRoom(why)) => {
+                tell.say(Progress::NoRoom(why)).await;
+                return None;
+            }
             // It would do half its work, and that elsewhere. The report says why it does not start.
-            return Some(End {
-                instead: Some("mozart: the session was not started".to_owned()),
-                ..End::new(None, nothing_known(START_FAILED))
-            });
+            Some(Barred::Workspace) => {
+                return Some(End {
+                    instead: Some("mozart: the session was not started".to_owned()),
+                    ..End::new(None, nothing_known(START_FAILED))
+                });
+            }
         }
         match self.launcher.start(&self.launch(spec, spool, &prepared.prompt)).await {
             StartOutcome::Started { at, invocation, .. } => {
@@ -551,7 +577,8 @@ impl Runner {
                 )
             })
         });
-        let mut session = read_session(spec, spool, &certificate, instead).await;
+        let reading = read_session(spec, spool, &certificate, instead);
+        let (mut session, mut short) = tokio::join!(reading, self.short_of_room(spec));
         if let Some(why) = hung {
             session.stderr_tail.push_str(&format!("\nmozart: {why}\n"));
         }
@@ -559,7 +586,7 @@ impl Runner {
         end_leftovers(&self.launcher, &unit, spool.directory()).await;
 
         // Neither the checks nor the next attempt would fare better than this session did.
-        let mut short = self.until_room(spec, false, stop, tell).await;
+        self.until_room(spec, short.clone(), room::short_of, stop, tell).await;
 
         let env = backend::environment(spec, &self.passwd);
         let judge = |certificate: &Certificate, validation: &ValidationReport| {
@@ -608,7 +635,8 @@ impl Runner {
             }
         }
         if outcome.failure.as_ref().is_some_and(is_excusable) && short.is_none() {
-            short = self.until_room(spec, true, stop, tell).await;
+            short = self.ask_for_room(spec, room::refused_by).await;
+            self.until_room(spec, short.clone(), room::refused_by, stop, tell).await;
         }
         if let Some(failure) = &mut outcome.failure {
             if let Some(why) = short {

@@ -473,6 +473,17 @@ impl Audit {
         run.keeps_its_plan(start.attempt, start.revision);
     }
 
+    /// Nothing that is known by now forbids that start, whenever it was intended.
+    pub(crate) fn may_start(&self, attempt: AttemptRef, now: Now) {
+        let run = &self.runs[&attempt.run];
+        let off = run.rules.fail_fast() == FailFast::Off;
+        assert!(!run.failed || off, "a start in a run that has failed");
+        for (key, gate) in &self.gates {
+            let closed = run.rules.is_kept_by(key) && !gate.due.is_over(now);
+            assert!(!closed, "a start on a gate that was closed since");
+        }
+    }
+
     pub(crate) fn stop(&self, attempt: AttemptRef) {
         let run = &self.runs[&attempt.run];
         assert!(run.running.contains(&attempt), "a stop of what does not run");

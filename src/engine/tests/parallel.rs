@@ -85,6 +85,36 @@ fn a_session_whose_end_is_heard_with_a_failure_is_not_taken_for_stopped_by_it() 
 }
 
 #[test]
+fn what_never_ran_is_started_anew_unless_a_failure_of_the_same_moment_forbids_it() {
+    for fail_fast in [FailFast::Off, FailFast::Hold, FailFast::Cancel] {
+        for first in [true, false] {
+            let mut world = World::with(at_once(4, 2, fail_fast));
+            let (never, failed) = (of(&world, 1), of(&world, 2));
+            world.machine.clear();
+            let mut events = [
+                Event::NeverRan { attempt: never },
+                Event::AttemptFinished {
+                    attempt: failed,
+                    outcome: fatal(),
+                },
+            ];
+            if !first {
+                events.reverse();
+            }
+            let starts = world.starts.len();
+            world.events(&events);
+            assert_eq!(world.stops, [], "there is nothing to stop");
+            let goes_on = fail_fast == FailFast::Off;
+            assert_eq!(world.machine.contains_key(&never), goes_on, "{fail_fast:?}, {first}");
+            // Itself, and the next sheet in the place of the one that failed.
+            let begun = if goes_on { 2 } else { 0 };
+            assert_eq!(world.starts.len() - starts, begun, "{fail_fast:?}, {first}");
+            assert_eq!(world.state() == RunState::Failed, !goes_on, "{fail_fast:?}, {first}");
+        }
+    }
+}
+
+#[test]
 fn nothing_starts_that_what_is_heard_together_forbids() {
     let of_one_account = RunRules {
         account: Some(crate::model::AccountId("one".to_owned())),

@@ -6,7 +6,7 @@ use crate::engine::event::{PauseWhy, SessionChoice, Start};
 use crate::engine::rules::RunRules;
 use crate::engine::tests::audit::Audit;
 use crate::engine::{
-    Choice, Command, Decision, Engine, EngineSettings, Event, Fact, REMEMBERED, RunStatus, SheetState,
+    Choice, Command, Decision, Engine, EngineSettings, Event, Fact, FactKind, REMEMBERED, RunStatus, SheetState,
 };
 use crate::job::plan::{OnLimit, RateLimitPolicy, RetryPolicy};
 use crate::model::{
@@ -280,7 +280,22 @@ impl World {
     /// One step of the conductor: decide, commit, apply, act.
     fn step(&mut self, events: &[Event]) -> Decision {
         let decision = self.decide_and_apply(events);
+        let intended: Vec<_> = decision
+            .facts
+            .iter()
+            .filter_map(|fact| match &fact.kind {
+                FactKind::AttemptIntended { attempt, .. } => Some(*attempt),
+                _ => None,
+            })
+            .collect();
         for command in &decision.commands {
+            match command {
+                // Intended a while ago: much may have been heard since.
+                Command::StartAttempt(start) if !intended.contains(&start.attempt) => {
+                    self.audit.may_start(start.attempt, self.now);
+                }
+                _ => {}
+            }
             self.carry_out(command);
         }
         decision
