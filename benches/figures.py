@@ -1,6 +1,6 @@
 """Measures the figures of benches/README.md inside a test machine; started by benches/run.
 
-figures.py MOZART_BIN_DIR BARE_PROGRAM PEAK_PROGRAM DISK_DIRECTORY [--quick] [PART]...
+figures.py MOZART_BIN_DIR BARE_PROGRAM DIRECTORY_OF_PEAK_AND_SESSION DISK_DIRECTORY [--quick] [--quick-groups] [PART]...
 
 Everything is taken from outside: whole processes, the kernel's accounts of them, time stamps that the sessions
 themselves write, and those of the files that systemd makes for them. Prints one Markdown table: each figure with its
@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-programs, bare, peak, disk = (Path(argument) for argument in sys.argv[1:5])
+programs, bare, own, disk = (Path(argument) for argument in sys.argv[1:5])
+peak = own / "peak"
 quick = "--quick" in sys.argv
 asked = [argument for argument in sys.argv[5:] if not argument.startswith("-")]
 few = 10 if quick else 1
@@ -144,9 +145,9 @@ def finished(name):
     run(ctl, "wait", name)
 
 
-def stamping(path, between=""):
+def stamping(path):
     """A session that writes when it began and when it ended, in microseconds."""
-    return ["/bin/bash", "-c", f"echo b ${{EPOCHREALTIME/./}} >>{path}; {between} echo e ${{EPOCHREALTIME/./}} >>{path}"]
+    return ["/bin/bash", "-c", f"echo b ${{EPOCHREALTIME/./}} >>{path}; echo e ${{EPOCHREALTIME/./}} >>{path}"]
 
 
 def stamps(path):
@@ -316,23 +317,33 @@ def ten_jobs():
 @part
 def one_second():
     """Stages of sessions that take a second, beside the same as bare units."""
+    command = [str(own / "session"), str(disk / "stamps"), "1000"]
     took, bare_took = [], []
-    for _ in range(3):
-        bare_took.append(sum(bare_stage(count) for count in (1, 50, 1)))
+    for _ in range(5):
+        bare_took.append(sum(bare_stage(count, command) for count in (1, 50, 1)))
         anew(max_concurrent_sheets=10)
         (disk / "stamps").unlink(missing_ok=True)
-        submit(fan_out("fan", 50, stamping(disk / "stamps", "sleep 1;"), 10))
+        submit(fan_out("fan", 50, command, 10))
         finished("fan")
-        begins, ends = stamps(disk / "stamps")
-        took.append((max(ends) - min(begins)) / 1000)
-    figure("sessions of one second, 1 → 50 → 1 in 10 slots", "≤ 7.2 s", middle(took), middle(bare_took), "s", f"bare: units one stage after the other, begun by hand; {took} {bare_took}", "{:.2f}")
+        took.append(passed())
+    what = "sessions of one second, 1 → 50 → 1 in 10 slots"
+    if "--quick-groups" in sys.argv:
+        what += ", control groups mounted with `favordynmods`"
+    listed = lambda times: ", ".join(f"{time:.2f}" for time in times)
+    note = f"bare: units one stage after the other, begun by hand; {listed(took)}, bare {listed(bare_took)}"
+    figure(what, "≤ 7.2 s", middle(took), middle(bare_took), "s", note, "{:.2f}")
 
 
-def bare_stage(count):
+def bare_stage(count, command):
     """Such a stage of bare units, ten at a time, in s."""
-    (disk / "bare-stamps").unlink(missing_ok=True)
-    bare_units(count, 10, stamping(disk / "bare-stamps", "sleep 1;"))
-    begins, ends = stamps(disk / "bare-stamps")
+    (disk / "stamps").unlink(missing_ok=True)
+    bare_units(count, 10, command)
+    return passed()
+
+
+def passed():
+    """From the first session's beginning to the last one's end, in s."""
+    begins, ends = stamps(disk / "stamps")
     return (max(ends) - min(begins)) / 1000
 
 

@@ -16,6 +16,9 @@ use crate::model::{Now, RunId, Span, Timestamp};
 /// Between two tries to write a checkpoint that could not be written.
 const AGAIN: Span = Span(4_000_000);
 
+/// So long after a verdict at the earliest: what starts because of it has the disk to itself.
+const LATER: Span = Span(200_000);
+
 /// Runs that ended last whose checkpoints are looked at by the next conductor.
 const OWED: u32 = 20;
 
@@ -93,15 +96,18 @@ impl Conductor {
         let ended = self.sheets_ended(run);
         let Some(live) = self.live.get_mut(&run) else { return };
         let total = u32::try_from(live.plan.sheets.len()).unwrap_or(u32::MAX);
-        live.checkpoint.due = match live.checkpoint.last {
-            None => Some(now.wall),
-            Some(_) if live.plan.checkpoint_every_sheet => Some(now.wall),
+        let State { last, due } = live.checkpoint;
+        let wanted = match last {
+            Some(_) if live.plan.checkpoint_every_sheet => return live.checkpoint.due = Some(now.wall),
+            None => now.wall,
             // A clock that was set back must not hold it for long.
             Some((written, at)) if checkpoint::due(total, ended, written) => {
-                Some(at.min(now.wall).plus(checkpoint::pause(ended)))
+                at.min(now.wall).plus(checkpoint::pause(ended))
             }
-            Some(_) => live.checkpoint.due,
+            Some(_) => return,
         };
+        let wanted = wanted.max(now.wall.plus(LATER));
+        live.checkpoint.due = Some(due.map_or(wanted, |due| due.min(wanted)));
     }
 
     fn sheets_ended(&self, run: RunId) -> u32 {
