@@ -1,6 +1,6 @@
 """Measures the figures of benches/README.md inside a test machine; started by benches/run.
 
-figures.py MOZART_BIN_DIR BARE_PROGRAM DIRECTORY_OF_PEAK_AND_SESSION DISK_DIRECTORY [--quick] [--quick-groups] [PART]...
+figures.py MOZART_BIN_DIR BARE_PROGRAM DIRECTORY_OF_PEAK_AND_SESSION DISK_DIRECTORY [--quick] [PART]...
 
 Everything is taken from outside: whole processes, the kernel's accounts of them, time stamps that the sessions
 themselves write, and those of the files that systemd makes for them. Prints one Markdown table: each figure with its
@@ -326,12 +326,9 @@ def one_second():
         submit(fan_out("fan", 50, command, 10))
         finished("fan")
         took.append(passed())
-    what = "sessions of one second, 1 → 50 → 1 in 10 slots"
-    if "--quick-groups" in sys.argv:
-        what += ", control groups mounted with `favordynmods`"
     listed = lambda times: ", ".join(f"{time:.2f}" for time in times)
     note = f"bare: units one stage after the other, begun by hand; {listed(took)}, bare {listed(bare_took)}"
-    figure(what, "≤ 7.2 s", middle(took), middle(bare_took), "s", note, "{:.2f}")
+    figure("sessions of one second, 1 → 50 → 1 in 10 slots", "≤ 7.2 s", middle(took), middle(bare_took), "s", note, "{:.2f}")
 
 
 def bare_stage(count, command):
