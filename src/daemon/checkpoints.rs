@@ -97,8 +97,11 @@ impl Conductor {
         let Some(live) = self.live.get_mut(&run) else { return };
         let total = u32::try_from(live.plan.sheets.len()).unwrap_or(u32::MAX);
         let State { last, due } = live.checkpoint;
+        if last.is_some() && live.plan.checkpoint_every_sheet {
+            live.checkpoint.due = Some(now.wall);
+            return;
+        }
         let wanted = match last {
-            Some(_) if live.plan.checkpoint_every_sheet => return live.checkpoint.due = Some(now.wall),
             None => now.wall,
             // A clock that was set back must not hold it for long.
             Some((written, at)) if checkpoint::due(total, ended, written) => {

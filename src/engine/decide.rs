@@ -29,7 +29,6 @@ pub(super) fn decide(engine: &Engine, now: Now, events: &[Event]) -> Decision {
         engine: engine.clone(),
         now,
         over: BTreeSet::new(),
-        never_ran: Vec::new(),
         decision: Decision::default(),
     };
     for event in events {
@@ -49,7 +48,12 @@ pub(super) fn decide(engine: &Engine, now: Now, events: &[Event]) -> Decision {
         }
     }
     draft.end_overdue();
-    draft.start_anew();
+    // Now that all else is known: what never ran is started, where it still may.
+    for event in events {
+        if let Event::NeverRan { attempt } = event {
+            draft.never_ran(*attempt);
+        }
+    }
     draft.drop_questions();
     draft.go_on();
     draft.decision
@@ -61,8 +65,6 @@ struct Draft {
     now: Now,
     /// Attempts of which the events say that nothing runs: whatever else they lead to, there is nothing to stop.
     over: BTreeSet<AttemptRef>,
-    /// Those of them that never ran, to be started when all else is known.
-    never_ran: Vec<AttemptRef>,
     decision: Decision,
 }
 
@@ -83,10 +85,6 @@ impl Draft {
                 invocation,
             } => {
                 self.attempt_started(*attempt, *at, invocation.clone());
-                Ok(())
-            }
-            Event::NeverRan { attempt } => {
-                self.never_ran.push(*attempt);
                 Ok(())
             }
             Event::AttemptFinished { attempt, outcome } => {
@@ -128,7 +126,12 @@ impl Draft {
                 self.take_up_again(*same_boot);
                 Ok(())
             }
-            Event::Tick | Event::DayBegan { .. } | Event::SettingsChanged { .. } | Event::HoldsChanged { .. } => Ok(()),
+            // What follows on it is decided when all events are followed.
+            Event::NeverRan { .. }
+            | Event::Tick
+            | Event::DayBegan { .. }
+            | Event::SettingsChanged { .. }
+            | Event::HoldsChanged { .. } => Ok(()),
         }
     }
 
@@ -231,13 +234,6 @@ impl Draft {
                 started_at,
                 invocation,
             });
-        }
-    }
-
-    /// Starts what never ran, where it still may.
-    fn start_anew(&mut self) {
-        for attempt in std::mem::take(&mut self.never_ran) {
-            self.never_ran(attempt);
         }
     }
 

@@ -297,8 +297,18 @@ impl Runner {
     }
 
     async fn ask_for_room(&self, spec: &AttemptSpec, ask: AskForRoom) -> Option<String> {
+        let ask = move |spools: &Path, workspace: &Path| ask(&[spools, workspace]);
+        self.ask_of_places(spec, ask).await
+    }
+
+    /// What is asked of the directory of all spools and of the workspace, which may be slow to answer.
+    async fn ask_of_places<T: Send + 'static>(
+        &self,
+        spec: &AttemptSpec,
+        ask: impl FnOnce(&Path, &Path) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
         let (spools, workspace) = (self.spool_root.clone(), PathBuf::from(&spec.plan.workspace));
-        let asked = tokio::task::spawn_blocking(move || ask(&[&spools, &workspace]));
+        let asked = tokio::task::spawn_blocking(move || ask(&spools, &workspace));
         asked.await.unwrap_or_default()
     }
 
@@ -322,19 +332,17 @@ impl Runner {
 
     /// What keeps a session from being started, if anything does.
     async fn barred(&self, spec: &AttemptSpec) -> Option<Barred> {
-        let (spools, workspace) = (self.spool_root.clone(), PathBuf::from(&spec.plan.workspace));
-        let asked = tokio::task::spawn_blocking(move || match room::short_of(&[&spools, &workspace]) {
+        let ask = |spools: &Path, workspace: &Path| match room::short_of(&[spools, workspace]) {
             Some(why) => Some(Barred::NoRoom(why)),
-            None => room::closed(&workspace).map(|_| Barred::Workspace),
-        });
-        asked.await.unwrap_or_default()
+            None => room::closed(workspace).map(|_| Barred::Workspace),
+        };
+        self.ask_of_places(spec, ask).await
     }
 
     /// Why the workspace can be worked in only when somebody has seen to it, if that is so.
     async fn without_workspace(&self, spec: &AttemptSpec) -> Option<String> {
-        let workspace = PathBuf::from(&spec.plan.workspace);
-        let asked = tokio::task::spawn_blocking(move || room::closed(&workspace));
-        asked.await.unwrap_or_default()
+        let ask = |_: &Path, workspace: &Path| room::closed(workspace);
+        self.ask_of_places(spec, ask).await
     }
 
     /// Asks the sheet's `skip_when_command` whether it is needed. Without room or a workspace nothing is asked: nothing
